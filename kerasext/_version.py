@@ -1,0 +1,3 @@
+"""The version of kerasext; files carry it as their origin."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,98 @@
+"""Seeing exactly what each predict step returns. The one place that knows Keras's predict loop.
+
+A callback's `logs` are flattened, converted and keyed by the innermost name
+(keras-team/keras#20380), and nothing that a callback does keeps `predict` from holding every output
+(keras-team/keras#21642). What Keras 3.12 to 3.15 have on every backend instead, undocumented:
+
+- the loop calls `callbacks.on_predict_batch_begin`, then `self.predict_function`, once per step;
+- `predict` and `predict_on_batch` begin with `self.make_predict_function()`;
+- the loop appends whatever structure `predict_function` returns: of `{}` it keeps nothing;
+- on JAX `predict_function` takes and returns the model's state too, and ends the data by
+  `StopIteration`.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any, Literal, Protocol
+
+import keras
+
+
+class StepListener(Protocol):
+    """What is told of each step; held weakly, so that a tap left behind keeps nothing alive."""
+
+    accumulate: bool
+
+    def on_step_outputs(self, outputs: Any) -> None:
+        """Called with the outputs of a step, in the structure and tensors of the model."""
+
+    def on_step_error(self) -> None:
+        """Called if the step raises, in the model or in a listener."""
+
+
+class PredictTap:
+    """A wrapper on `model.predict_function` for one step.
+
+    For one step only: an error between steps must not leave a wrapper that swallows the next plain
+    `predict`. One that was armed and not called goes when the next `predict` begins.
+
+    Args:
+        model: The model that is predicting.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self.state: Literal["armed", "called", "bypassed"] = "armed"
+        self._model = model
+        self._predict_function = model.predict_function
+        self._thread = threading.get_ident()
+        self._listeners: list[weakref.ref[StepListener]] = []
+        # Past Keras's `__setattr__`, which tracks what it is given.
+        model.__dict__["predict_function"] = self._step
+        model.__dict__["make_predict_function"] = self._make_predict_function
+
+    @classmethod
+    def arm(cls, model: keras.Model, listener: StepListener) -> PredictTap:
+        """Taps the step that is about to run; listeners of one step share a tap."""
+        armed = getattr(model.__dict__["predict_function"], "__self__", None)
+        tap = armed if isinstance(armed, cls) and armed._is_ours() else cls(model)
+        tap._listeners.append(weakref.ref(listener))
+        return tap
+
+    def disarm(self) -> None:
+        """Takes the wrapper off, if it is still on."""
+        if self.state == "armed":
+            self.state = "bypassed"
+            if self._model.__dict__.get("predict_function") == self._step:
+                self._model.__dict__["predict_function"] = self._predict_function
+            self._model.__dict__.pop("make_predict_function", None)
+
+    def _is_ours(self) -> bool:
+        return threading.get_ident() == self._thread
+
+    def _make_predict_function(self, force: bool = False) -> Any:
+        if self._is_ours():
+            self.disarm()
+        return type(self._model).make_predict_function(self._model, force)
+
+    def _step(self, *args: Any) -> Any:
+        if not self._is_ours():  # another thread predicts with the same model
+            return self._predict_function(*args)
+        self.disarm()
+        self.state = "called"
+        listeners = [found for ref in self._listeners if (found := ref()) is not None]
+        try:
+            result = self._predict_function(*args)
+            outputs, *state = result if keras.backend.backend() == "jax" else (result,)
+            for listener in listeners:
+                listener.on_step_outputs(outputs)
+        except StopIteration:
+            raise  # the data has come to its end
+        except BaseException:
+            for listener in listeners:
+                listener.on_step_error()
+            raise
+        if not any(listener.accumulate for listener in listeners):
+            outputs = {}
+        return (outputs, *state) if state else outputs

@@ -1,0 +1,104 @@
+"""From the structure that a predict step returns to named NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+SINGLE_OUTPUT = "predictions"
+_TOLERANCE = 0.02  # what bfloat16 probabilities of many classes may miss of 1
+
+
+def by_name(outputs: Any) -> dict[str, Any]:
+    """The tensors of a structure by path in the file.
+
+    Args:
+        outputs: Tensor, or nested dicts, lists and tuples of them.
+
+    Returns:
+        Dict from name to tensor: keys and positions joined by `/`, and `"predictions"` for a single
+        tensor.
+
+    Raises:
+        ValueError: If two tensors have the same name.
+    """
+    named: dict[str, Any] = {}
+    for path, tensor in keras.tree.flatten_with_path(outputs):
+        name = "/".join(map(str, path)) if path else SINGLE_OUTPUT
+        if name in named:
+            raise ValueError(
+                "Two outputs must not have the same path in the file; rename one of them. "
+                f"Received: name={name!r} twice"
+            )
+        named[name] = tensor
+    return named
+
+
+def choose(named: Mapping[str, Any], names: tuple[str, ...] | None) -> dict[str, Any]:
+    """The outputs to keep.
+
+    Args:
+        named: Outputs by name.
+        names: Names of outputs or of groups of them; `None` for all.
+
+    Raises:
+        ValueError: If there is no output of a name.
+    """
+    if names is None:
+        return dict(named)
+    for name in names:
+        if not any(_is_in(output, name) for output in named):
+            raise ValueError(
+                f"`outputs` must name outputs of the model. They are {sorted(named)}. "
+                f"Received: {name!r}"
+            )
+    return {
+        output: tensor
+        for output, tensor in named.items()
+        if any(_is_in(output, name) for name in names)
+    }
+
+
+def _is_in(output: str, name: str) -> bool:
+    return output == name or output.startswith(f"{name}/")
+
+
+def to_numpy(tensor: Any) -> np.ndarray:
+    """The values of a tensor, without a copy where the backend allows it."""
+    if keras.backend.backend() == "torch":
+        return np.asarray(keras.ops.convert_to_numpy(tensor))
+    # `convert_to_numpy` copies, and makes dense what is ragged or sparse.
+    return np.asarray(tensor)
+
+
+def check_probabilities(outputs: Mapping[str, np.ndarray], task: str | None) -> None:
+    """Checks that `probabilities` are what a model with a mixin declares.
+
+    Args:
+        outputs: Arrays of a step by name.
+        task: The task that the model's `prediction_metadata` names, `None` if none.
+
+    Raises:
+        ValueError: If a row is no probability, which logits without `from_logits=True` are not.
+    """
+    if task is None:
+        return
+    for name, array in outputs.items():
+        if name.rpartition("/")[2] != "probabilities":
+            continue
+        values = array.astype(np.float64)
+        values = values[~np.isnan(values).any(axis=-1)]
+        wrong = ((values < -_TOLERANCE) | (values > 1 + _TOLERANCE)).any(axis=-1)
+        rule = "be in [0, 1]"
+        if task != "multilabel":
+            wrong |= np.abs(values.sum(axis=-1) - 1) > _TOLERANCE
+            rule += " and sum to 1"
+        if wrong.any():
+            raise ValueError(
+                f"The rows of {name!r} must {rule}; pass `from_logits=True` to a model that yields "
+                "logits, or use the mixin that fits its last layer. "
+                f"Received: a row {values[wrong][0][:8]}"
+            )

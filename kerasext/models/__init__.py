@@ -1,0 +1,17 @@
+"""What a prediction says: mixins for `keras.Model`, and the same as ready-made models."""
+
+from kerasext.models.binary_classifier import BinaryClassifierMixin, BinaryClassifierModel
+from kerasext.models.classifier import ClassifierMixin, ClassifierModel
+from kerasext.models.multi_label_classifier import (
+    MultiLabelClassifierMixin,
+    MultiLabelClassifierModel,
+)
+
+__all__ = [
+    "BinaryClassifierMixin",
+    "BinaryClassifierModel",
+    "ClassifierMixin",
+    "ClassifierModel",
+    "MultiLabelClassifierMixin",
+    "MultiLabelClassifierModel",
+]

@@ -1,0 +1,112 @@
+"""One class out of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerasext.models.prediction_mixin import PredictionMixin, probabilities_dtype
+from kerasext.models.trained import FromModel, HeldModel
+
+
+class ClassifierMixin(PredictionMixin):
+    """Makes `predict` of a classifier return probabilities, labels and confidence.
+
+    The model has one unit per class on its last axis. With leading axes, as in tokens or pixels,
+    each position is classified:
+
+    - `probabilities`: shape `(batch, ..., classes)`, float32 (float64 for a float64 model).
+    - `labels`: shape `(batch, ...)`, int32. Index of the largest probability, the first one of
+      equals; -1 where any is NaN.
+    - `confidence`: shape `(batch, ...)`, float32 in [0, 1]. The probability of the label; NaN where
+      any is NaN.
+
+    Stands left of the Keras class. A class whose own `predict_step` does not call `super()` hides
+    it. Settings may also be class attributes, which `keras.models.clone_model` keeps.
+
+    Args:
+        from_logits: Bool. Whether the model yields logits, to be put through a softmax. Defaults to
+            `False`. For a model with several heads a dict from head to bool is possible.
+        class_names: Sequence of strings, one per class. For a model with several heads a dict from
+            head to sequence is possible. Defaults to `None`.
+
+    Raises:
+        TypeError: If the mixin stands right of the Keras class, or a setting has the wrong type.
+        ValueError: If the model's output is not what the settings declare: the number of names,
+            logits announced but a softmax at the end, one unit only.
+
+    Example:
+
+    ```python
+    class DigitNet(ClassifierMixin, keras.Model):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = keras.layers.Dense(10, activation="softmax")
+
+        def call(self, x):
+            return self.dense(x)
+
+    outputs = DigitNet(class_names=list("0123456789")).predict(images)
+    outputs["labels"], outputs["confidence"]
+    ```
+    """
+
+    task = "classifier"
+    _activation = "softmax"
+
+    def __init__(
+        self,
+        *args: Any,
+        from_logits: bool | Mapping[str, bool] | None = None,
+        class_names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._configure(from_logits=from_logits, class_names=class_names)
+
+    def _number_of_classes(self, of_head: str, shape: Any) -> int | None:
+        if len(shape) < 2 or shape[-1] == 1:
+            raise ValueError(
+                f"The output{of_head} must have one unit per class on its last axis; a model with "
+                f"one unit takes `BinaryClassifierMixin`. Received: shape={tuple(shape)}"
+            )
+        return shape[-1]  # type: ignore[no-any-return]
+
+    def _describe(self, y_pred: Any, head: str) -> dict[str, Any]:
+        probabilities = ops.cast(y_pred, probabilities_dtype(y_pred))
+        if self._setting("from_logits", head):
+            probabilities = ops.softmax(probabilities, axis=-1)
+        unknown = ops.any(ops.isnan(probabilities), axis=-1)
+        confidence = ops.cast(ops.max(probabilities, axis=-1), "float32")
+        labels = ops.cast(ops.argmax(probabilities, axis=-1), "int32")
+        return {
+            "probabilities": probabilities,
+            "labels": ops.where(unknown, -1, labels),
+            "confidence": ops.where(unknown, float("nan"), confidence),
+        }
+
+
+@keras.saving.register_keras_serializable(package="kerasext")
+class HeldClassifier(ClassifierMixin, HeldModel):
+    """What `ClassifierModel.from_model` makes of a model without a graph."""
+
+
+@keras.saving.register_keras_serializable(package="kerasext")
+class ClassifierModel(FromModel, ClassifierMixin, keras.Model):
+    """`ClassifierMixin` on `keras.Model`, for functional models and trained ones.
+
+    Made from `inputs` and `outputs` like a `keras.Model`, or by `from_model`. A subclass with a
+    `call` of its own takes the mixin instead.
+
+    Example:
+
+    ```python
+    model = ClassifierModel(inputs, outputs, class_names=["cat", "dog"])
+    model = ClassifierModel.from_model(trained, from_logits=True)
+    ```
+    """
+
+    _held = HeldClassifier

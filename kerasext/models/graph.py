@@ -1,0 +1,43 @@
+"""What the graph of a functional or sequential model tells.
+
+Reads `Functional`, `Sequential._functional` and `KerasTensor._keras_history`, which Keras 3.12 to
+3.15 have and do not document.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras.src.models.functional import Functional
+
+
+def functional(model: keras.Model) -> Any | None:
+    """The model that holds the graph, or `None` where Python code decides what is computed."""
+    if isinstance(model, keras.Sequential):
+        return model._functional
+    if isinstance(model, Functional) and type(model).call is Functional.call:
+        return model
+    return None
+
+
+def heads(y_pred: Any) -> dict[str, Any]:
+    """The tensors of a structure by path: `""` for a single one, else `"a"`, `"a/b"` or `"0"`."""
+    return {
+        "/".join(map(str, path)): tensor for path, tensor in keras.tree.flatten_with_path(y_pred)
+    }
+
+
+def activation(model: keras.Model, head: str) -> str | None:
+    """Name of the function that yields an output, such as `"softmax"`; `None` where unknown."""
+    graph = functional(model)
+    tensor = None if graph is None else heads(graph.output).get(head)
+    while tensor is not None:
+        operation, _, index = tensor._keras_history
+        inner = functional(operation) if isinstance(operation, keras.Model) else None
+        if inner is None:
+            function = getattr(operation, "activation", None)
+            # Layers and operations such as `Softmax` are named after what they compute.
+            return getattr(function, "__name__", type(operation).__name__.lower())
+        tensor = keras.tree.flatten(inner.output)[index]
+    return None

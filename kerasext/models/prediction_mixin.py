@@ -1,0 +1,209 @@
+"""What the mixins share: settings, a cooperative `predict_step`, and `postprocess`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import keras
+
+from kerasext.models import graph
+from kerasext.models.settings import SETTINGS, as_json, checked
+
+if TYPE_CHECKING:
+    from keras import Model as _Model
+else:
+    # Plain, no metaclass and no `abc`: Keras sets `__bases__` of what it builds functionally.
+    _Model = object
+
+
+class PredictionMixin(_Model):
+    """Makes `predict` return a dict of named outputs.
+
+    `fit`, `evaluate`, `model(x)` and `export` are not touched: only what `predict` and
+    `predict_on_batch` return changes. Subclasses say what one head of the model means.
+    """
+
+    from_logits: Any = SETTINGS["from_logits"].default
+    class_names: Any = SETTINGS["class_names"].default
+
+    task: ClassVar[str]
+    _activation: ClassVar[str]
+    _settings: ClassVar[tuple[str, ...]] = ("from_logits", "class_names")
+    _warned_of_activation = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        order = cls.__mro__
+        if keras.Model in order and order.index(keras.Model) < order.index(PredictionMixin):
+            bases = sorted(cls.__bases__, key=lambda base: not issubclass(base, PredictionMixin))
+            line = f"class {cls.__name__}({', '.join(base.__name__ for base in bases)})"
+            raise TypeError(
+                "A mixin must stand left of the Keras class, or Keras's own `predict_step` hides "
+                f"it; write `{line}`. "
+                f"Received: bases=({', '.join(base.__name__ for base in cls.__bases__)})"
+            )
+
+    def _configure(self, **settings: Any) -> None:
+        for name, value in settings.items():
+            setattr(self, name, getattr(type(self), name) if value is None else value)
+        # What a user's `postprocess` takes as heads, and what a Sequential ends with, shows later.
+        own = type(self).postprocess is PredictionMixin.postprocess
+        functional = graph.functional(self)
+        if own and functional is self:
+            self._check(functional.output)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._settings:
+            value = checked(name, value)
+            self.predict_function = None  # the compiled one goes on with the old value
+        super().__setattr__(name, value)
+
+    def get_config(self) -> dict[str, Any]:
+        """The model's config with the mixin's settings in it."""
+        settings = {name: as_json(getattr(self, name)) for name in self._settings}
+        return {**super().get_config(), **settings}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        """Makes the model that `get_config` described."""
+        settings = {name: config[name] for name in cls._settings if name in config}
+        model: Self = super().from_config(config, custom_objects=custom_objects)
+        for name, value in settings.items():  # Sequential makes its instance without them
+            setattr(model, name, value)
+        return model
+
+    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
+        """One step of `predict`: Keras's, or the class's own, followed by `postprocess`."""
+        result = super().predict_step(*args, **kwargs)
+        if keras.backend.backend() == "jax":
+            y_pred, state = result
+            return self.postprocess(y_pred), state
+        return self.postprocess(result)
+
+    def postprocess(self, y_pred: Any) -> dict[str, Any]:
+        """Turns what the model computed into named outputs. The hook to override.
+
+        Runs inside the compiled predict step, so it is made of `keras.ops`.
+
+        Args:
+            y_pred: What the model's `call` returned: a tensor of shape `(batch, ..., units)`, or a
+                dict, list or tuple of them, one per head.
+
+        Returns:
+            Dict from output name to tensor of shape `(batch, ...)`. With several heads a dict of
+            such dicts, by the key or position of the head.
+
+        Raises:
+            ValueError: If the tensors are not what the mixin and its settings declare.
+
+        Example:
+
+        ```python
+        class DigitNet(ClassifierMixin, keras.Model):
+            def postprocess(self, y_pred):
+                outputs = super().postprocess(y_pred)
+                p = outputs["probabilities"]
+                outputs["gini"] = 1 - keras.ops.sum(p * p, axis=-1)
+                return outputs
+        ```
+        """
+        self._check(y_pred)
+        if not self._warned_of_activation:
+            self._warned_of_activation = True
+            for head in graph.heads(y_pred):
+                self._warn_of_activation(head)
+        return self._postprocess(y_pred, "")
+
+    def _postprocess(self, y_pred: Any, head: str) -> dict[str, Any]:
+        if isinstance(y_pred, Mapping):
+            items = list(y_pred.items())
+        elif isinstance(y_pred, list | tuple):
+            items = list(enumerate(y_pred))
+        else:
+            return self._describe(y_pred, head)
+        return {
+            str(key): self._postprocess(value, f"{head}/{key}".lstrip("/")) for key, value in items
+        }
+
+    def _describe(self, y_pred: Any, head: str) -> dict[str, Any]:
+        """The named outputs of one head."""
+        raise NotImplementedError
+
+    def prediction_metadata(self) -> dict[str, Any]:
+        """What a file of predictions should say of the model's outputs.
+
+        Returns:
+            Dict of JSON-serializable values: `task` and the settings of the mixin. Override it to
+            add your own, with `super()`.
+        """
+        settings = {name: as_json(getattr(self, name)) for name in self._settings}
+        return {"task": self.task, **settings}
+
+    def _setting(self, name: str, head: str) -> Any:
+        value = getattr(self, name)
+        if isinstance(value, Mapping):
+            return value.get(head, SETTINGS[name].default)
+        return value
+
+    def _check(self, y_pred: Any) -> None:
+        tensors = graph.heads(y_pred)
+        for name in self._settings:
+            value = getattr(self, name)
+            unknown = sorted(value.keys() - tensors.keys()) if isinstance(value, Mapping) else []
+            if unknown:
+                heads = "one output only" if "" in tensors else f"the heads {sorted(tensors)}"
+                raise ValueError(
+                    f"`{name}` given as a dict must be by head, and the model has {heads}. "
+                    f"Received: {name} for {unknown}"
+                )
+        for head, tensor in tensors.items():
+            self._check_head(head, tensor)
+
+    def _check_head(self, head: str, tensor: Any) -> None:
+        of_head = f" of head {head!r}" if head else ""
+        if not keras.backend.is_float_dtype(tensor.dtype):
+            raise ValueError(
+                f"The output{of_head} must be floating point, probabilities or logits. "
+                f"Received: dtype={tensor.dtype}"
+            )
+        names = self._setting("class_names", head)
+        classes = self._number_of_classes(of_head, tensor.shape)
+        if names is not None and classes is not None and len(names) != classes:
+            raise ValueError(
+                f"`class_names` must name each of the {classes} classes{of_head}. "
+                f"Received: {len(names)} names"
+            )
+        squashed = graph.activation(self, head)
+        if self._setting("from_logits", head) and squashed in ("softmax", "sigmoid"):
+            raise ValueError(
+                f"`from_logits=True` needs logits, but the last layer{of_head} applies {squashed}; "
+                "drop `from_logits`, or the activation. Received: from_logits=True"
+            )
+
+    def _number_of_classes(self, of_head: str, shape: Any) -> int | None:
+        """Number of classes of a tensor of this shape, `None` where it is not known."""
+        raise NotImplementedError
+
+    def _warn_of_activation(self, head: str) -> None:
+        squashed = graph.activation(self, head)
+        if self._setting("from_logits", head) or squashed in (None, self._activation):
+            return
+        if squashed == "linear":
+            remedy = "pass `from_logits=True` if it yields logits"
+        elif squashed in ("softmax", "sigmoid"):
+            remedy = "use the mixin that fits it"
+        else:
+            return
+        warnings.warn(
+            f"{type(self).__name__} expects probabilities from a last layer with "
+            f"activation='{self._activation}'; {remedy}. "
+            f"Received: activation='{squashed}'" + (f" of head {head!r}" if head else ""),
+            stacklevel=2,
+        )
+
+
+def probabilities_dtype(y_pred: Any) -> str:
+    """The dtype of `y_pred`, raised to at least float32: half precision ties and sums badly."""
+    return str(keras.backend.result_type(y_pred.dtype, "float32"))

@@ -1,0 +1,79 @@
+"""The settings of the mixins, checked and made immutable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+def checked(name: str, value: Any) -> Any:
+    """The value of a setting, or of each entry of a dict from head to value, in its one form.
+
+    Raises:
+        TypeError: If the value is of the wrong type.
+        ValueError: If it is out of range.
+    """
+    check = SETTINGS[name].check
+    if isinstance(value, Mapping):
+        return MappingProxyType({str(head): check(name, entry) for head, entry in value.items()})
+    return check(name, value)
+
+
+def as_json(value: Any) -> Any:
+    """The setting in the types that a Keras config and JSON have."""
+    if isinstance(value, Mapping):
+        return {head: as_json(entry) for head, entry in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _check_flag(name: str, value: Any) -> bool:
+    """Checks a setting that is on or off."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"`{name}` must be True or False. Received: {name}={value!r}")
+    return bool(value)
+
+
+def _check_class_names(name: str, value: Any) -> tuple[str, ...] | None:
+    """Checks names of classes, in the order of the model's units."""
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"`{name}` must be a sequence of strings. Received: {name}={value!r}")
+    names = tuple(value)
+    wrong = [entry for entry in names if not isinstance(entry, str)]
+    if wrong or not names:
+        raise TypeError(
+            f"`{name}` must be a sequence of at least one string. Received: {name}={value!r}"
+        )
+    return tuple(map(str, names))
+
+
+def _check_threshold(name: str, value: Any) -> float | tuple[float, ...]:
+    """Checks a threshold on probabilities: a number, or one for each label."""
+    try:
+        values = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        values = np.asarray(np.nan)
+    if values.ndim > 1 or not values.size or not np.all((values >= 0) & (values <= 1)):
+        raise ValueError(
+            f"`{name}` must be in [0, 1], one number or one for each label. "
+            f"Received: {name}={value!r}"
+        )
+    return float(values) if values.ndim == 0 else tuple(values.tolist())
+
+
+class Setting(NamedTuple):
+    """What a setting is where nobody gave it, and what it must be."""
+
+    default: Any
+    check: Callable[[str, Any], Any]
+
+
+SETTINGS = {
+    "from_logits": Setting(False, _check_flag),
+    "class_names": Setting(None, _check_class_names),
+    "threshold": Setting(0.5, _check_threshold),
+}

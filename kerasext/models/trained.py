@@ -1,0 +1,107 @@
+"""Dressing a trained model in a mixin, its weights shared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import keras
+
+from kerasext.models import graph
+from kerasext.models.prediction_mixin import PredictionMixin
+
+if TYPE_CHECKING:
+    from keras import Model as _Model
+else:
+    _Model = object
+
+
+class HeldModel(keras.Model):
+    """A model that holds another one as its only layer.
+
+    Args:
+        model: The `keras.Model` that computes.
+    """
+
+    def __init__(self, model: keras.Model, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.built = model.built
+
+    def call(self, inputs: Any) -> Any:
+        """Calls the model held; `training` reaches it through Keras's call context."""
+        return self.model(inputs)
+
+    def get_config(self) -> dict[str, Any]:
+        """The config, with the model held."""
+        model = keras.saving.serialize_keras_object(self.model)
+        return {**super().get_config(), "model": model}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> HeldModel:
+        """Makes the model, and the one it holds, from a config."""
+        model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
+        return cls(**{**config, "model": model})
+
+
+class FromModel(_Model):
+    """Adds `from_model` to the ready-made models."""
+
+    _held: ClassVar[type[HeldModel]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "call" in cls.__dict__:
+            # Keras rewrites the bases of a class built functionally: keras-team/keras#17270
+            raise TypeError(
+                "A ready-made model has no `call` of its own; subclass the mixin: "
+                f"`{cls._class_line(cls)}`. Received: call defined in {cls.__name__}"
+            )
+
+    @classmethod
+    def from_model(cls, model: keras.Model, **settings: Any) -> Any:
+        """Dresses a trained model, sharing its weights.
+
+        A functional or sequential model has its graph wrapped again, any other one is held as a
+        layer. Not taken along: `compile`, which the new model may be given again.
+
+        Args:
+            model: A built `keras.Model`.
+            **settings: The settings of the mixin, such as `from_logits` and `class_names`.
+
+        Returns:
+            A new model with the variables of `model`, of this class where there is a graph.
+
+        Raises:
+            TypeError: If `model` is not a `keras.Model`, or has a `predict_step` of its own, which
+                would be lost; its class takes the mixin then.
+
+        Example:
+
+        ```python
+        model = keras.saving.load_model("digits.keras")
+        outputs = ClassifierModel.from_model(model).predict(images)
+        ```
+        """
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
+        steps = (keras.Model.predict_step, PredictionMixin.predict_step)
+        if type(model).predict_step not in steps:
+            raise TypeError(
+                "The model's own `predict_step` would be lost; add the mixin to its class instead: "
+                f"`{cls._class_line(type(model))}`. Received: model={model!r}"
+            )
+        settings.setdefault("name", model.name)
+        functional = graph.functional(model)
+        if functional is not None:
+            return cls(functional.input, functional.output, **settings)
+        if "_held" not in cls.__dict__:
+            raise TypeError(
+                f"A model without a graph would lose what {cls.__name__} adds; add the mixin to "
+                f"its class instead: `{cls._class_line(type(model))}`. Received: model={model!r}"
+            )
+        return cls._held(model, **settings)
+
+    @classmethod
+    def _class_line(cls, model_class: type) -> str:
+        mixin = cls._held.__bases__[0]
+        return f"class {model_class.__name__}({mixin.__name__}, keras.Model)"

@@ -1,0 +1,61 @@
+"""What stands where in a prediction file."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+FORMAT = "kerasext.predictions"
+FORMAT_VERSION = 1
+
+GROUP = "_kerasext"
+
+RECORD = f"{GROUP}/record"
+"""The one dataset for all that changes after the file is made; its size never does."""
+
+RECORD_DTYPE = np.dtype(
+    [
+        ("rows", "<i8"),  # rows that every output has for good
+        ("first_row", "<i8"),  # where the rows of the last predict call begin
+        ("complete", "<i8"),  # 1 when that call ended and all its rows are committed
+        ("ended", "<f8"),  # when it did, in seconds since 1970-01-01 UTC
+    ]
+)
+
+RESERVED = frozenset({GROUP, "ids", "targets", "row", "class"})
+"""Names at the root that are not for outputs."""
+
+CLASS_NAMES = "class_names"
+CLASS_OUTPUTS = ("labels", "probabilities")
+"""The attribute with the names of the classes, and what the outputs that have it are called."""
+
+
+def check_output_names(names: Iterable[str]) -> None:
+    """Raises `ValueError` for the first name that can't be the path of a dataset."""
+    seen: set[str] = set()
+    for name in names:
+        parts = name.split("/")
+        if not all(parts) or {".", ".."} & set(parts) or "\0" in name:
+            raise ValueError(
+                "The name of an output must be a path of non-empty parts other than '.' and '..', "
+                f"without NUL characters. Received: name={name!r}"
+            )
+        if parts[0] in RESERVED:
+            raise ValueError(
+                f"The names {sorted(RESERVED)} are reserved at the root of a prediction file; give "
+                f"the output another name. Received: name={name!r}"
+            )
+        if name in seen:
+            raise ValueError(
+                "Two outputs must not have the same path in the file; rename one of them. "
+                f"Received: name={name!r} twice"
+            )
+        seen.add(name)
+    for name in seen:
+        parts = name.split("/")
+        for end in range(1, len(parts)):
+            parent = "/".join(parts[:end])
+            if parent in seen:
+                raise ValueError(
+                    "An output must not stand where another one needs a group; rename one of them. "
+                    f"Received: names {parent!r} and {name!r}"
+                )

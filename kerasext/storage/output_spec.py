@@ -1,0 +1,210 @@
+"""What one output looks like in the file, and how arrays are made to look so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+DEFAULT_STRING_BYTES = 64
+_LARGEST_ROW_BYTES = 2**32 - 1  # HDF5's limit on a chunk, and a chunk holds at least one row
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """Name, shape of one row and dtypes of an output.
+
+    Args:
+        name: String. Path of the dataset.
+        row_shape: Tuple of ints. Shape of one row; `()` for one number per row.
+        dtype: Dtype in the file. Strings are fixed-width, `S` followed by a number of bytes.
+        incoming: Dtype of the arrays that `prepare` takes, or `None` where only the file is known.
+    """
+
+    name: str
+    row_shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    incoming: np.dtype[Any] | None = None
+
+    @classmethod
+    def of_array(cls, name: str, array: np.ndarray, dtype: DTypeLike | None = None) -> OutputSpec:
+        """The spec of an output from its first array.
+
+        Args:
+            name: String. Path of the dataset.
+            array: Array of shape `(rows, ...)`.
+            dtype: Dtype to store it as. Defaults to the array's own, or the nearest that HDF5 has.
+
+        Raises:
+            ValueError: If the array has no rows axis, or a row is too large for HDF5.
+            TypeError: If HDF5 has no type for it, or `dtype` can't hold its values.
+        """
+        if array.dtype == object and array.ndim == 0:
+            raise _no_type(name, array.item())
+        if array.ndim == 0:
+            raise ValueError(
+                f"Output {name!r} must have rows as its first axis; return one value per sample. "
+                f"Received: shape={array.shape}"
+            )
+        stored = _default_dtype(name, array) if dtype is None else np.dtype(dtype)
+        if not _can_store(array, stored):
+            raise TypeError(
+                f"Output {name!r} can't be stored as asked; choose another entry in `dtypes`. "
+                f"Received: dtype={array.dtype}, dtypes[{name!r}]={stored}"
+            )
+        spec = cls(name, array.shape[1:], stored, array.dtype)
+        if spec.row_bytes > _LARGEST_ROW_BYTES:
+            raise ValueError(
+                f"One row of output {name!r} must be smaller than 4 GiB. "
+                f"Received: shape={array.shape}, dtype={array.dtype}"
+            )
+        return spec
+
+    @classmethod
+    def of_dataset(cls, dataset: h5py.Dataset) -> OutputSpec:
+        """The spec that a dataset was made with."""
+        return cls(dataset.name.lstrip("/"), dataset.shape[1:], np.dtype(dataset.dtype.str))
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row in the file."""
+        return self.dtype.itemsize * int(np.prod(self.row_shape, dtype=np.int64))
+
+    @property
+    def h5_dtype(self) -> np.dtype[Any]:
+        """The dtype to create the dataset with."""
+        if self.dtype.kind != "S":
+            return self.dtype
+        dtype: np.dtype[Any] = h5py.string_dtype("utf-8", self.dtype.itemsize)
+        return dtype
+
+    def check_same(self, other: OutputSpec, path: object) -> None:
+        """Raises `ValueError` if rows of `other` can't be added to a dataset of this spec."""
+        if (self.row_shape, self.dtype) != (other.row_shape, other.dtype):
+            raise ValueError(
+                f"Output {self.name!r} must keep the row shape and dtype that {path} has; write to "
+                f"another file. Stored: row shape {self.row_shape}, dtype {self.dtype}. "
+                f"Received: row shape {other.row_shape}, dtype {other.dtype}"
+            )
+
+    def prepare(self, array: np.ndarray) -> np.ndarray:
+        """Checks an array of this output and casts it to the stored dtype.
+
+        Args:
+            array: Array of shape `(rows, *row_shape)`.
+
+        Returns:
+            Array of the same shape in the stored dtype; the argument itself where nothing changes.
+
+        Raises:
+            ValueError: If its shape or dtype differ from the first step's, or a value does not fit
+                into the stored dtype.
+        """
+        if array.shape[1:] != self.row_shape or array.ndim == 0:
+            raise ValueError(
+                f"Output {self.name!r} must have the same row shape in every step. "
+                f"First step: {self.row_shape}. Received: shape={array.shape}"
+            )
+        if array.dtype == self.dtype:
+            return array
+        if array.dtype.kind in "OSUT":
+            return self._encode(array)
+        if array.dtype != self.incoming:
+            raise ValueError(
+                f"Output {self.name!r} must have the same dtype in every step. "
+                f"First step: {self.incoming}. Received: dtype={array.dtype}"
+            )
+        return self._cast(array)
+
+    def _cast(self, array: np.ndarray) -> np.ndarray:
+        try:
+            with np.errstate(over="raise"):
+                cast = array.astype(self.dtype)
+        except FloatingPointError as error:
+            raise self._overflow(array) from error
+        # Integers wrap around without a word.
+        if array.dtype.kind in "iu" and self.dtype.kind in "iu" and not np.array_equal(cast, array):
+            raise self._overflow(array)
+        return cast
+
+    def _overflow(self, array: np.ndarray) -> ValueError:
+        return ValueError(
+            f"A value of output {self.name!r} does not fit into the dtype it is stored as; choose "
+            f"a wider one in `dtypes`. Received: values from {np.nanmin(array)} to "
+            f"{np.nanmax(array)}, dtype={self.dtype}"
+        )
+
+    def _encode(self, array: np.ndarray) -> np.ndarray:
+        values = [_utf8(self.name, value) for value in array.ravel().tolist()]
+        longest = max(map(len, values), default=0)
+        if longest > self.dtype.itemsize:
+            raise ValueError(
+                f"A string of output {self.name!r} is longer than its place in the file; pass "
+                f"`dtypes={{{self.name!r}: 'S{longest}'}}` or more. "
+                f"Received: {longest} bytes of UTF-8, dtype={self.dtype}"
+            )
+        return np.array(values, dtype=self.dtype).reshape(array.shape)
+
+
+def _default_dtype(name: str, array: np.ndarray) -> np.dtype[Any]:
+    dtype = array.dtype
+    if dtype.kind in "OSUT":
+        return np.dtype(f"S{DEFAULT_STRING_BYTES}")
+    # bfloat16, float8 and int4 are extension dtypes, which h5py would store as opaque bytes.
+    if dtype.kind == "V":
+        for standard in (np.int8, np.uint8, np.float32):
+            if np.can_cast(dtype, standard):
+                return np.dtype(standard)
+    try:
+        h5py.h5t.py_create(dtype, logical=True)
+    except TypeError:
+        supported = False
+    else:
+        supported = dtype.kind in "biufc"
+    if not supported:
+        raise TypeError(
+            f"HDF5 has no type for output {name!r}; cast it in the model. Received: dtype={dtype}"
+        )
+    return dtype
+
+
+def _can_store(array: np.ndarray, dtype: np.dtype[Any]) -> bool:
+    if array.dtype.kind in "OSUT" or dtype.kind == "S":
+        return array.dtype.kind in "OSUT" and dtype.kind == "S" and dtype.itemsize > 0
+    if array.dtype.kind in "iu" and dtype.kind in "iu":
+        return True  # every value is checked when it is cast
+    return dtype.kind in "biufc" and np.can_cast(array.dtype, dtype, "same_kind")
+
+
+def _utf8(name: str, value: object) -> bytes:
+    if isinstance(value, str):
+        encoded = value.encode()
+    elif isinstance(value, bytes):
+        encoded = value
+        try:
+            value.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"Strings of output {name!r} must be UTF-8; decode them in the model or leave the "
+                f"output out with `outputs`. Received: {value!r}"
+            ) from error
+    else:
+        raise _no_type(name, value)
+    if encoded.endswith(b"\0"):
+        raise ValueError(
+            f"Strings of output {name!r} must not end in NUL, which HDF5 pads with. "
+            f"Received: {value!r}"
+        )
+    return encoded
+
+
+def _no_type(name: str, value: object) -> TypeError:
+    return TypeError(
+        f"HDF5 has no type for output {name!r}; return a dense array of numbers or strings, or "
+        f"leave the output out with `outputs`. Received: a value of type {type(value).__name__}"
+    )

@@ -1,0 +1,208 @@
+"""Reading a prediction file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from kerasext.storage.class_names import ClassNames
+from kerasext.storage.layout import CLASS_NAMES, FORMAT, FORMAT_VERSION, RECORD, RESERVED
+from kerasext.storage.stored_output import StoredOutput
+
+
+class PredictionFile(Mapping[str, StoredOutput]):
+    """The outputs that a prediction file holds, by name.
+
+    A mapping from output name (`"labels"`, or `"head/labels"` for nested ones) to an array that is
+    read when it is indexed. Shows committed rows only. Opening changes nothing in the file.
+
+    Args:
+        path: String or path-like. The file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a prediction file, or of a newer version than this library reads.
+
+    Example:
+
+    ```python
+    with PredictionFile("digits.h5") as predictions:
+        predictions.rows                      # 360
+        labels = predictions["labels"][:10]   # array of shape (10,), int32
+        predictions.class_names[labels]       # their names
+    ```
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._h5file = _open(self.path)
+        try:
+            self._record = self._h5file[RECORD][()]
+            self._outputs = self._read_outputs()
+        except BaseException:
+            self._h5file.close()
+            raise
+
+    @property
+    def rows(self) -> int:
+        """Number of committed rows, the same for every output."""
+        return int(self._record["rows"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether the predict call that wrote the file came to its end."""
+        return bool(self._record["complete"])
+
+    @property
+    def class_names(self) -> ClassNames | dict[str, ClassNames] | None:
+        """Names of the classes: one array-like, or one per head; `None` where none are stored.
+
+        `class_names[labels]` is the array of names of an array of labels.
+        """
+        by_head: dict[str, ClassNames] = {}
+        for name, output in self.items():
+            names = output._h5ds.attrs.get(CLASS_NAMES)
+            if names is not None:
+                head = name.rpartition("/")[0]
+                by_head[head] = ClassNames(value.decode() for value in names)
+        return by_head.get("", by_head) or None
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the user gave as `metadata` when the file was made."""
+        return self._json_attribute("metadata")
+
+    @property
+    def prediction_metadata(self) -> dict[str, Any]:
+        """What the model said of its outputs: task, class names, thresholds and other settings."""
+        return self._json_attribute("prediction_metadata")
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where the file comes from: model name, versions, when it was made."""
+        skipped = ("metadata", "prediction_metadata")
+        self._check_open()
+        attributes = self._h5file.attrs.items()
+        return {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in attributes
+            if name not in skipped
+        }
+
+    def iter_batches(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
+        """Reads the file from the first row to the last in constant memory.
+
+        Args:
+            rows: Int. Rows in each batch; the last one has what is left.
+
+        Yields:
+            Dict from output name to array of shape `(rows, ...)`.
+
+        Raises:
+            ValueError: If `rows` is not positive.
+        """
+        if rows < 1:
+            raise ValueError(f"`rows` must be at least 1. Received: rows={rows}")
+        return self._batches(rows)
+
+    def _batches(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
+        for start in range(0, self.rows, rows):
+            yield {name: output[start : start + rows] for name, output in self.items()}
+
+    def close(self) -> None:
+        """Closes the file; safe to call again."""
+        self._h5file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __getitem__(self, name: str) -> StoredOutput:
+        self._check_open()
+        try:
+            return self._outputs[name]
+        except KeyError:
+            raise KeyError(
+                f"{str(self.path)!r} has the outputs {sorted(self._outputs)}. Received: {name!r}"
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._outputs)
+
+    def __len__(self) -> int:
+        return len(self._outputs)
+
+    def __repr__(self) -> str:
+        if not self._h5file:
+            return f"<PredictionFile {str(self.path)!r}: closed>"
+        state = "complete" if self.complete else "incomplete"
+        lines = [f"<PredictionFile {str(self.path)!r}: {self.rows:,} rows, {state}"]
+        width = max(map(len, self), default=0)
+        lines += [f"  {name:<{width}}  {out.dtype!s:<8} {out.shape}" for name, out in self.items()]
+        names = self.class_names
+        if isinstance(names, ClassNames):
+            shown = ", ".join(repr(str(name)) for name in names[:4])
+            lines.append(f"  {len(names)} classes: {shown}{', ...' if len(names) > 4 else ''}")
+        origin = self.origin
+        model = origin.get("model_name")
+        made = f"  made {origin['created']} by kerasext {origin['kerasext_version']}"
+        lines.append(made + (f" from model {model!r}" if model else ""))
+        return "\n".join(lines) + ">"
+
+    def _check_open(self) -> None:
+        if not self._h5file:
+            raise ValueError(
+                f"The file was closed; open it again. Received: path={str(self.path)!r}"
+            )
+
+    def _json_attribute(self, name: str) -> dict[str, Any]:
+        self._check_open()
+        value: dict[str, Any] = json.loads(self._h5file.attrs.get(name, "{}"))
+        return value
+
+    def _read_outputs(self) -> dict[str, StoredOutput]:
+        outputs: dict[str, StoredOutput] = {}
+
+        def visit(name: str, node: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(node, h5py.Dataset) and name.partition("/")[0] not in RESERVED:
+                outputs[name] = StoredOutput(node, self.rows)
+
+        self._h5file.visititems(visit)
+        return outputs
+
+
+def _open(path: Path) -> h5py.File:
+    if not path.exists():
+        raise FileNotFoundError(f"There must be a file to read. Received: path={str(path)!r}")
+    try:
+        # No lock of HDF5's: it would keep a writer in another process from resuming.
+        file = h5py.File(path, "r", locking=False)
+    except OSError as plain:
+        try:
+            # A file that is being written, or whose writer was killed, opens in this way only.
+            file = h5py.File(path, "r", swmr=True, locking=False)
+        except OSError:
+            raise ValueError(
+                f"The file must be HDF5. Received: path={str(path)!r} ({plain})"
+            ) from plain
+    if file.attrs.get("format") != FORMAT or RECORD not in file:
+        file.close()
+        raise ValueError(
+            f"The file must be a prediction file of kerasext. Received: path={str(path)!r}"
+        )
+    version = file.attrs.get("format_version")
+    if version != FORMAT_VERSION:
+        file.close()
+        raise ValueError(
+            f"The file must be of format version {FORMAT_VERSION}; install a newer kerasext. "
+            f"Received: path={str(path)!r} of version {version}"
+        )
+    return file

@@ -1,0 +1,319 @@
+"""Writing a prediction file: made at the first step, appended to, committed, closed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import h5py
+import numpy as np
+
+from kerasext._version import __version__
+from kerasext.storage.chunked_rows import ChunkedRows, rows_per_chunk
+from kerasext.storage.file_lock import FileLock
+from kerasext.storage.layout import (
+    CLASS_NAMES,
+    CLASS_OUTPUTS,
+    FORMAT,
+    FORMAT_VERSION,
+    GROUP,
+    RECORD,
+    RECORD_DTYPE,
+    check_output_names,
+)
+from kerasext.storage.output_spec import OutputSpec
+from kerasext.storage.prediction_file import PredictionFile
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+Mode = Literal["x", "w", "a"]
+
+# "latest" writes files that no other HDF5 version reads; with this one 1.10 to 2.0 do.
+_LIBVER = ("v110", "v110")
+_COMMIT_BYTES = 64 * 1024 * 1024
+
+
+class PredictionFileWriter:
+    """Appends the outputs of prediction steps to one HDF5 file.
+
+    The path is checked and locked at once; the file appears under its name at the first step, when
+    the outputs are known. Until then an old file under that name stays as it is.
+
+    Args:
+        path: String or path-like. The file.
+        mode: `"x"` for a new file that must not exist, `"w"` to replace one, `"a"` to add rows
+            after those of a complete file. `"w"` and `"a"` make the file where it is missing.
+        dtypes: Mapping from output name to the dtype it is stored as. Others keep their own.
+        attributes: Mapping from name to string or number. Attributes of the file, written when it
+            is made.
+        class_names: Sequence of strings, the names of the classes, or a mapping from head to such a
+            sequence. Kept on `labels` and `probabilities`.
+        expected_steps: Int. Number of `append` calls to come, if known; sizes the chunks.
+
+    Raises:
+        FileExistsError: If the file exists under `mode="x"`.
+        FileNotFoundError: If its folder does not exist.
+        IsADirectoryError: If the path is a folder.
+        PermissionError: If the folder, or the file under `mode="a"`, is not writable.
+        BlockingIOError: If another live writer has the file.
+        ValueError: If the mode is unknown, or the file under `mode="a"` is incomplete or not a
+            prediction file.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: Mode = "x",
+        dtypes: Mapping[str, DTypeLike] | None = None,
+        attributes: Mapping[str, str | float] | None = None,
+        class_names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        expected_steps: int | None = None,
+    ) -> None:
+        if mode not in get_args(Mode):
+            raise ValueError(f"`mode` must be one of {get_args(Mode)}. Received: mode={mode!r}")
+        # Through a link the file it leads to is written, and two links to one file share a lock.
+        self.path = Path(os.path.realpath(path))
+        self.rows = 0
+        self._mode = mode
+        self._dtypes = dict(dtypes or {})
+        self._attributes = dict(attributes or {})
+        self._class_names = class_names or {}
+        self._expected_steps = expected_steps
+        self._file: h5py.File | None = None
+        self._columns: dict[str, tuple[OutputSpec, ChunkedRows]] = {}
+        self._failed = False
+        self._check_path()
+        self._lock = FileLock(self.path)
+        try:
+            self._check_path()  # another writer may have ended while we waited for nothing
+            self._present = self._read_present() if mode == "a" else None
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def append(self, step: Mapping[str, np.ndarray]) -> None:
+        """Adds the rows of one step to every output; none if anything about the step is wrong.
+
+        Args:
+            step: Mapping from output name to an array of shape `(rows, ...)`.
+
+        Raises:
+            ValueError: If names, shapes, dtypes or numbers of rows are not those of the first step
+                or of the file, or a value does not fit into the dtype it is stored as.
+            TypeError: If HDF5 has no type for an output.
+            OSError: If the disk is full, or fails otherwise. The rows of the last commit are safe,
+                and nothing more can be written with this object.
+        """
+        if self._file is None:
+            self._file = self._open(step)
+        if step.keys() != self._columns.keys():
+            raise ValueError(
+                "Every step must have the same outputs. "
+                f"First step: {sorted(self._columns)}. Received: {sorted(step)}"
+            )
+        prepared = {name: spec.prepare(step[name]) for name, (spec, _) in self._columns.items()}
+        lengths = {name: len(array) for name, array in prepared.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(
+                f"All outputs of a step must have the same number of rows. Received: rows={lengths}"
+            )
+        try:
+            for name, (_, column) in self._columns.items():
+                column.append(prepared[name])
+            self.rows += next(iter(lengths.values()))
+            self._uncommitted += sum(array.nbytes for array in prepared.values())
+            if self._uncommitted >= _COMMIT_BYTES:
+                self._commit(self._file)
+        except (OSError, RuntimeError):
+            # After an error HDF5 may report success for chunks that it never indexes.
+            self._failed = True
+            raise
+
+    def finish(self) -> None:
+        """Commits every row, marks the file as complete and closes it."""
+        self._close(complete=True)
+
+    def close(self) -> None:
+        """Commits every row and closes the file, which then says that it is incomplete.
+
+        Does nothing after `finish` or an earlier `close`.
+        """
+        self._close(complete=False)
+
+    def _check_path(self) -> None:
+        received = f"Received: path={str(self.path)!r}"
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(f"The folder of `path` must exist; create it first. {received}")
+        if self.path.is_dir():
+            raise IsADirectoryError(f"`path` must be a file, not a folder. {received}")
+        if self.path.exists():
+            if self._mode == "x":
+                raise FileExistsError(
+                    "`mode='x'` writes a new file; pass mode='w' to replace the present one or "
+                    f"mode='a' to add rows to it. {received}"
+                )
+            if not os.access(self.path, os.W_OK):
+                raise PermissionError(f"The file must be writable. {received}")
+        if not os.access(self.path.parent, os.W_OK):
+            raise PermissionError(f"The folder of `path` must be writable. {received}")
+
+    def _read_present(self) -> dict[str, OutputSpec] | None:
+        if not self.path.exists():
+            return None
+        with PredictionFile(self.path) as present:
+            if not present.complete:
+                raise ValueError(
+                    "`mode='a'` adds rows to a complete file, and this one was interrupted; pass "
+                    "mode='w' to predict again from the first row. "
+                    f"Received: path={str(self.path)!r} with {present.rows} rows"
+                )
+            self.rows = present.rows
+            return {name: OutputSpec.of_dataset(output._h5ds) for name, output in present.items()}
+
+    def _open(self, step: Mapping[str, np.ndarray]) -> h5py.File:
+        unknown = sorted(self._dtypes.keys() - step.keys())
+        if unknown:
+            raise ValueError(
+                f"`dtypes` must name outputs that are written. They are {sorted(step)}. "
+                f"Received: dtypes for {unknown}"
+            )
+        if not step:
+            raise ValueError("A step must have at least one output. Received: {}")
+        check_output_names(step)
+        specs = {
+            name: OutputSpec.of_array(name, array, self._dtypes.get(name))
+            for name, array in step.items()
+        }
+        for name, spec in specs.items():
+            spec.prepare(step[name])  # refuse before a file is made or touched
+        if self._present is None:
+            self._create(specs, len(next(iter(step.values()))))
+        else:
+            self._check_present(self._present, specs)
+        file = _open_swmr(self.path)
+        self._columns = {
+            name: (spec, ChunkedRows(file[name], self.rows)) for name, spec in specs.items()
+        }
+        self._first_row = self.rows
+        self._write_record(file, complete=False)
+        self._uncommitted = 0
+        return file
+
+    def _check_present(
+        self, present: Mapping[str, OutputSpec], specs: Mapping[str, OutputSpec]
+    ) -> None:
+        if present.keys() != specs.keys():
+            raise ValueError(
+                "Rows can be added only for the outputs that the file has; write to another file. "
+                f"Stored: {sorted(present)}. Received: {sorted(specs)}"
+            )
+        for name, spec in specs.items():
+            present[name].check_same(spec, self.path)
+
+    def _create(self, specs: Mapping[str, OutputSpec], first_rows: int) -> None:
+        expected = None if self._expected_steps is None else self._expected_steps * first_rows
+        part = self.path.with_name(self.path.name + ".part")
+        try:
+            with h5py.File(
+                part, "w", libver=_LIBVER, fs_strategy="page", fs_page_size=4096, locking=False
+            ) as file:
+                self._write_attributes(file)
+                file.create_group(GROUP)
+                file.create_dataset(RECORD, data=np.zeros((), RECORD_DTYPE))
+                for name, spec in specs.items():
+                    dataset = file.create_dataset(
+                        name,
+                        shape=(0, *spec.row_shape),
+                        # HDF5 has no chunks of a fixed axis of length 0
+                        maxshape=(None, *(length or None for length in spec.row_shape)),
+                        chunks=(
+                            rows_per_chunk(spec, expected),
+                            *(max(length, 1) for length in spec.row_shape),
+                        ),
+                        dtype=spec.h5_dtype,
+                    )
+                    names = self._class_names_of(name)
+                    if names is not None:
+                        dataset.attrs[CLASS_NAMES] = _fixed_width(names)
+            if self._mode == "x" and self.path.exists():
+                self._check_path()
+            part.replace(self.path)
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+    def _write_attributes(self, file: h5py.File) -> None:
+        file.attrs["format"] = FORMAT
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+        file.attrs["kerasext_version"] = __version__
+        file.attrs["h5py_version"] = h5py.__version__
+        file.attrs["hdf5_version"] = h5py.version.hdf5_version
+        file.attrs.update(self._attributes)
+
+    def _class_names_of(self, name: str) -> Sequence[str] | None:
+        head, _, last = name.rpartition("/")
+        if last not in CLASS_OUTPUTS or not self._class_names:
+            return None
+        if isinstance(self._class_names, Mapping):
+            return self._class_names.get(head)
+        return self._class_names
+
+    def _commit(self, file: h5py.File, *, complete: bool = False) -> None:
+        for _, column in self._columns.values():
+            column.commit(self.rows)
+        file.flush()
+        self._write_record(file, complete=complete)
+        self._uncommitted = 0
+
+    def _write_record(self, file: h5py.File, *, complete: bool) -> None:
+        record = np.zeros((), RECORD_DTYPE)
+        record["rows"] = self.rows
+        record["first_row"] = self._first_row
+        record["complete"] = complete
+        record["ended"] = time.time()
+        file[RECORD][()] = record
+        file.flush()
+
+    def _close(self, *, complete: bool) -> None:
+        file, self._file = self._file, None
+        try:
+            if file is not None:
+                self._end(file, complete=complete)
+        finally:
+            self._columns = {}
+            self._lock.release()
+
+    def _end(self, file: h5py.File, *, complete: bool) -> None:
+        if self._failed:
+            # The error was raised when it happened, and a failed handle may fail to close too.
+            with contextlib.suppress(OSError, RuntimeError):
+                file.close()
+            return
+        try:
+            self._commit(file, complete=complete)
+        finally:
+            file.close()
+
+
+def _open_swmr(path: Path) -> h5py.File:
+    """Opens for writing so that others can read meanwhile; h5py's `File` has no such mode."""
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    access.set_file_locking(False, True)
+    flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
+    return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
+
+
+def _fixed_width(names: Sequence[str]) -> np.ndarray:
+    # A variable-length string takes 16 bytes and a place in a heap of its own.
+    encoded = [name.encode() for name in names]
+    width = max(map(len, encoded), default=0)
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(width, 1)))
