@@ -1,0 +1,28 @@
+"""What the tests share: a seed, rows to predict, a path to write to."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    """Gives every test the same initial weights; Keras is seeded only where it is loaded."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture
+def rows():
+    """70 rows of 8 features, float32: with batches of 23 the last batch has one row."""
+    return np.random.default_rng(0).normal(size=(70, 8)).astype("float32")
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where a prediction file may be written."""
+    return tmp_path / "predictions.h5"
