@@ -92,7 +92,8 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self.accumulate = accumulate
         self.outputs = None if outputs is None else tuple(outputs)
         self.dtypes = {name: _check_dtype(name, dtype) for name, dtype in (dtypes or {}).items()}
-        self.metadata = _to_json(dict(metadata or {}), "metadata")
+        self.metadata = dict(metadata or {})
+        self._metadata_json = _to_json(self.metadata, "metadata")
         self._writer: PredictionFileWriter | None = None
         self._tap: PredictTap | None = None
 
@@ -113,7 +114,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
                 "keras_version": keras.__version__,
                 "backend": keras.backend.backend(),
                 "prediction_metadata": _to_json(description, "prediction_metadata"),
-                "metadata": self.metadata,
+                "metadata": self._metadata_json,
             },
             class_names=description.get("class_names"),
             expected_steps=batches and math.ceil(batches / model.steps_per_execution),

@@ -26,7 +26,13 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         self._path = path.with_name(path.name + ".lock")
         while True:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError as error:
+                raise type(error)(
+                    "The folder of `path` must be writable, for the file and for its lock. "
+                    f"Received: path={str(path)!r} ({error.strerror})"
+                ) from error
             try:
                 self._take(path)
                 if self._is_current():

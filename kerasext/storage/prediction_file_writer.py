@@ -87,12 +87,17 @@ class PredictionFileWriter:
         self._class_names = class_names or {}
         self._expected_steps = expected_steps
         self._file: h5py.File | None = None
-        self._columns: dict[str, tuple[OutputSpec, ChunkedRows]] = {}
+        self._specs: dict[str, OutputSpec] = {}
+        self._columns: dict[str, ChunkedRows] = {}
         self._failed = False
-        self._check_path()
+        self._process = os.getpid()
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(
+                f"The folder of `path` must exist; create it. Received: path={str(self.path)!r}"
+            )
         self._lock = FileLock(self.path)
         try:
-            self._check_path()  # another writer may have ended while we waited for nothing
+            self._check_target()
             self._present = self._read_present() if mode == "a" else None
         except BaseException:
             self._lock.release()
@@ -111,24 +116,26 @@ class PredictionFileWriter:
             OSError: If the disk is full, or fails otherwise. The rows of the last commit are safe,
                 and nothing more can be written with this object.
         """
-        if self._file is None:
-            self._file = self._open(step)
-        if step.keys() != self._columns.keys():
+        specs = self._specs or self._describe(step)
+        if step.keys() != specs.keys():
             raise ValueError(
                 "Every step must have the same outputs. "
-                f"First step: {sorted(self._columns)}. Received: {sorted(step)}"
+                f"First step: {sorted(specs)}. Received: {sorted(step)}"
             )
-        prepared = {name: spec.prepare(step[name]) for name, (spec, _) in self._columns.items()}
-        lengths = {name: len(array) for name, array in prepared.items()}
-        if len(set(lengths.values())) > 1:
+        arrays = {name: spec.prepare(step[name]) for name, spec in specs.items()}
+        lengths = {name: len(array) for name, array in arrays.items()}
+        rows = next(iter(lengths.values()))
+        if any(length != rows for length in lengths.values()):
             raise ValueError(
                 f"All outputs of a step must have the same number of rows. Received: rows={lengths}"
             )
+        if self._file is None:
+            self._file = self._open(specs, rows)
         try:
-            for name, (_, column) in self._columns.items():
-                column.append(prepared[name])
-            self.rows += next(iter(lengths.values()))
-            self._uncommitted += sum(array.nbytes for array in prepared.values())
+            for name, array in arrays.items():
+                self._columns[name].append(array)
+            self.rows += rows
+            self._uncommitted += sum(array.nbytes for array in arrays.values())
             if self._uncommitted >= _COMMIT_BYTES:
                 self._commit(self._file)
         except (OSError, RuntimeError):
@@ -147,10 +154,8 @@ class PredictionFileWriter:
         """
         self._close(complete=False)
 
-    def _check_path(self) -> None:
+    def _check_target(self) -> None:
         received = f"Received: path={str(self.path)!r}"
-        if not self.path.parent.is_dir():
-            raise FileNotFoundError(f"The folder of `path` must exist; create it first. {received}")
         if self.path.is_dir():
             raise IsADirectoryError(f"`path` must be a file, not a folder. {received}")
         if self.path.exists():
@@ -161,8 +166,6 @@ class PredictionFileWriter:
                 )
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(f"The file must be writable. {received}")
-        if not os.access(self.path.parent, os.W_OK):
-            raise PermissionError(f"The folder of `path` must be writable. {received}")
 
     def _read_present(self) -> dict[str, OutputSpec] | None:
         if not self.path.exists():
@@ -177,30 +180,30 @@ class PredictionFileWriter:
             self.rows = present.rows
             return {name: OutputSpec.of_dataset(output._h5ds) for name, output in present.items()}
 
-    def _open(self, step: Mapping[str, np.ndarray]) -> h5py.File:
+    def _describe(self, step: Mapping[str, np.ndarray]) -> dict[str, OutputSpec]:
+        if not step:
+            raise ValueError("A step must have at least one output. Received: {}")
         unknown = sorted(self._dtypes.keys() - step.keys())
         if unknown:
             raise ValueError(
                 f"`dtypes` must name outputs that are written. They are {sorted(step)}. "
                 f"Received: dtypes for {unknown}"
             )
-        if not step:
-            raise ValueError("A step must have at least one output. Received: {}")
         check_output_names(step)
         specs = {
             name: OutputSpec.of_array(name, array, self._dtypes.get(name))
             for name, array in step.items()
         }
-        for name, spec in specs.items():
-            spec.prepare(step[name])  # refuse before a file is made or touched
-        if self._present is None:
-            self._create(specs, len(next(iter(step.values()))))
-        else:
+        if self._present is not None:
             self._check_present(self._present, specs)
+        return specs
+
+    def _open(self, specs: Mapping[str, OutputSpec], first_rows: int) -> h5py.File:
+        if self._present is None:
+            self._create(specs, first_rows)
         file = _open_swmr(self.path)
-        self._columns = {
-            name: (spec, ChunkedRows(file[name], self.rows)) for name, spec in specs.items()
-        }
+        self._specs = dict(specs)
+        self._columns = {name: ChunkedRows(file[name], self.rows) for name in specs}
         self._first_row = self.rows
         self._write_record(file, complete=False)
         self._uncommitted = 0
@@ -242,8 +245,7 @@ class PredictionFileWriter:
                     names = self._class_names_of(name)
                     if names is not None:
                         dataset.attrs[CLASS_NAMES] = _fixed_width(names)
-            if self._mode == "x" and self.path.exists():
-                self._check_path()
+            self._check_target()  # others than us don't mind our lock
             part.replace(self.path)
         finally:
             with contextlib.suppress(OSError):
@@ -267,7 +269,7 @@ class PredictionFileWriter:
         return self._class_names
 
     def _commit(self, file: h5py.File, *, complete: bool = False) -> None:
-        for _, column in self._columns.values():
+        for column in self._columns.values():
             column.commit(self.rows)
         file.flush()
         self._write_record(file, complete=complete)
@@ -283,6 +285,8 @@ class PredictionFileWriter:
         file.flush()
 
     def _close(self, *, complete: bool) -> None:
+        if os.getpid() != self._process:
+            return  # a forked worker has a copy of this object, and no business with the file
         file, self._file = self._file, None
         try:
             if file is not None:

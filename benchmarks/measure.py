@@ -1,0 +1,58 @@
+"""What the benchmarks share: alternating timed runs, memory of a process, the machine."""
+
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+Measured = dict[str, list[float]]
+
+
+def alternate(runs: int, **variants: Callable[[], object]) -> Measured:
+    """Seconds of each variant, run in turn after one warm-up, so that a slow minute hits all."""
+    for variant in variants.values():
+        variant()
+    seconds: Measured = {name: [] for name in variants}
+    for _ in range(runs):
+        for name, variant in variants.items():
+            start = time.perf_counter()
+            variant()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(seconds: Measured, name: str, of: str) -> float:
+    """Median over the pairs of runs of how long one variant took, in units of the other."""
+    return statistics.median(a / b for a, b in zip(seconds[name], seconds[of], strict=True))
+
+
+def peak_growth(run: Callable[[], object]) -> float:
+    """MiB by which the peak of this process's resident memory grows during a run."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    cpu = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    return (
+        f"{os.cpu_count()} cores of {cpu}, Python {sys.version.split()[0]}, Keras "
+        f"{keras.__version__} on {keras.backend.backend()}, NumPy {np.__version__}, h5py "
+        f"{h5py.__version__} (HDF5 {h5py.version.hdf5_version})"
+    )

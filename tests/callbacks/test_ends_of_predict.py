@@ -1,0 +1,242 @@
+"""No way out of `predict` changes the model or loses what was written."""
+
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasext import PredictionFile
+from kerasext.callbacks import HDF5PredictionWriter
+
+
+class Raises(keras.callbacks.Callback):
+    def __init__(self, hook, error, batch=2):
+        super().__init__()
+        self.error, self.batch = error, batch
+        setattr(self, hook, self._fail)
+
+    def _fail(self, batch=None, logs=None):
+        if batch is None or isinstance(batch, dict) or batch == self.batch:
+            raise self.error
+
+
+def batches(rows, error=None):
+    """The rows in batches of 23; an error takes the place of the third."""
+    for start in range(0, 70, 23):
+        if start == 46 and error is not None:
+            raise error
+        yield (rows[start : start + 23],)
+
+
+class Fails(Exception):
+    pass
+
+
+@pytest.fixture
+def fails_in_step(structure_model):
+    """A model that raises in the third batch: only an eager one can."""
+    model = structure_model(lambda x: x * 2)
+    calls = []
+
+    def function(x):
+        calls.append(1)
+        if len(calls) == 3:
+            raise Fails("in the model")
+        return x * 2
+
+    model.compile(run_eagerly=True)
+    model.function = function
+    return model
+
+
+ENDS = {
+    "in the data": lambda rows: (batches(rows, Fails("in the data")), []),
+    "callback, batch begin": lambda rows: (rows, [Raises("on_predict_batch_begin", Fails())]),
+    "callback, batch end": lambda rows: (rows, [Raises("on_predict_batch_end", Fails())]),
+    "Ctrl-C, batch begin": lambda rows: (
+        rows,
+        [Raises("on_predict_batch_begin", KeyboardInterrupt())],
+    ),
+    "Ctrl-C, batch end": lambda rows: (rows, [Raises("on_predict_batch_end", KeyboardInterrupt())]),
+}
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("name", ENDS)
+def test_an_error_outside_the_step(name, before, classifier, rows, path):
+    """After an error in the data or a callback, before or after ours, every next call is right."""
+    plain = classifier.predict(rows, batch_size=23, verbose=0)
+    writer = HDF5PredictionWriter(path, mode="w", accumulate=False)
+    x, others = ENDS[name](rows)
+    callbacks = [*others, writer] if before else [writer, *others]
+    # TensorFlow's pipeline passes on only the text of an error in a generator.
+    with pytest.raises((Fails, KeyboardInterrupt, tf.errors.UnknownError)), writer:
+        classifier.predict(x, batch_size=23 if x is rows else None, verbose=0, callbacks=callbacks)
+    with PredictionFile(path) as predictions:
+        assert not predictions.complete
+        assert predictions.rows in (46, 69)
+        np.testing.assert_array_equal(predictions["labels"][:], plain["labels"][: predictions.rows])
+    after = classifier.predict(rows, batch_size=23, verbose=0)
+    np.testing.assert_array_equal(after["labels"], plain["labels"])
+    after = classifier.predict_on_batch(rows)
+    np.testing.assert_array_equal(after["labels"], plain["labels"])
+    assert classifier.predict(rows, verbose=0, callbacks=[writer]) == {}
+    with PredictionFile(path) as predictions:
+        assert predictions.complete
+        assert predictions.rows == 70
+
+
+def test_an_error_in_the_model_closes_the_file_at_once(fails_in_step, rows, path):
+    """The writer sees an error inside the step: the file is released without further ado."""
+    writer = HDF5PredictionWriter(path, accumulate=False)
+    with pytest.raises(Fails):
+        fails_in_step.predict(rows, batch_size=23, verbose=0, callbacks=[writer])
+    assert os.listdir(path.parent) == [path.name]
+    with PredictionFile(path) as predictions:
+        assert not predictions.complete
+        np.testing.assert_array_equal(predictions["predictions"][:], rows[:46] * 2)
+    np.testing.assert_array_equal(fails_in_step.predict(rows, verbose=0), rows * 2)
+
+
+def test_a_bad_step_loses_nothing_of_those_before(structure_model, rows, path):
+    """A step whose row shape differs is refused by name; the rows before it are kept."""
+    model = structure_model(lambda x: {"a": x if len(x) == 23 else x[:, :3]})
+    model.compile(run_eagerly=True)
+    with pytest.raises(ValueError, match=r"'a'.*First step: \(8,\). Received: shape=\(1, 3\)"):
+        model.predict(rows, batch_size=23, verbose=0, callbacks=[HDF5PredictionWriter(path)])
+    with PredictionFile(path) as predictions:
+        assert not predictions.complete
+        np.testing.assert_array_equal(predictions["a"][:], rows[:69])
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+@pytest.mark.parametrize("mode", ["x", "w", "a"])
+def test_no_rows_are_an_error_that_changes_nothing(mode, classifier, rows, path):
+    """Without a row there is nothing to write: a clear error, and an old file stays."""
+    if mode != "x":
+        classifier.predict(rows, verbose=0, callbacks=[HDF5PredictionWriter(path)])
+    before = sorted((file.name, file.read_bytes()) for file in path.parent.iterdir())
+    with pytest.raises(ValueError, match="at least one row"):
+        classifier.predict(rows[:0], verbose=0, callbacks=[HDF5PredictionWriter(path, mode=mode)])
+    assert sorted((file.name, file.read_bytes()) for file in path.parent.iterdir()) == before
+    assert len(classifier.predict(rows, verbose=0)["labels"]) == 70
+
+
+class Stops(keras.callbacks.Callback):
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
+
+    def on_predict_batch_end(self, batch, logs=None):
+        if batch >= self.batch:
+            self.model.stop_predicting = True
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 3])
+@pytest.mark.parametrize(("batch", "complete"), [(1, False), (3, True)])
+def test_stop_predicting(
+    batch, complete, steps_per_execution, classifier, rows, path, assert_file_equals
+):
+    """A stopped call leaves the rows until then; the file is complete only if none were left."""
+    classifier.compile(steps_per_execution=steps_per_execution)
+    writer = HDF5PredictionWriter(path)
+    result = classifier.predict(rows, batch_size=23, verbose=0, callbacks=[writer, Stops(batch)])
+    assert_file_equals(path, result, complete=complete)
+    assert len(result["labels"]) < 70 or complete
+
+
+class PredictsInBatchBegin(keras.callbacks.Callback):
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = rows
+
+    def on_predict_batch_begin(self, batch, logs=None):
+        if batch == 2:
+            self.model.predict_on_batch(self.rows)
+
+
+def test_a_step_that_was_not_seen_is_an_error(classifier, rows, path):
+    """Rows that another callback kept from the writer are never missing without a word."""
+    with pytest.raises(RuntimeError, match="put it before the writer"):
+        classifier.predict(
+            rows,
+            batch_size=23,
+            verbose=0,
+            callbacks=[HDF5PredictionWriter(path), PredictsInBatchBegin(rows)],
+        )
+    with PredictionFile(path) as predictions:
+        assert (predictions.rows, predictions.complete) == (46, False)
+
+
+def test_nested_predict_in_batch_end(classifier, rows, path, assert_file_equals):
+    """Another callback may predict with the same model between steps."""
+
+    class Predicts(keras.callbacks.Callback):
+        def on_predict_batch_end(self, batch, logs=None):
+            self.model.predict_on_batch(rows)
+
+    result = classifier.predict(
+        rows, batch_size=23, verbose=0, callbacks=[HDF5PredictionWriter(path), Predicts()]
+    )
+    assert_file_equals(path, result)
+
+
+def test_a_second_live_writer_is_refused(classifier, rows, path, tmp_path):
+    """Two writers on one file in one call: the second is refused, the first can be closed."""
+    first = HDF5PredictionWriter(path, mode="w")
+    with first, pytest.raises(BlockingIOError, match=f"held by process {os.getpid()}"):
+        classifier.predict(rows, verbose=0, callbacks=[first, HDF5PredictionWriter(path, mode="w")])
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_deleted_callback_releases_the_file(classifier, rows, path):
+    """Without `with`, a callback that nobody holds any more has closed its file."""
+    writer = HDF5PredictionWriter(path, accumulate=False)
+    with pytest.raises(Fails):
+        classifier.predict(
+            rows,
+            batch_size=23,
+            verbose=0,
+            callbacks=[writer, Raises("on_predict_batch_begin", Fails())],
+        )
+    del writer
+    gc.collect()
+    assert os.listdir(path.parent) == [path.name]
+    with PredictionFile(path) as predictions:
+        assert (predictions.rows, predictions.complete) == (46, False)
+
+
+def test_interpreter_exit_closes_the_file(path):
+    """A script that ends after an error, its callback still alive, leaves a file that opens."""
+    script = """
+        import sys
+        import keras, numpy as np
+        from kerasext.callbacks import HDF5PredictionWriter
+
+        def batches():
+            yield (np.ones((5, 3)),)
+            yield (np.ones((5, 3)),)
+            raise RuntimeError("no more")
+
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        writer = HDF5PredictionWriter(sys.argv[1], accumulate=False)
+        model.predict(batches(), verbose=0, callbacks=[writer])
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert "RuntimeError: no more" in run.stderr
+    assert "Exception ignored" not in run.stderr
+    with PredictionFile(path) as predictions:
+        assert (predictions.rows, predictions.complete) == (10, False)
+    assert os.listdir(path.parent) == [path.name]

@@ -1,0 +1,171 @@
+import threading
+
+import keras
+import numpy as np
+import pytest
+
+from kerasext.callbacks.predict_tap import PredictTap
+
+
+class Listener:
+    def __init__(self, *, accumulate=True, error=None):
+        self.accumulate = accumulate
+        self.error = error
+        self.seen = []
+        self.errors = 0
+
+    def on_step_outputs(self, outputs):
+        if self.error is not None:
+            raise self.error
+        self.seen.append(outputs)
+
+    def on_step_error(self):
+        self.errors += 1
+
+
+class Tapping(keras.callbacks.Callback):
+    """Arms a tap for each listener before each step."""
+
+    def __init__(self, *listeners):
+        super().__init__()
+        self.listeners = listeners
+        self.taps = []
+
+    def on_predict_batch_begin(self, batch, logs=None):
+        self.taps += [PredictTap.arm(self.model, listener) for listener in self.listeners]
+
+
+@pytest.fixture
+def model():
+    """A model of one output."""
+    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+
+
+def predict(model, rows, *callbacks):
+    """Predicts in batches of 23."""
+    return model.predict(rows, batch_size=23, verbose=0, callbacks=list(callbacks))
+
+
+def is_untouched(model):
+    """Whether no tap is left on the model."""
+    return "make_predict_function" not in vars(model) and not isinstance(
+        getattr(model.predict_function, "__self__", None), PredictTap
+    )
+
+
+def test_a_listener_sees_each_step_once(model, rows):
+    """Each step's outputs are seen once, in order, as the model returned them."""
+    plain = predict(model, rows)
+    listener = Listener()
+    result = predict(model, rows, Tapping(listener))
+    assert [len(step) for step in listener.seen] == [23, 23, 23, 1]
+    np.testing.assert_array_equal(np.concatenate(listener.seen), plain)
+    np.testing.assert_array_equal(result, plain)
+    assert is_untouched(model)
+
+
+def test_predict_keeps_nothing_unless_a_listener_wants_it(model, rows):
+    """`predict` returns `{}` only if no listener of the step accumulates."""
+    first, second = Listener(accumulate=False), Listener(accumulate=False)
+    assert predict(model, rows, Tapping(first), Tapping(second)) == {}
+    np.testing.assert_array_equal(np.concatenate(first.seen), np.concatenate(second.seen))
+    assert len(predict(model, rows, Tapping(first, Listener()))) == 70
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+def test_an_error_in_a_listener_ends_predict_and_frees_the_model(model, rows, error):
+    """An error in a listener reaches the caller, every listener is told, the next call works."""
+    plain = predict(model, rows)
+    bad, other = Listener(error=error), Listener()
+    with pytest.raises(type(error)):
+        predict(model, rows, Tapping(bad, other))
+    assert (bad.errors, other.errors) == (1, 1)
+    assert is_untouched(model)
+    np.testing.assert_array_equal(predict(model, rows), plain)
+
+
+class FailsInBatchBegin(keras.callbacks.Callback):
+    def on_predict_batch_begin(self, batch, logs=None):
+        if batch == 2:
+            raise RuntimeError("between arming and the step")
+
+
+@pytest.mark.parametrize("then", ["predict", "predict_on_batch"])
+def test_a_tap_left_behind_swallows_nothing(model, rows, then):
+    """After an error between arming and the step the next call returns its own results."""
+    plain = predict(model, rows)
+    listener = Listener(accumulate=False)
+    with pytest.raises(RuntimeError, match="between"):
+        predict(model, rows, Tapping(listener), FailsInBatchBegin())
+    result = predict(model, rows) if then == "predict" else model.predict_on_batch(rows)
+    np.testing.assert_allclose(result, plain, rtol=1e-5)
+    assert len(listener.seen) == 2
+    assert is_untouched(model)
+
+
+class PredictsInBatchBegin(keras.callbacks.Callback):
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = rows
+
+    def on_predict_batch_begin(self, batch, logs=None):
+        self.model.predict_on_batch(self.rows)
+
+
+def test_a_tap_knows_that_it_was_bypassed(model, rows):
+    """A call of the same model between arming and the step shows in the tap's state."""
+    tapping = Tapping(Listener())
+    predict(model, rows, tapping, PredictsInBatchBegin(rows))
+    assert {tap.state for tap in tapping.taps} == {"bypassed"}
+    tapping = Tapping(Listener())
+    predict(model, rows, PredictsInBatchBegin(rows), tapping)
+    assert {tap.state for tap in tapping.taps} == {"called"}
+
+
+def test_other_threads_are_not_tapped(model, rows):
+    """A thread that predicts with the same model meanwhile gets its results and is not seen."""
+    plain = predict(model, rows)
+    predict(model, rows)
+    results = []
+
+    class PredictsElsewhere(keras.callbacks.Callback):
+        def on_predict_batch_begin(self, batch, logs=None):
+            thread = threading.Thread(
+                target=lambda: results.append(self.model.predict_on_batch(rows))
+            )
+            thread.start()
+            thread.join()
+
+    listener = Listener(accumulate=False)
+    predict(model, rows, Tapping(listener), PredictsElsewhere())
+    assert len(results) == 4
+    for result in results:
+        np.testing.assert_allclose(result, plain, rtol=1e-5)
+    np.testing.assert_array_equal(np.concatenate(listener.seen), plain)
+
+
+def test_a_dead_listener_is_not_kept_alive(model, rows):
+    """A tap holds its listener weakly: what it leaves behind on the model keeps no file open."""
+    predict(model, rows)
+    listener = Listener(accumulate=False)
+    tap = PredictTap.arm(model, listener)
+    del listener
+    model.predict_function([(rows,)])
+    assert tap.state == "called"
+    assert is_untouched(model)
+
+
+def test_unknown_length_leaves_an_armed_tap_that_can_be_taken_off(model, rows):
+    """Where the data end unannounced the last tap is armed for nothing, and `disarm` removes it."""
+
+    def batches():
+        yield (rows[:5],)
+        yield (rows[5:9],)
+
+    listener = Listener()
+    tapping = Tapping(listener)
+    with pytest.warns(UserWarning, match="ran out of data"):
+        model.predict(batches(), verbose=0, callbacks=[tapping])
+    assert [tap.state for tap in tapping.taps] == ["called", "called", "armed"]
+    tapping.taps[-1].disarm()
+    assert is_untouched(model)
