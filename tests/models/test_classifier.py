@@ -1,0 +1,179 @@
+import keras
+import numpy as np
+import pytest
+
+from kerasext.models import ClassifierMixin, ClassifierModel
+
+
+class Echo(ClassifierMixin, keras.Model):
+    """Yields its input, so that a test says what the model computed."""
+
+    def call(self, inputs):
+        return inputs
+
+
+def softmax(logits):
+    """The softmax of the last axis, in float64."""
+    exponentials = np.exp(np.float64(logits) - np.max(logits, axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+@pytest.fixture
+def logits():
+    """Logits of 9 rows and 4 classes."""
+    return np.random.default_rng(1).normal(scale=3, size=(9, 4)).astype("float32")
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize(
+    ("policy", "dtype"),
+    [
+        ("float32", "float32"),
+        ("float64", "float64"),
+        ("mixed_float16", "float32"),
+        ("mixed_bfloat16", "float32"),
+        ("float16", "float32"),
+    ],
+)
+def test_keys_shapes_and_dtypes(logits, policy, dtype, from_logits):
+    """The names, shapes and dtypes that `predict` returns do not depend on the precision."""
+    x = logits if from_logits else softmax(logits)
+    outputs = Echo(dtype=policy, from_logits=from_logits).predict(x, verbose=0)
+    assert {name: (array.shape, array.dtype.name) for name, array in outputs.items()} == {
+        "probabilities": ((9, 4), dtype),
+        "labels": ((9,), "int32"),
+        "confidence": ((9,), "float32"),
+    }
+    assert np.all((outputs["confidence"] >= 0) & (outputs["confidence"] <= 1))
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (6, 5, 3), (4, 3, 2, 5), (2, 3, 2, 2, 4)])
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_leading_axes(shape, from_logits):
+    """Rows, tokens, pixels and voxels are classified along the last axis."""
+    logits = np.random.default_rng(2).normal(scale=2, size=shape).astype("float32")
+    expected = softmax(logits)
+    x = logits if from_logits else expected.astype("float32")
+    outputs = Echo(from_logits=from_logits).predict(x, verbose=0)
+    np.testing.assert_allclose(outputs["probabilities"], expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(outputs["labels"], expected.argmax(axis=-1))
+    np.testing.assert_allclose(outputs["confidence"], expected.max(axis=-1), rtol=1e-5)
+
+
+def test_axes_of_unknown_length():
+    """One model classifies sequences of different lengths."""
+    inputs = keras.Input((None, 2))
+    outputs = keras.layers.Dense(3, activation="softmax")(inputs)
+    model = ClassifierModel(inputs, outputs, class_names=["a", "b", "c"])
+    for length in (4, 7):
+        x = np.ones((5, length, 2), "float32")
+        assert model.predict(x, verbose=0)["labels"].shape == (5, length)
+
+
+def test_probabilities_pass_unchanged(logits):
+    """What the model calls probabilities comes out bit for bit."""
+    x = softmax(logits).astype("float32")
+    np.testing.assert_array_equal(Echo().predict(x, verbose=0)["probabilities"], x)
+
+
+def test_float64_softmax(logits):
+    """A float64 model has float64 accuracy."""
+    outputs = Echo(dtype="float64", from_logits=True).predict(np.float64(logits), verbose=0)
+    np.testing.assert_allclose(outputs["probabilities"], softmax(logits), rtol=1e-13)
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_half_precision_logits(logits, half):
+    """Half precision costs the logits their digits, the softmax none of its own."""
+    outputs = Echo(dtype=f"mixed_{half}", from_logits=True).predict(logits, verbose=0)
+    rounded = keras.ops.cast(keras.ops.cast(logits, half), "float32").numpy()
+    np.testing.assert_allclose(outputs["probabilities"], softmax(rounded), rtol=1e-5)
+    np.testing.assert_allclose(outputs["probabilities"].sum(axis=-1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_model(rows, policy):
+    """A model under a mixed policy says nearly what its float32 twin says."""
+    models = [
+        keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, dtype=dtype)])
+        for dtype in ("float32", policy)
+    ]
+    models[1].set_weights(models[0].get_weights())
+    outputs = ClassifierModel.from_model(models[1], from_logits=True).predict(rows, verbose=0)
+    expected = softmax(models[0].predict(rows, verbose=0))
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=0.02)
+    np.testing.assert_allclose(outputs["confidence"], outputs["probabilities"].max(axis=-1))
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "label"),
+    [
+        ([0.4, 0.4, 0.2], 0),
+        ([0.2, 0.4, 0.4], 1),
+        ([0.25, 0.5, 0.25], 1),
+        ([0.0, 0.0, 0.0], 0),
+    ],
+)
+def test_ties(probabilities, label):
+    """Of equal probabilities the first class wins."""
+    outputs = Echo().predict(np.array([probabilities], "float32"), verbose=0)
+    assert outputs["labels"].tolist() == [label]
+
+
+def test_ties_of_half_precision_logits():
+    """Logits that half precision makes equal are a tie, so the first one wins."""
+    x = np.array([[1.0, 1.0 + 1e-5, 0.0]], "float32")
+    outputs = Echo(dtype="mixed_float16", from_logits=True).predict(x, verbose=0)
+    assert outputs["labels"].tolist() == [0]
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize("position", [0, 1, 3])
+def test_nan_row(logits, position, from_logits):
+    """A NaN anywhere in a row makes its label -1 and its confidence NaN; other rows keep theirs."""
+    x = logits if from_logits else softmax(logits).astype("float32")
+    model = Echo(from_logits=from_logits)
+    clean = model.predict(x, verbose=0)
+    x[2, position] = np.nan
+    outputs = model.predict(x, verbose=0)
+    assert outputs["labels"][2] == -1
+    assert np.isnan(outputs["confidence"][2])
+    assert np.isnan(outputs["probabilities"][2]).any()
+    for name, expected in clean.items():
+        np.testing.assert_array_equal(np.delete(outputs[name], 2, 0), np.delete(expected, 2, 0))
+
+
+def test_nan_token():
+    """One NaN token leaves the other tokens of its sequence classified."""
+    x = np.tile(np.array([0.1, 0.7, 0.2], "float32"), (2, 3, 1))
+    x[1, 2, 0] = np.nan
+    outputs = Echo().predict(x, verbose=0)
+    assert outputs["labels"].tolist() == [[1, 1, 1], [1, 1, -1]]
+    assert np.isnan(outputs["confidence"]).tolist() == [[False] * 3, [False, False, True]]
+
+
+@pytest.mark.parametrize("offset", [-1e4, 0, 1e4])
+def test_large_logits(offset):
+    """Logits far from zero overflow nothing: only their differences count."""
+    x = np.array([[0, 1, 2], [-80, 0, 80], [500, -500, 499]], "float32") + np.float32(offset)
+    outputs = Echo(from_logits=True).predict(x, verbose=0)
+    np.testing.assert_allclose(outputs["probabilities"], softmax(x), rtol=1e-5, atol=1e-30)
+    assert outputs["labels"].tolist() == [2, 2, 0]
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (4, 3, 1)])
+def test_one_unit(shape):
+    """A model with one unit is sent to the mixin that fits it."""
+    with pytest.raises(ValueError, match=r"BinaryClassifierMixin.*Received: shape="):
+        Echo().predict(np.ones(shape, "float32"), verbose=0)
+
+
+def test_no_class_axis():
+    """An output without an axis of classes is refused."""
+
+    class Scalar(Echo):
+        def call(self, inputs):
+            return inputs[:, 0]
+
+    with pytest.raises(ValueError, match="one unit per class"):
+        Scalar().predict(np.ones((4, 2), "float32"), verbose=0)

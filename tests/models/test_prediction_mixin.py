@@ -1,0 +1,434 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+from kerasext.models import (
+    BinaryClassifierMixin,
+    ClassifierMixin,
+    ClassifierModel,
+    MultiLabelClassifierMixin,
+    MultiLabelClassifierModel,
+)
+
+
+class Net(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.normalize = layers.BatchNormalization(name="normalize")
+        self.drop = layers.Dropout(0.3, seed=5, name="drop")
+        self.dense = layers.Dense(3, activation="softmax", name="dense")
+
+    def call(self, inputs, training=False):
+        x = self.drop(self.normalize(inputs, training=training), training=training)
+        return self.dense(x)
+
+
+class NetClassifier(ClassifierMixin, Net):
+    pass
+
+
+class SequentialClassifier(ClassifierMixin, keras.Sequential):
+    pass
+
+
+class FunctionalClassifier(ClassifierMixin, keras.Model):
+    pass
+
+
+class Echo(ClassifierMixin, keras.Model):
+    """Yields its input, so that a test says what the model computed."""
+
+    def call(self, inputs):
+        return inputs
+
+
+class TwoHeads(Echo):
+    """Yields the first three and the last two of five columns, as a dict."""
+
+    def call(self, inputs):
+        return {"kind": inputs[:, :3], "size": inputs[:, 3:]}
+
+
+def stack():
+    """Layers with a state in training, randomness, and a softmax at the end."""
+    return [
+        layers.BatchNormalization(name="normalize"),
+        layers.Dropout(0.3, seed=5, name="drop"),
+        layers.Dense(3, activation="softmax", name="dense"),
+    ]
+
+
+def make_functional(model_class, **kwargs):
+    """A functional model of the class."""
+    inputs = tensor = keras.Input((8,), name="inputs")
+    for layer in stack():
+        tensor = layer(tensor)
+    return model_class(inputs, tensor, **kwargs)
+
+
+MAKE = {  # how a model is made, without the mixin and with it
+    "subclass": (lambda: Net(name="net"), lambda: NetClassifier(name="net")),
+    "functional": (
+        lambda: make_functional(keras.Model, name="net"),
+        lambda: make_functional(FunctionalClassifier, name="net"),
+    ),
+    "ready-made": (
+        lambda: make_functional(keras.Model, name="net"),
+        lambda: make_functional(ClassifierModel, name="net"),
+    ),
+    "sequential": (
+        lambda: keras.Sequential([keras.Input((8,)), *stack()], name="net"),
+        lambda: SequentialClassifier([keras.Input((8,)), *stack()], name="net"),
+    ),
+    "unbuilt sequential": (
+        lambda: keras.Sequential(stack(), name="net"),
+        lambda: SequentialClassifier(stack(), name="net"),
+    ),
+}
+
+
+@pytest.fixture(params=MAKE)
+def twins(request, rows):
+    """A plain Keras model and one with the mixin, of the same weights."""
+    models = [make() for make in MAKE[request.param]]
+    for model in models:
+        model(rows[:1])
+    models[1].set_weights(models[0].get_weights())
+    return models
+
+
+@pytest.fixture
+def targets():
+    """A class for each row."""
+    return np.random.default_rng(7).integers(0, 3, size=70)
+
+
+def softmax(logits):
+    """The softmax of the last axis, in float64."""
+    exponentials = np.exp(np.float64(logits) - np.max(logits, axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def assert_describes(outputs, probabilities):
+    """Asserts that the outputs are those of a classifier with these probabilities."""
+    assert set(outputs) == {"probabilities", "labels", "confidence"}
+    np.testing.assert_allclose(outputs["probabilities"], probabilities, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(outputs["labels"], probabilities.argmax(axis=-1))
+    np.testing.assert_allclose(outputs["confidence"], probabilities.max(axis=-1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "compiled",
+    [
+        {},
+        {"jit_compile": True},
+        {"run_eagerly": True},
+        {"steps_per_execution": 4},
+        {"steps_per_execution": 3},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("style", MAKE)
+def test_predict(style, compiled, rows):
+    """Every way to make and to run a model gives the plain model's rows, the last one alone too."""
+    plain, model = (make() for make in MAKE[style])
+    plain(rows[:1])
+    if style != "unbuilt sequential":
+        model(rows[:1])
+        model.set_weights(plain.get_weights())
+    model.compile(**compiled)
+    outputs = model.predict(rows, batch_size=23, verbose=0)
+    plain.set_weights(model.get_weights())
+    assert_describes(outputs, plain.predict(rows, batch_size=23, verbose=0))
+
+
+def test_predict_on_batch(twins, rows):
+    """`predict_on_batch` returns the same names as `predict`, for one row too."""
+    plain, model = twins
+    for batch in (rows[:9], rows[:1]):
+        assert_describes(model.predict_on_batch(batch), plain.predict_on_batch(batch))
+
+
+def test_predict_from_a_dataset(twins, rows, targets):
+    """A dataset that yields targets and weights too is predicted from its inputs."""
+    plain, model = twins
+    dataset = tf.data.Dataset.from_tensor_slices((rows, targets, np.ones(70))).batch(23)
+    assert_describes(model.predict(dataset, verbose=0), plain.predict(rows, verbose=0))
+
+
+def test_fit_and_evaluate(twins, rows, targets):
+    """Training and evaluation are those of the plain model, to the last weight."""
+    histories, scores = [], []
+    for model in twins:
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        keras.utils.set_random_seed(1)
+        fitted = model.fit(rows, targets, epochs=2, validation_split=0.3, verbose=0)
+        histories.append(fitted.history)
+        scores.append(model.evaluate(rows, targets, return_dict=True, verbose=0))
+    assert histories[0] == pytest.approx(histories[1])
+    assert scores[0] == pytest.approx(scores[1])
+    for expected, weight in zip(*(model.get_weights() for model in twins), strict=True):
+        np.testing.assert_allclose(weight, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_gradient(twins, rows):
+    """Calling the model yields the plain tensor, through which gradients flow."""
+    results = []
+    for model in twins:
+        with tf.GradientTape() as tape:
+            y_pred = model(rows)
+            loss = tf.reduce_mean(y_pred[:, 1] ** 2)
+        results.append([y_pred, *tape.gradient(loss, model.trainable_variables)])
+    for expected, value in zip(*results, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_summary(twins):
+    """`summary` prints what it prints for the plain model."""
+    printed = [[], []]
+    for model, lines in zip(twins, printed, strict=True):
+        model.summary(print_fn=lambda line, **_: lines.append(line))  # noqa: B023
+    assert printed[0] == printed[1]
+    assert "dense" in "".join(printed[0])
+
+
+def test_export(twins, rows, tmp_path):
+    """An exported model serves the plain tensor."""
+    plain, model = twins
+    model.export(tmp_path / "served", verbose=False)
+    served = tf.saved_model.load(tmp_path / "served")
+    np.testing.assert_allclose(served.serve(rows), plain(rows), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("pack", "unpack"),
+    [
+        (lambda a, b: {"a": a, "b": b}, lambda out: (out["a"], out["b"])),
+        (lambda a, b: {"x": {"a": a}, "b": b}, lambda out: (out["x"]["a"], out["b"])),
+        (lambda a, b: [a, b], lambda out: (out["0"], out["1"])),
+        (lambda a, b: (a, b), lambda out: (out["0"], out["1"])),
+        (lambda a, b: {"x": [a, b]}, lambda out: (out["x"]["0"], out["x"]["1"])),
+    ],
+    ids=["dict", "nested dict", "list", "tuple", "list in dict"],
+)
+@pytest.mark.parametrize("functional", [True, False])
+def test_heads(rows, pack, unpack, functional):
+    """Each head is described under its key or position, in the structure of the outputs."""
+
+    class Heads(ClassifierMixin, keras.Model):
+        def call(self, inputs):
+            return pack(inputs[:, :3], inputs[:, 3:])
+
+    if functional:
+        inputs = keras.Input((8,))
+        heads = pack(layers.Identity()(inputs[:, :3]), layers.Identity()(inputs[:, 3:]))
+        model = ClassifierModel(inputs, heads, from_logits=True)
+    else:
+        model = Heads(from_logits=True)
+    outputs = model.predict(rows, batch_size=23, verbose=0)
+    assert len(outputs) == len(pack(1, 2))
+    for head, logits in zip(unpack(outputs), (rows[:, :3], rows[:, 3:]), strict=True):
+        assert_describes(head, softmax(logits))
+
+
+def test_settings_by_head(rows):
+    """A dict gives each head a setting of its own, by its path; other heads have the default."""
+
+    class Heads(MultiLabelClassifierMixin, keras.Model):
+        def call(self, inputs):
+            p = ops.sigmoid(inputs)
+            return {"kind": [p[:, :3], inputs[:, :3]], "size": p[:, 3:]}
+
+    model = Heads(
+        from_logits={"kind/1": True},
+        threshold={"kind/0": 0.2, "size": [0.1, 0.3, 0.5, 0.7, 0.9]},
+        class_names={"kind/0": ["a", "b", "c"], "size": list("vwxyz")},
+    )
+    outputs = model.predict(rows, verbose=0)
+    p = 1 / (1 + np.exp(-np.float64(rows)))
+    np.testing.assert_array_equal(outputs["kind"]["0"]["labels"], p[:, :3] > 0.2)
+    np.testing.assert_array_equal(outputs["kind"]["1"]["labels"], p[:, :3] > 0.5)
+    np.testing.assert_allclose(outputs["kind"]["1"]["probabilities"], p[:, :3], rtol=1e-5)
+    np.testing.assert_array_equal(outputs["size"]["labels"], p[:, 3:] > [0.1, 0.3, 0.5, 0.7, 0.9])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"from_logits": {"kindd": True}}, r"the heads \['kind', 'size'\].*for \['kindd'\]"),
+        ({"class_names": {"other": ["a"]}}, r"class_names for \['other'\]"),
+        ({"class_names": {"kind": ["a", "b"]}}, "3 classes of head 'kind'. Received: 2 names"),
+        ({"class_names": ["a", "b"]}, "3 classes of head 'kind'"),
+    ],
+)
+def test_settings_of_no_head(settings, message):
+    """Settings for heads that the model lacks, or that do not fit the head, are refused."""
+    with pytest.raises(ValueError, match=message):
+        TwoHeads(**settings).predict(np.ones((4, 5), "float32"), verbose=0)
+    inputs = keras.Input((5,))
+    heads = {"kind": ops.softmax(inputs[:, :3]), "size": ops.softmax(inputs[:, 3:])}
+    with pytest.raises(ValueError, match=message):
+        ClassifierModel(inputs, heads, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"class_names": {"a": ["x", "y", "z"]}}, "one output only"),
+        ({"from_logits": {"a": True}}, "one output only"),
+        ({"class_names": ["x", "y"]}, "each of the 3 classes. Received: 2 names"),
+        ({"class_names": list("wxyz")}, "each of the 3 classes. Received: 4 names"),
+    ],
+)
+@pytest.mark.parametrize("style", MAKE)
+def test_settings_that_do_not_fit(style, settings, message, rows):
+    """Wrong settings are refused: by a functional model when made, by others when they predict."""
+    if style in ("functional", "ready-made"):
+        with pytest.raises(ValueError, match=message):
+            make_functional(FunctionalClassifier, **settings)
+        return
+    model = MAKE[style][1]()
+    for name, value in settings.items():
+        setattr(model, name, value)
+    with pytest.raises(ValueError, match=message):
+        model.predict(rows, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "mixin", [ClassifierMixin, BinaryClassifierMixin, MultiLabelClassifierMixin]
+)
+def test_integer_outputs(mixin):
+    """A model that already yields class indices is refused."""
+
+    class Indices(mixin, keras.Model):
+        def call(self, inputs):
+            return ops.argmax(inputs, axis=-1, keepdims=True)
+
+    with pytest.raises(ValueError, match="floating point.*Received: dtype=int"):
+        Indices().predict(np.ones((4, 3), "float32"), verbose=0)
+
+
+@pytest.mark.parametrize("compiled", [{}, {"steps_per_execution": 4}, {"jit_compile": True}])
+def test_own_postprocess(rows, compiled):
+    """Outputs that a `postprocess` adds come out beside the mixin's, nested ones too."""
+
+    class WithEntropy(NetClassifier):
+        def postprocess(self, y_pred):
+            outputs = super().postprocess(y_pred)
+            p = outputs["probabilities"]
+            extra = {"gini": 1 - ops.sum(p * p, axis=-1), "top": {"two": ops.top_k(p, 2)[1]}}
+            return {**outputs, **extra}
+
+    model = WithEntropy()
+    model.compile(**compiled)
+    outputs = model.predict(rows, batch_size=23, verbose=0)
+    p = np.float64(outputs["probabilities"])
+    assert set(outputs) == {"probabilities", "labels", "confidence", "gini", "top"}
+    np.testing.assert_allclose(outputs["gini"], 1 - (p**2).sum(axis=-1), rtol=1e-4)
+    np.testing.assert_array_equal(outputs["top"]["two"], np.argsort(-p, axis=-1)[:, :2])
+
+
+def test_own_postprocess_takes_some_heads(rows):
+    """A `postprocess` may describe one head and hand on another as it is."""
+
+    class Detector(ClassifierMixin, keras.Model):
+        def postprocess(self, y_pred):
+            return {**super().postprocess(y_pred["kind"]), "box": y_pred["box"]}
+
+    inputs = keras.Input((8,))
+    heads = {"kind": layers.Softmax()(inputs[:, :3]), "box": layers.Identity()(inputs[:, 4:])}
+    model = Detector(inputs, heads, class_names=["a", "b", "c"])
+    outputs = model.predict(rows, batch_size=23, verbose=0)
+    np.testing.assert_array_equal(outputs.pop("box"), rows[:, 4:])
+    assert_describes(outputs, softmax(rows[:, :3]))
+
+
+def test_own_predict_step_of_a_base_class(rows):
+    """A `predict_step` of a class right of the mixin computes, and the mixin describes."""
+
+    class Averaging(Net):
+        def predict_step(self, data):
+            return (super().predict_step(data) + super().predict_step(-data)) / 2
+
+    class AveragingClassifier(ClassifierMixin, Averaging):
+        pass
+
+    plain, model = Averaging(), AveragingClassifier()
+    expected = plain.predict(rows, verbose=0)
+    model(rows[:1])
+    model.set_weights(plain.get_weights())
+    assert_describes(model.predict(rows, verbose=0), expected)
+
+
+def test_own_predict_step_that_calls_super(rows):
+    """A `predict_step` of the class itself may prepare the data and hand it to the mixin."""
+
+    class Scaling(Echo):
+        def predict_step(self, data):
+            return super().predict_step(data * 2)
+
+    outputs = Scaling(from_logits=True).predict(rows, verbose=0)
+    assert_describes(outputs, softmax(2 * rows))
+
+
+@pytest.mark.parametrize(
+    ("bases", "line"),
+    [
+        ((keras.Model, ClassifierMixin), r"class M\(ClassifierMixin, Model\)"),
+        ((keras.Sequential, BinaryClassifierMixin), r"class M\(BinaryClassifierMixin, Sequential\)"),
+        ((Net, MultiLabelClassifierMixin), r"class M\(MultiLabelClassifierMixin, Net\)"),
+    ],
+)
+def test_wrong_order(bases, line):
+    """A mixin right of the Keras class is refused with the line to write instead."""
+    with pytest.raises(TypeError, match=line):
+        type("M", bases, {})
+
+
+@pytest.mark.parametrize(
+    ("mixin", "settings", "expected"),
+    [
+        (ClassifierMixin, {}, {"task": "classifier", "from_logits": False, "class_names": None}),
+        (
+            BinaryClassifierMixin,
+            {"threshold": 0.25, "class_names": ("no", "yes")},
+            {
+                "task": "binary",
+                "from_logits": False,
+                "class_names": ["no", "yes"],
+                "threshold": 0.25,
+            },
+        ),
+        (
+            MultiLabelClassifierMixin,
+            {"from_logits": {"a": True}, "threshold": {"a": np.array([0.5, 0.25])}},
+            {
+                "task": "multilabel",
+                "from_logits": {"a": True},
+                "class_names": None,
+                "threshold": {"a": [0.5, 0.25]},
+            },
+        ),
+    ],
+)
+def test_prediction_metadata(mixin, settings, expected):
+    """A model says its task and its settings in the types of JSON."""
+    metadata = type("M", (mixin, keras.Model), {})(**settings).prediction_metadata()
+    assert metadata == expected
+    assert json.loads(json.dumps(metadata)) == expected
+
+
+def test_own_prediction_metadata():
+    """A class adds to the metadata what its file should say."""
+
+    class Dated(MultiLabelClassifierModel):
+        def prediction_metadata(self):
+            return {**super().prediction_metadata(), "trained": "2024-05-01"}
+
+    metadata = Dated.from_model(keras.Sequential([keras.Input((3,)), layers.Softmax()]))
+    assert metadata.prediction_metadata()["trained"] == "2024-05-01"
+    assert metadata.prediction_metadata()["task"] == "multilabel"

@@ -1,0 +1,53 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+FOLDER = Path(__file__).parents[1] / "examples"
+EXAMPLES = sorted(FOLDER.glob("*.py"))
+
+
+def run(example, *arguments, folder):
+    """Runs an example as a user would, in a folder of its own."""
+    return subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", example, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)
+def test_example_runs(example, tmp_path):
+    """Every example ends well without a warning, prints shapes, and leaves only what it says."""
+    ended = run(example, folder=tmp_path)
+    assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-4000:]
+    assert re.search(r"\(\d+,", ended.stdout), "no shape of an output was printed"
+    left = [path.name for path in tmp_path.iterdir()]
+    assert left == (["digits.h5"] if example.stem == "quickstart" else [])
+
+
+def test_quickstart_writes_the_test_part_to_the_path_given(tmp_path):
+    """The quickstart's file holds all held-out digits in order, and the accuracy that it prints."""
+    path = tmp_path / "mine.h5"
+    ended = run(FOLDER / "quickstart.py", "mine.h5", folder=tmp_path)
+    assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-4000:]
+    assert f"File: {path.resolve()}" in ended.stdout
+    digits = load_digits(return_X_y=True)
+    test_digits = train_test_split(*digits, test_size=0.2, random_state=0)[3]
+    with h5py.File(path, "r") as file:
+        record = file["_kerasext/record"][()]
+        assert (record["rows"], record["complete"]) == (len(test_digits), 1)
+        assert file["probabilities"].shape == (len(test_digits), 10)
+        assert file["confidence"].shape == (len(test_digits),)
+        accuracy = np.mean(file["labels"][:] == test_digits)
+    assert accuracy > 0.95
+    printed = re.search(r"Accuracy: ([\d.]+)", ended.stdout)
+    assert float(printed[1]) == pytest.approx(accuracy, abs=1e-4)
