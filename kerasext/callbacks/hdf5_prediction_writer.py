@@ -26,8 +26,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
 
     Each output becomes a dataset, rows first, under the name that its place in the structure gives
     it: the key of a dict, groups for nested dicts, `0`, `1`, ... for a list or tuple, `predictions`
-        for a
-    single tensor. Values are those that a plain `predict` returns, bfloat16 as float32.
+    for a single tensor. Values are those that a plain `predict` returns, bfloat16 as float32.
 
     The file is complete when `predict` has ended. After any other end (an error in the model, the
     data or a callback, Ctrl-C, `stop_predicting` before the last step) it holds the rows until then
@@ -64,7 +63,8 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
 
     ```python
     writer = HDF5PredictionWriter("digits.h5", mode="w", accumulate=False)
-    model.predict(images, callbacks=[writer])
+    with writer:  # closes the file after any error
+        model.predict(images, callbacks=[writer])
     with PredictionFile("digits.h5") as predictions:
         predictions["labels"][:10]
     ```
@@ -101,22 +101,12 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         """Checks the path, locks it and prepares to write."""
         self.close()
         model = self.model
-        description: dict[str, Any] = getattr(model, "prediction_metadata", dict)()
         batches = (self.params or {}).get("steps")
-        self._task = description.get("task")
         self._steps = 0
         self._writer = PredictionFileWriter(
             self.path,
             mode=self.mode,
             dtypes=self.dtypes,
-            attributes={
-                "model_name": model.name,
-                "keras_version": keras.__version__,
-                "backend": keras.backend.backend(),
-                "prediction_metadata": _to_json(description, "prediction_metadata"),
-                "metadata": self._metadata_json,
-            },
-            class_names=description.get("class_names"),
             expected_steps=batches and math.ceil(batches / model.steps_per_execution),
         )
         # The storage's method, not ours: a finalizer must not keep alive what it waits for.
@@ -135,9 +125,22 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         chosen = choose(by_name(outputs), self.outputs)
         arrays = {name: to_numpy(tensor) for name, tensor in chosen.items()}
         if self._steps == 0:
-            check_probabilities(arrays, self._task)
+            self._describe(self._writer, arrays)
         self._writer.append(arrays)
         self._steps += 1
+
+    def _describe(self, writer: PredictionFileWriter, arrays: dict[str, np.ndarray]) -> None:
+        # Not earlier: a model may know its heads only when it has been called.
+        description: dict[str, Any] = getattr(self._model, "prediction_metadata", dict)()
+        check_probabilities(arrays, description.get("task"))
+        writer.class_names = description.get("class_names")
+        writer.attributes = {
+            "model_name": self._model.name,
+            "keras_version": keras.__version__,
+            "backend": keras.backend.backend(),
+            "prediction_metadata": _to_json(description, "prediction_metadata"),
+            "metadata": self._metadata_json,
+        }
 
     def on_step_error(self) -> None:
         """Closes the file as it is; called by the tap, not by Keras."""
@@ -194,7 +197,10 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
 
 
 def _check_dtype(name: str, dtype: DTypeLike) -> np.dtype[Any]:
-    checked = np.dtype(dtype)
+    try:
+        checked = np.dtype(dtype)
+    except TypeError:
+        checked = np.dtype(object)
     if checked.kind not in "biufcS":
         raise TypeError(
             "`dtypes` must be of numbers, or 'S' and a number of bytes for strings. "

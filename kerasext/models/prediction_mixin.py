@@ -31,7 +31,7 @@ class PredictionMixin(_Model):
     task: ClassVar[str]
     _activation: ClassVar[str]
     _settings: ClassVar[tuple[str, ...]] = ("from_logits", "class_names")
-    _warned_of_activation = False
+    _heads: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -110,9 +110,10 @@ class PredictionMixin(_Model):
         ```
         """
         self._check(y_pred)
-        if not self._warned_of_activation:
-            self._warned_of_activation = True
-            for head in graph.heads(y_pred):
+        heads = tuple(graph.heads(y_pred))
+        if heads != self._heads:  # once, not in every trace
+            self._heads = heads
+            for head in heads:
                 self._warn_of_activation(head)
         return self._postprocess(y_pred, "")
 
@@ -135,10 +136,14 @@ class PredictionMixin(_Model):
         """What a file of predictions should say of the model's outputs.
 
         Returns:
-            Dict of JSON-serializable values: `task` and the settings of the mixin. Override it to
-            add your own, with `super()`.
+            Dict of JSON-serializable values: `task` and the settings of the mixin, class names by
+            head where there are several and the model has predicted. Override it to add your own,
+            with `super()`.
         """
         settings = {name: as_json(getattr(self, name)) for name in self._settings}
+        names = settings["class_names"]
+        if isinstance(names, list) and self._heads not in ((), ("",)):
+            settings["class_names"] = dict.fromkeys(self._heads, names)
         return {"task": self.task, **settings}
 
     def _setting(self, name: str, head: str) -> Any:

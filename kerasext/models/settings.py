@@ -43,10 +43,11 @@ def _check_class_names(name: str, value: Any) -> tuple[str, ...] | None:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"`{name}` must be a sequence of strings. Received: {name}={value!r}")
     names = tuple(value)
-    wrong = [entry for entry in names if not isinstance(entry, str)]
-    if wrong or not names:
+    wrong = next((entry for entry in names if not isinstance(entry, str)), None)
+    if wrong is not None or not names:
         raise TypeError(
-            f"`{name}` must be a sequence of at least one string. Received: {name}={value!r}"
+            f"`{name}` must be a sequence of at least one string. "
+            f"Received: {name}={value!r}" + (f" with {wrong!r}" if wrong is not None else "")
         )
     return tuple(map(str, names))
 

@@ -73,7 +73,7 @@ class FromModel(_Model):
 
         Raises:
             TypeError: If `model` is not a `keras.Model`, or has a `predict_step` of its own, which
-                would be lost; its class takes the mixin then.
+                would be lost; its class takes the mixin then. If there is no such setting.
 
         Example:
 
@@ -90,6 +90,10 @@ class FromModel(_Model):
                 "The model's own `predict_step` would be lost; add the mixin to its class instead: "
                 f"`{cls._class_line(type(model))}`. Received: model={model!r}"
             )
+        known = [*cls._held._settings, "name"]
+        unknown = sorted(settings.keys() - known)
+        if unknown:  # a functional constructor of Keras takes any keyword without a word
+            raise TypeError(f"The settings of {cls.__name__} are {known}. Received: {unknown}")
         settings.setdefault("name", model.name)
         functional = graph.functional(model)
         if functional is not None:

@@ -135,7 +135,7 @@ class OutputSpec:
     def _overflow(self, array: np.ndarray) -> ValueError:
         return ValueError(
             f"A value of output {self.name!r} does not fit into the dtype it is stored as; choose "
-            f"a wider one in `dtypes`. Received: values from {np.nanmin(array)} to "
+            f"a wider or signed one in `dtypes`. Received: values from {np.nanmin(array)} to "
             f"{np.nanmax(array)}, dtype={self.dtype}"
         )
 

@@ -51,9 +51,9 @@ class PredictionFileWriter:
             after those of a complete file. `"w"` and `"a"` make the file where it is missing.
         dtypes: Mapping from output name to the dtype it is stored as. Others keep their own.
         attributes: Mapping from name to string or number. Attributes of the file, written when it
-            is made.
+            is made; like `class_names` it can be set until the first `append`.
         class_names: Sequence of strings, the names of the classes, or a mapping from head to such a
-            sequence. Kept on `labels` and `probabilities`.
+            sequence. Kept on the `labels` and `probabilities` of the head.
         expected_steps: Int. Number of `append` calls to come, if known; sizes the chunks.
 
     Raises:
@@ -83,8 +83,8 @@ class PredictionFileWriter:
         self.rows = 0
         self._mode = mode
         self._dtypes = dict(dtypes or {})
-        self._attributes = dict(attributes or {})
-        self._class_names = class_names or {}
+        self.attributes = dict(attributes or {})
+        self.class_names = class_names
         self._expected_steps = expected_steps
         self._file: h5py.File | None = None
         self._specs: dict[str, OutputSpec] = {}
@@ -258,15 +258,15 @@ class PredictionFileWriter:
         file.attrs["kerasext_version"] = __version__
         file.attrs["h5py_version"] = h5py.__version__
         file.attrs["hdf5_version"] = h5py.version.hdf5_version
-        file.attrs.update(self._attributes)
+        file.attrs.update(self.attributes)
 
     def _class_names_of(self, name: str) -> Sequence[str] | None:
         head, _, last = name.rpartition("/")
-        if last not in CLASS_OUTPUTS or not self._class_names:
+        if last not in CLASS_OUTPUTS or self.class_names is None:
             return None
-        if isinstance(self._class_names, Mapping):
-            return self._class_names.get(head)
-        return self._class_names
+        if isinstance(self.class_names, Mapping):
+            return self.class_names.get(head)
+        return None if head else self.class_names
 
     def _commit(self, file: h5py.File, *, complete: bool = False) -> None:
         for column in self._columns.values():

@@ -11,11 +11,12 @@ import numpy as np
 _ROWS_AT_ONCE = 65536  # where the dataset has no chunks of its own
 
 
-class StoredOutput:
+class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
     """An array in a prediction file that is read when it is indexed.
 
     Rows are chosen by an int, a slice, a list or array of indices in any order, or a boolean mask;
-    further axes as in NumPy. `numpy.asarray` reads everything. Strings come back as `str`.
+    further axes as in NumPy. `numpy.asarray` reads everything, and so do operators such as `==` and
+    NumPy's functions. Strings come back as `str`.
 
     Args:
         dataset: h5py dataset of an open file.
@@ -77,6 +78,10 @@ class StoredOutput:
         if copy is False:
             raise ValueError("Reading from a file always makes a copy. Received: copy=False")
         return np.asarray(self[:], dtype=dtype)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        arrays = [np.asarray(x) if isinstance(x, StoredOutput) else x for x in inputs]
+        return getattr(ufunc, method)(*arrays, **kwargs)
 
     def __getitem__(self, key: Any) -> Any:
         """Reads rows, and of them what the rest of the key selects.

@@ -249,6 +249,22 @@ def test_heads_have_their_own_class_names(rows, path):
         assert predictions["sex/labels"].shape == (70,)
 
 
+def test_one_list_of_class_names_is_for_every_head(rows, path):
+    """Names given once are those of each head, and of no output that the user adds."""
+    inputs = keras.Input((8,))
+    heads = [keras.layers.Dense(2, activation="softmax")(inputs) for _ in range(2)]
+
+    class Twice(ClassifierModel):
+        def postprocess(self, y_pred):
+            outputs = super().postprocess(y_pred)
+            return {**outputs, "mine": {"labels": outputs["0"]["labels"]}}
+
+    write(Twice(inputs, heads, class_names=["no", "yes"]), rows, path)
+    with PredictionFile(path) as predictions:
+        assert predictions.class_names.keys() == {"0", "1"}
+        assert "mine/labels" in predictions
+
+
 @pytest.mark.parametrize(("mode", "files"), [("w", [70, 70]), ("a", [70, 140])])
 def test_a_callback_used_again_follows_its_mode(mode, files, classifier, rows, path):
     """Under "w" each call makes the file anew, under "a" each adds its rows."""
