@@ -13,7 +13,7 @@ class Echo(BinaryClassifierMixin, keras.Model):
 
 
 class Tenths(Echo):
-    """Yields a tenth of its input: Keras feeds float32, this is 0.2 in the model's own precision."""
+    """Yields a tenth of its input: Keras feeds float32, this has the model's own precision."""
 
     def call(self, inputs):
         return inputs / 10

@@ -94,7 +94,8 @@ def test_sequential_that_grows(rows):
     """A Sequential is judged by its last layer when it predicts, not when it is made."""
     model = SequentialClassifier([keras.Input((8,)), layers.Dense(3)])
     model.add(layers.Softmax())
-    np.testing.assert_allclose(model.predict(rows, verbose=0)["probabilities"].sum(axis=-1), 1, 1e-5)
+    outputs = model.predict(rows, verbose=0)
+    np.testing.assert_allclose(outputs["probabilities"].sum(axis=-1), 1, 1e-5)
 
 
 @pytest.mark.parametrize("model_class", [BinaryClassifierModel, MultiLabelClassifierModel])
@@ -151,7 +152,7 @@ def test_a_warning_names_the_head(rows):
     "last",
     [
         layers.ReLU(),
-        layers.Dense(3, activation=lambda x: ops.softmax(x)),
+        layers.Dense(3, activation=lambda x: ops.softmax(x, axis=-1)),
         layers.Lambda(ops.softmax),
         layers.Rescaling(0.5),
         ops.abs,
@@ -201,7 +202,8 @@ def test_own_postprocess_may_transform(rows, activation, from_logits, transform)
             return super().postprocess(transform(y_pred))
 
     model = Calibrated(*functional(layers.Activation(activation)), from_logits=from_logits)
-    np.testing.assert_allclose(model.predict(rows, verbose=0)["probabilities"].sum(axis=-1), 1, 1e-5)
+    outputs = model.predict(rows, verbose=0)
+    np.testing.assert_allclose(outputs["probabilities"].sum(axis=-1), 1, 1e-5)
 
 
 def test_list_of_one_output(rows):

@@ -13,7 +13,7 @@ class Echo(MultiLabelClassifierMixin, keras.Model):
 
 
 class Tenths(Echo):
-    """Yields a tenth of its input: Keras feeds float32, this is 0.2 in the model's own precision."""
+    """Yields a tenth of its input: Keras feeds float32, this has the model's own precision."""
 
     def call(self, inputs):
         return inputs / 10
@@ -100,13 +100,13 @@ def test_wrong_number_of_thresholds(threshold):
     """Thresholds that do not fit the labels are refused where the graph is known, at once."""
     inputs = keras.Input((2,))
     outputs = keras.layers.Dense(3, activation="sigmoid")(inputs)
-    with pytest.raises(ValueError, match=rf"3 labels. Received: {len(threshold)} numbers"):
+    with pytest.raises(ValueError, match=rf"3 labels\. Received: {len(threshold)} numbers"):
         MultiLabelClassifierModel(inputs, outputs, threshold=threshold)
 
 
 def test_wrong_number_of_thresholds_of_a_subclass():
     """Thresholds that do not fit the labels are refused at the first predict of a subclass."""
-    with pytest.raises(ValueError, match="3 labels. Received: 2 numbers"):
+    with pytest.raises(ValueError, match=r"3 labels\. Received: 2 numbers"):
         Echo(threshold=[0.2, 0.3]).predict(np.ones((4, 3), "float32"), verbose=0)
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import keras
 import numpy as np
@@ -46,13 +47,6 @@ class Echo(ClassifierMixin, keras.Model):
         return inputs
 
 
-class TwoHeads(Echo):
-    """Yields the first three and the last two of five columns, as a dict."""
-
-    def call(self, inputs):
-        return {"kind": inputs[:, :3], "size": inputs[:, 3:]}
-
-
 def stack():
     """Layers with a state in training, randomness, and a softmax at the end."""
     return [
@@ -76,17 +70,9 @@ MAKE = {  # how a model is made, without the mixin and with it
         lambda: make_functional(keras.Model, name="net"),
         lambda: make_functional(FunctionalClassifier, name="net"),
     ),
-    "ready-made": (
-        lambda: make_functional(keras.Model, name="net"),
-        lambda: make_functional(ClassifierModel, name="net"),
-    ),
     "sequential": (
         lambda: keras.Sequential([keras.Input((8,)), *stack()], name="net"),
         lambda: SequentialClassifier([keras.Input((8,)), *stack()], name="net"),
-    ),
-    "unbuilt sequential": (
-        lambda: keras.Sequential(stack(), name="net"),
-        lambda: SequentialClassifier(stack(), name="net"),
     ),
 }
 
@@ -113,6 +99,13 @@ def softmax(logits):
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
+def summary(model):
+    """What `summary` prints."""
+    lines = []
+    model.summary(print_fn=lambda line, **_: lines.append(line))
+    return "\n".join(lines)
+
+
 def assert_describes(outputs, probabilities):
     """Asserts that the outputs are those of a classifier with these probabilities."""
     assert set(outputs) == {"probabilities", "labels", "confidence"}
@@ -123,27 +116,24 @@ def assert_describes(outputs, probabilities):
 
 @pytest.mark.parametrize(
     "compiled",
-    [
-        {},
-        {"jit_compile": True},
-        {"run_eagerly": True},
-        {"steps_per_execution": 4},
-        {"steps_per_execution": 3},
-    ],
+    [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 4}],
     ids=str,
 )
-@pytest.mark.parametrize("style", MAKE)
-def test_predict(style, compiled, rows):
-    """Every way to make and to run a model gives the plain model's rows, the last one alone too."""
-    plain, model = (make() for make in MAKE[style])
-    plain(rows[:1])
-    if style != "unbuilt sequential":
-        model(rows[:1])
-        model.set_weights(plain.get_weights())
+def test_predict(twins, compiled, rows):
+    """However a model is made and run, its rows are the plain model's, the last one alone too."""
+    plain, model = twins
     model.compile(**compiled)
     outputs = model.predict(rows, batch_size=23, verbose=0)
-    plain.set_weights(model.get_weights())
     assert_describes(outputs, plain.predict(rows, batch_size=23, verbose=0))
+
+
+def test_predict_builds(rows):
+    """A Sequential without an input shape gets its weights when it predicts first."""
+    model = SequentialClassifier(stack())
+    outputs = model.predict(rows, batch_size=23, verbose=0)
+    plain = keras.Sequential([keras.Input((8,)), *stack()])
+    plain.set_weights(model.get_weights())
+    assert_describes(outputs, plain.predict(rows, verbose=0))
 
 
 def test_predict_on_batch(twins, rows):
@@ -162,14 +152,13 @@ def test_predict_from_a_dataset(twins, rows, targets):
 
 def test_fit_and_evaluate(twins, rows, targets):
     """Training and evaluation are those of the plain model, to the last weight."""
-    histories, scores = [], []
+    losses, scores = [], []
     for model in twins:
         model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
         keras.utils.set_random_seed(1)
-        fitted = model.fit(rows, targets, epochs=2, validation_split=0.3, verbose=0)
-        histories.append(fitted.history)
+        losses.append(model.fit(rows, targets, epochs=2, verbose=0).history["loss"])
         scores.append(model.evaluate(rows, targets, return_dict=True, verbose=0))
-    assert histories[0] == pytest.approx(histories[1])
+    assert losses[0] == pytest.approx(losses[1])
     assert scores[0] == pytest.approx(scores[1])
     for expected, weight in zip(*(model.get_weights() for model in twins), strict=True):
         np.testing.assert_allclose(weight, expected, rtol=1e-5, atol=1e-7)
@@ -189,11 +178,9 @@ def test_gradient(twins, rows):
 
 def test_summary(twins):
     """`summary` prints what it prints for the plain model."""
-    printed = [[], []]
-    for model, lines in zip(twins, printed, strict=True):
-        model.summary(print_fn=lambda line, **_: lines.append(line))  # noqa: B023
-    assert printed[0] == printed[1]
-    assert "dense" in "".join(printed[0])
+    plain, model = map(summary, twins)
+    assert model == plain
+    assert "dense" in model
 
 
 def test_export(twins, rows, tmp_path):
@@ -235,69 +222,6 @@ def test_heads(rows, pack, unpack, functional):
         assert_describes(head, softmax(logits))
 
 
-def test_settings_by_head(rows):
-    """A dict gives each head a setting of its own, by its path; other heads have the default."""
-
-    class Heads(MultiLabelClassifierMixin, keras.Model):
-        def call(self, inputs):
-            p = ops.sigmoid(inputs)
-            return {"kind": [p[:, :3], inputs[:, :3]], "size": p[:, 3:]}
-
-    model = Heads(
-        from_logits={"kind/1": True},
-        threshold={"kind/0": 0.2, "size": [0.1, 0.3, 0.5, 0.7, 0.9]},
-        class_names={"kind/0": ["a", "b", "c"], "size": list("vwxyz")},
-    )
-    outputs = model.predict(rows, verbose=0)
-    p = 1 / (1 + np.exp(-np.float64(rows)))
-    np.testing.assert_array_equal(outputs["kind"]["0"]["labels"], p[:, :3] > 0.2)
-    np.testing.assert_array_equal(outputs["kind"]["1"]["labels"], p[:, :3] > 0.5)
-    np.testing.assert_allclose(outputs["kind"]["1"]["probabilities"], p[:, :3], rtol=1e-5)
-    np.testing.assert_array_equal(outputs["size"]["labels"], p[:, 3:] > [0.1, 0.3, 0.5, 0.7, 0.9])
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"from_logits": {"kindd": True}}, r"the heads \['kind', 'size'\].*for \['kindd'\]"),
-        ({"class_names": {"other": ["a"]}}, r"class_names for \['other'\]"),
-        ({"class_names": {"kind": ["a", "b"]}}, "3 classes of head 'kind'. Received: 2 names"),
-        ({"class_names": ["a", "b"]}, "3 classes of head 'kind'"),
-    ],
-)
-def test_settings_of_no_head(settings, message):
-    """Settings for heads that the model lacks, or that do not fit the head, are refused."""
-    with pytest.raises(ValueError, match=message):
-        TwoHeads(**settings).predict(np.ones((4, 5), "float32"), verbose=0)
-    inputs = keras.Input((5,))
-    heads = {"kind": ops.softmax(inputs[:, :3]), "size": ops.softmax(inputs[:, 3:])}
-    with pytest.raises(ValueError, match=message):
-        ClassifierModel(inputs, heads, **settings)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"class_names": {"a": ["x", "y", "z"]}}, "one output only"),
-        ({"from_logits": {"a": True}}, "one output only"),
-        ({"class_names": ["x", "y"]}, "each of the 3 classes. Received: 2 names"),
-        ({"class_names": list("wxyz")}, "each of the 3 classes. Received: 4 names"),
-    ],
-)
-@pytest.mark.parametrize("style", MAKE)
-def test_settings_that_do_not_fit(style, settings, message, rows):
-    """Wrong settings are refused: by a functional model when made, by others when they predict."""
-    if style in ("functional", "ready-made"):
-        with pytest.raises(ValueError, match=message):
-            make_functional(FunctionalClassifier, **settings)
-        return
-    model = MAKE[style][1]()
-    for name, value in settings.items():
-        setattr(model, name, value)
-    with pytest.raises(ValueError, match=message):
-        model.predict(rows, verbose=0)
-
-
 @pytest.mark.parametrize(
     "mixin", [ClassifierMixin, BinaryClassifierMixin, MultiLabelClassifierMixin]
 )
@@ -308,7 +232,7 @@ def test_integer_outputs(mixin):
         def call(self, inputs):
             return ops.argmax(inputs, axis=-1, keepdims=True)
 
-    with pytest.raises(ValueError, match="floating point.*Received: dtype=int"):
+    with pytest.raises(ValueError, match=r"floating point.*Received: dtype=.*int"):
         Indices().predict(np.ones((4, 3), "float32"), verbose=0)
 
 
@@ -378,14 +302,14 @@ def test_own_predict_step_that_calls_super(rows):
 @pytest.mark.parametrize(
     ("bases", "line"),
     [
-        ((keras.Model, ClassifierMixin), r"class M\(ClassifierMixin, Model\)"),
-        ((keras.Sequential, BinaryClassifierMixin), r"class M\(BinaryClassifierMixin, Sequential\)"),
-        ((Net, MultiLabelClassifierMixin), r"class M\(MultiLabelClassifierMixin, Net\)"),
+        ((keras.Model, ClassifierMixin), "class M(ClassifierMixin, Model)"),
+        ((keras.Sequential, BinaryClassifierMixin), "class M(BinaryClassifierMixin, Sequential)"),
+        ((Net, MultiLabelClassifierMixin), "class M(MultiLabelClassifierMixin, Net)"),
     ],
 )
 def test_wrong_order(bases, line):
     """A mixin right of the Keras class is refused with the line to write instead."""
-    with pytest.raises(TypeError, match=line):
+    with pytest.raises(TypeError, match=re.escape(f"write `{line}`")):
         type("M", bases, {})
 
 
@@ -422,6 +346,23 @@ def test_prediction_metadata(mixin, settings, expected):
     assert json.loads(json.dumps(metadata)) == expected
 
 
+@pytest.mark.parametrize(
+    ("pack", "heads"),
+    [(lambda p: {"a": p, "b": [p]}, ["a", "b/0"]), (lambda p: (p, p), ["0", "1"])],
+)
+def test_prediction_metadata_by_head(rows, pack, heads):
+    """One list of class names for several heads is told for each of them, after a predict."""
+
+    class Heads(ClassifierMixin, keras.Model):
+        def call(self, inputs):
+            return pack(ops.softmax(inputs[:, :2]))
+
+    model = Heads(class_names=["no", "yes"])
+    model.predict(rows, verbose=0)
+    names = model.prediction_metadata()["class_names"]
+    assert json.loads(json.dumps(names)) == {head: ["no", "yes"] for head in heads}
+
+
 def test_own_prediction_metadata():
     """A class adds to the metadata what its file should say."""
 
@@ -429,6 +370,6 @@ def test_own_prediction_metadata():
         def prediction_metadata(self):
             return {**super().prediction_metadata(), "trained": "2024-05-01"}
 
-    metadata = Dated.from_model(keras.Sequential([keras.Input((3,)), layers.Softmax()]))
-    assert metadata.prediction_metadata()["trained"] == "2024-05-01"
-    assert metadata.prediction_metadata()["task"] == "multilabel"
+    trained = keras.Sequential([keras.Input((3,)), layers.Dense(2, activation="sigmoid")])
+    metadata = Dated.from_model(trained).prediction_metadata()
+    assert (metadata["task"], metadata["trained"]) == ("multilabel", "2024-05-01")

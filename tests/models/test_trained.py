@@ -1,0 +1,333 @@
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from kerasext.models import (
+    BinaryClassifierMixin,
+    BinaryClassifierModel,
+    ClassifierMixin,
+    ClassifierModel,
+    MultiLabelClassifierModel,
+)
+
+# What Keras itself does with NumPy 2 when it saves a model of any class.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@keras.saving.register_keras_serializable(package="test_trained")
+class LouderInTraining(layers.Layer):
+    """A layer that nobody can overlook in training."""
+
+    def call(self, inputs, training=False):
+        return inputs * 10 if training else inputs
+
+
+@keras.saving.register_keras_serializable(package="test_trained")
+class Net(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.louder = LouderInTraining()
+        self.dense = layers.Dense(3, activation="softmax")
+
+    def call(self, inputs):
+        return self.dense(self.louder(inputs))
+
+
+@keras.saving.register_keras_serializable(package="test_trained")
+class TrainingNet(Net):
+    def call(self, inputs, training=False):
+        return self.dense(self.louder(inputs, training=training))
+
+
+@keras.saving.register_keras_serializable(package="test_trained")
+class TrainingByDefaultNet(Net):
+    def call(self, inputs, training=True):
+        return self.dense(self.louder(inputs, training=training))
+
+
+@keras.saving.register_keras_serializable(package="test_trained")
+class TwoInputsNet(Net):
+    def call(self, inputs):
+        return self.dense(self.louder(inputs["a"] + inputs["b"]))
+
+
+class Averaging(Net):
+    def predict_step(self, data):
+        return (super().predict_step(data) + super().predict_step(-data)) / 2
+
+
+class WithGini(ClassifierModel):
+    """A ready-made model with an output of its own."""
+
+    def postprocess(self, y_pred):
+        outputs = super().postprocess(y_pred)
+        return {**outputs, "gini": 1 - ops.sum(outputs["probabilities"] ** 2, axis=-1)}
+
+
+def functional(inputs=None, units=3, activation="softmax"):
+    """A plain functional model of rows of 8 features, in the structure of inputs given."""
+    inputs = keras.Input((8,)) if inputs is None else inputs
+    x = layers.Add()(keras.tree.flatten(inputs)) if isinstance(inputs, dict | list) else inputs
+    return keras.Model(inputs, layers.Dense(units, activation=activation)(x), name="trained")
+
+
+def two_inputs():
+    """The inputs `a` and `b`."""
+    return {name: keras.Input((8,), name=name) for name in "ab"}
+
+
+def as_dict(rows):
+    """Rows for a model with the inputs `a` and `b`."""
+    return {"a": rows, "b": rows[::-1]}
+
+
+def sequential():
+    """A plain Sequential model."""
+    return keras.Sequential([keras.Input((8,)), layers.Dense(3, activation="softmax")])
+
+
+TRAINED = {  # a model, and what to give it
+    "functional": (functional, lambda rows: rows),
+    "functional of a dict": (lambda: functional(two_inputs()), as_dict),
+    "functional of a list": (
+        lambda: functional(list(two_inputs().values())),
+        lambda rows: [rows, rows[::-1]],
+    ),
+    "sequential": (sequential, lambda rows: rows),
+    "subclass": (Net, lambda rows: rows),
+    "subclass with training": (TrainingNet, lambda rows: rows),
+    "subclass with training by default": (TrainingByDefaultNet, lambda rows: rows),
+    "subclass of a dict": (TwoInputsNet, as_dict),
+}
+
+
+@pytest.fixture(params=TRAINED)
+def trained(request, rows):
+    """A plain model that has its weights, and inputs for it."""
+    make, arrange = TRAINED[request.param]
+    model, x = make(), arrange(rows)
+    model(keras.tree.map_structure(ops.convert_to_tensor, x))
+    return model, x
+
+
+def assert_same_weights(dressed, model):
+    """Asserts that the models have the same variables, not copies."""
+    assert len(model.weights) > 0
+    assert all(a is b for a, b in zip(dressed.weights, model.weights, strict=True))
+
+
+def test_predict(trained):
+    """The dressed model describes what the trained model predicts, whatever its inputs are."""
+    model, x = trained
+    expected = model.predict(x, batch_size=23, verbose=0)
+    dressed = ClassifierModel.from_model(model, class_names=["a", "b", "c"])
+    outputs = dressed.predict(x, batch_size=23, verbose=0)
+    np.testing.assert_allclose(outputs["probabilities"], expected, rtol=1e-6)
+    np.testing.assert_array_equal(outputs["labels"], expected.argmax(axis=-1))
+    assert dressed.class_names == ("a", "b", "c")
+    assert dressed.name == model.name
+
+
+def test_shared_weights(trained):
+    """The variables are those of the trained model, so training it shows in the dressed one."""
+    model, x = trained
+    dressed = ClassifierModel.from_model(model)
+    before = dressed.predict(x, verbose=0)["probabilities"]
+    assert_same_weights(dressed, model)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(x, np.zeros(70, "int32"), verbose=0)
+    after = dressed.predict(x, verbose=0)["probabilities"]
+    np.testing.assert_allclose(after, model.predict(x, verbose=0), rtol=1e-6)
+    assert np.abs(after - before).max() > 1e-3
+
+
+def test_fit(trained):
+    """The dressed model is trained and evaluated as the model itself would be."""
+    model, x = trained
+    targets = np.random.default_rng(1).integers(0, 3, size=70)
+    start, results = model.get_weights(), []
+    for to_fit in (model, ClassifierModel.from_model(model)):
+        model.set_weights(start)
+        to_fit.compile("sgd", "sparse_categorical_crossentropy")
+        loss = to_fit.fit(x, targets, shuffle=False, verbose=0).history["loss"]
+        results.append([*loss, to_fit.evaluate(x, targets, verbose=0)])
+    assert results[1] == pytest.approx(results[0])
+
+
+@pytest.mark.parametrize("make", [Net, TrainingNet, lambda: keras.Sequential([layers.Dense(3)])])
+def test_unbuilt(rows, make):
+    """A model without weights yet gets them when the dressed one predicts."""
+    model = make()
+    outputs = ClassifierModel.from_model(model, from_logits=True).predict(rows, verbose=0)
+    logits = np.float64(model.predict(rows, verbose=0))
+    expected = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(outputs["probabilities"], expected, rtol=1e-5)
+
+
+def test_heads(rows):
+    """A model with a dict of heads is dressed with settings by head."""
+    inputs = keras.Input((8,))
+    heads = {
+        "kind": layers.Dense(3, activation="softmax")(inputs),
+        "size": layers.Dense(2)(inputs),
+    }
+    model = keras.Model(inputs, heads)
+    dressed = ClassifierModel.from_model(model, from_logits={"size": True})
+    expected, outputs = (m.predict(rows, verbose=0) for m in (model, dressed))
+    np.testing.assert_allclose(outputs["kind"]["probabilities"], expected["kind"], rtol=1e-6)
+    np.testing.assert_allclose(outputs["size"]["probabilities"].sum(axis=-1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(outputs["size"]["labels"], expected["size"].argmax(axis=-1))
+
+
+@pytest.mark.parametrize("model_class", [BinaryClassifierModel, MultiLabelClassifierModel])
+@pytest.mark.parametrize("graph", [True, False])
+def test_each_ready_made_model(rows, model_class, graph):
+    """Each ready-made model dresses models with a graph and without, with its own settings."""
+
+    class Probability(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(1, activation="sigmoid")
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    model = functional(units=1, activation="sigmoid") if graph else Probability()
+    dressed = model_class.from_model(model, threshold=0.25)
+    outputs = dressed.predict(rows, verbose=0)
+    expected = model.predict(rows, verbose=0)
+    np.testing.assert_array_equal(outputs["labels"].reshape(-1, 1), expected > 0.25)
+    assert isinstance(dressed, model_class) == graph
+
+
+@pytest.mark.parametrize("dtype", ["float64", "mixed_float16", "mixed_bfloat16"])
+def test_precision(dtype):
+    """The dressed model computes in the precision of the trained one, from the first cast on."""
+
+    class Third(keras.Model):
+        def call(self, inputs):
+            third = inputs / 3
+            return ops.stack([third, 1 - third], axis=-1)
+
+    x = ops.convert_to_tensor(np.array([0.1, 0.9, 0.3]), "float64")
+    model = Third(dtype=dtype)
+    outputs = ClassifierModel.from_model(model).predict_on_batch(x)
+    expected = np.asarray(model.predict_on_batch(x), outputs["probabilities"].dtype)
+    np.testing.assert_array_equal(outputs["probabilities"], expected)
+
+
+def test_round_trip(trained, tmp_path):
+    """A dressed model is saved and loaded with its weights and settings, in safe mode."""
+    model, x = trained
+    dressed = ClassifierModel.from_model(model, class_names=["a", "b", "c"])
+    expected = dressed.predict(x, verbose=0)
+    dressed.save(tmp_path / "dressed.keras")
+    loaded = keras.saving.load_model(tmp_path / "dressed.keras")
+    assert type(loaded) is type(dressed)
+    assert loaded.class_names == ("a", "b", "c")
+    keras.tree.map_structure(np.testing.assert_array_equal, loaded.predict(x, verbose=0), expected)
+
+
+def test_loaded_model(trained, tmp_path):
+    """A model read from a `.keras` file is dressed as the one that was saved."""
+    model, x = trained
+    model.save(tmp_path / "trained.keras")
+    loaded = keras.saving.load_model(tmp_path / "trained.keras")
+    dressed = ClassifierModel.from_model(loaded)
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(dressed.predict(x, verbose=0)["probabilities"], expected, rtol=1e-6)
+    assert_same_weights(dressed, loaded)
+
+
+@pytest.mark.parametrize("model", ["digits.keras", None, layers.Dense(3), Net], ids=repr)
+def test_no_model(model):
+    """What is no model is refused, and shown."""
+    with pytest.raises(TypeError, match=r"must be a keras\.Model\. Received: model="):
+        ClassifierModel.from_model(model)
+
+
+def test_settings_are_checked(rows):
+    """Settings that do not fit the trained model are refused: at once where it has a graph."""
+    with pytest.raises(ValueError, match="the last layer applies softmax"):
+        ClassifierModel.from_model(sequential(), from_logits=True)
+    with pytest.raises(ValueError, match="each of the 3 classes"):
+        ClassifierModel.from_model(functional(), class_names=["a", "b"])
+    with pytest.raises(ValueError, match="each of the 3 classes"):
+        ClassifierModel.from_model(Net(), class_names=["a", "b"]).predict(rows, verbose=0)
+
+
+@pytest.mark.parametrize("make", [functional, sequential, Net])
+@pytest.mark.parametrize("unknown", ["threshold", "classnames"])
+def test_unknown_settings(make, unknown):
+    """A keyword that is no setting of the mixin is refused by name."""
+    with pytest.raises(TypeError, match=unknown):
+        ClassifierModel.from_model(make(), **{unknown: 0.5})
+
+
+def test_own_predict_step():
+    """A model whose own `predict_step` would be lost is refused with the line to write."""
+    line = "class Averaging(ClassifierMixin, keras.Model)"
+    with pytest.raises(TypeError, match=re.escape(line)):
+        ClassifierModel.from_model(Averaging())
+
+
+def test_dressed_again(rows):
+    """A dressed model may be dressed again, with other settings."""
+    dressed = BinaryClassifierModel.from_model(functional(units=1, activation="sigmoid"))
+    again = BinaryClassifierModel.from_model(dressed, threshold=0.0)
+    assert again.predict(rows, verbose=0)["labels"].tolist() == [1] * 70
+
+
+@pytest.mark.parametrize(
+    ("ready_made", "line"),
+    [
+        (ClassifierModel, "class M(ClassifierMixin, keras.Model)"),
+        (BinaryClassifierModel, "class M(BinaryClassifierMixin, keras.Model)"),
+        (MultiLabelClassifierModel, "class M(MultiLabelClassifierMixin, keras.Model)"),
+    ],
+)
+def test_no_call_of_its_own(ready_made, line):
+    """A subclass of a ready-made model with a `call` is refused with the line to write."""
+    with pytest.raises(TypeError, match=re.escape(line)):
+        type("M", (ready_made,), {"call": Net.call})
+
+
+@pytest.mark.parametrize("make", [functional, sequential])
+def test_own_postprocess(rows, make):
+    """A subclass of a ready-made model with outputs of its own dresses models with a graph."""
+    outputs = WithGini.from_model(make(), class_names=["a", "b", "c"]).predict(rows, verbose=0)
+    p = np.float64(outputs["probabilities"])
+    np.testing.assert_allclose(outputs["gini"], 1 - (p**2).sum(axis=-1), rtol=1e-5)
+
+
+def test_own_postprocess_without_a_graph():
+    """A subclass whose outputs would be lost on a model without a graph says what to write."""
+    line = "class Net(ClassifierMixin, keras.Model)"
+    with pytest.raises(TypeError, match=re.escape(line)):
+        WithGini.from_model(Net())
+
+
+def test_functional_use_changes_no_other_class(rows):
+    """Making a functional model leaves classes with `call` as they were, older and newer ones."""
+
+    class Before(ClassifierMixin, Net):
+        pass
+
+    ClassifierModel.from_model(functional())
+    BinaryClassifierModel.from_model(functional(units=1, activation="sigmoid"))
+
+    class After(ClassifierMixin, Net):
+        pass
+
+    class AfterBinary(BinaryClassifierMixin, keras.Model):
+        def call(self, inputs):
+            return ops.sigmoid(inputs[:, :1])
+
+    for model_class in (Before, After, AfterBinary):
+        assert model_class().predict(rows, verbose=0)["labels"].shape == (70,)
+        assert not isinstance(model_class(), type(functional()))
+    assert Net().predict(rows, verbose=0).shape == (70, 3)
+    assert ClassifierModel.from_model(Net()).predict(rows, verbose=0)["labels"].shape == (70,)
