@@ -26,7 +26,8 @@ class BinaryClassifierMixin(PredictionMixin):
       which is below 0.5 for some rows if `threshold` is not 0.5; NaN where the probability is.
 
     Stands left of the Keras class. A class whose own `predict_step` does not call `super()` hides
-    it. Settings may also be class attributes, which `keras.models.clone_model` keeps.
+    it. Settings may also be class attributes, which `keras.models.clone_model` keeps where it
+    keeps the class: of a Sequential it makes a plain one.
 
     Args:
         from_logits: Bool. Whether the model yields logits, to be put through a sigmoid. Defaults to

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+from keras.activations import linear
 from keras.src.models.functional import Functional
 
 
@@ -28,16 +29,28 @@ def heads(y_pred: Any) -> dict[str, Any]:
     }
 
 
+def outputs(model: keras.Model) -> Any | None:
+    """The symbolic outputs as the model returns them, `None` where there is no graph."""
+    graph = functional(model)
+    if graph is None:
+        return None
+    structure = graph.output
+    is_list_of_one = isinstance(structure, list | tuple) and len(structure) == 1
+    return structure[0] if is_list_of_one else structure
+
+
 def activation(model: keras.Model, head: str) -> str | None:
     """Name of the function that yields an output, such as `"softmax"`; `None` where unknown."""
-    graph = functional(model)
-    tensor = None if graph is None else heads(graph.output).get(head)
+    tensor = heads(outputs(model)).get(head)
     while tensor is not None:
         operation, _, index = tensor._keras_history
+        function = getattr(operation, "activation", None)
         inner = functional(operation) if isinstance(operation, keras.Model) else None
-        if inner is None:
-            function = getattr(operation, "activation", None)
+        if inner is not None:
+            tensor = keras.tree.flatten(inner.output)[index]
+        elif isinstance(operation, keras.layers.Activation) and function is linear:
+            tensor = operation.input  # only casts, as TensorFlow's guide to mixed precision has it
+        else:
             # Layers and operations such as `Softmax` are named after what they compute.
             return getattr(function, "__name__", type(operation).__name__.lower())
-        tensor = keras.tree.flatten(inner.output)[index]
     return None

@@ -48,11 +48,13 @@ class PredictionMixin(_Model):
     def _configure(self, **settings: Any) -> None:
         for name, value in settings.items():
             setattr(self, name, getattr(type(self), name) if value is None else value)
-        # What a user's `postprocess` takes as heads, and what a Sequential ends with, shows later.
-        own = type(self).postprocess is PredictionMixin.postprocess
-        functional = graph.functional(self)
-        if own and functional is self:
-            self._check(functional.output)
+        # What a Sequential ends with shows later.
+        if graph.functional(self) is self and self._passes_its_outputs():
+            self._check(graph.outputs(self))
+
+    def _passes_its_outputs(self) -> bool:
+        # A user's `postprocess` may pass on other tensors than those that the graph knows.
+        return type(self).postprocess is PredictionMixin.postprocess
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._settings:
@@ -113,8 +115,9 @@ class PredictionMixin(_Model):
         heads = tuple(graph.heads(y_pred))
         if heads != self._heads:  # once, not in every trace
             self._heads = heads
-            for head in heads:
-                self._warn_of_activation(head)
+            if self._passes_its_outputs():
+                for head in heads:
+                    self._warn_of_activation(head)
         return self._postprocess(y_pred, "")
 
     def _postprocess(self, y_pred: Any, head: str) -> dict[str, Any]:
@@ -171,7 +174,7 @@ class PredictionMixin(_Model):
         if not keras.backend.is_float_dtype(tensor.dtype):
             raise ValueError(
                 f"The output{of_head} must be floating point, probabilities or logits. "
-                f"Received: dtype={tensor.dtype}"
+                f"Received: dtype={keras.backend.standardize_dtype(tensor.dtype)}"
             )
         names = self._setting("class_names", head)
         classes = self._number_of_classes(of_head, tensor.shape)
@@ -180,7 +183,7 @@ class PredictionMixin(_Model):
                 f"`class_names` must name each of the {classes} classes{of_head}. "
                 f"Received: {len(names)} names"
             )
-        squashed = graph.activation(self, head)
+        squashed = graph.activation(self, head) if self._passes_its_outputs() else None
         if self._setting("from_logits", head) and squashed in ("softmax", "sigmoid"):
             raise ValueError(
                 f"`from_logits=True` needs logits, but the last layer{of_head} applies {squashed}; "

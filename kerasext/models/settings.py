@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -40,14 +40,14 @@ def _check_class_names(name: str, value: Any) -> tuple[str, ...] | None:
     """Checks names of classes, in the order of the model's units."""
     if value is None:
         return None
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if isinstance(value, str | Set) or not isinstance(value, Iterable):
         raise TypeError(f"`{name}` must be a sequence of strings. Received: {name}={value!r}")
     names = tuple(value)
-    wrong = next((entry for entry in names if not isinstance(entry, str)), None)
-    if wrong is not None or not names:
+    wrong = [entry for entry in names if not isinstance(entry, str)]
+    if wrong or not names:
         raise TypeError(
             f"`{name}` must be a sequence of at least one string. "
-            f"Received: {name}={value!r}" + (f" with {wrong!r}" if wrong is not None else "")
+            f"Received: {name}={value!r}" + (f" with {wrong[0]!r}" if wrong else "")
         )
     return tuple(map(str, names))
 
@@ -55,8 +55,10 @@ def _check_class_names(name: str, value: Any) -> tuple[str, ...] | None:
 def _check_threshold(name: str, value: Any) -> float | tuple[float, ...]:
     """Checks a threshold on probabilities: a number, or one for each label."""
     try:
-        values = np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
+        values = np.asarray(value)
+    except ValueError:  # a ragged sequence
+        values = np.asarray(None)
+    if values.dtype.kind not in "fiu":
         values = np.asarray(np.nan)
     if values.ndim > 1 or not values.size or not np.all((values >= 0) & (values <= 1)):
         raise ValueError(

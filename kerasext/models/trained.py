@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
@@ -23,12 +24,17 @@ class HeldModel(keras.Model):
     """
 
     def __init__(self, model: keras.Model, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # Of the model's dtype policy, or the holder would cast the inputs to its own.
+        super().__init__(**{"dtype": model.dtype_policy, **kwargs})
         self.model = model
         self.built = model.built
+        # Keras's trainer gives `training` only to models that take it: so must it be here.
+        self._call_has_training_arg = model._call_has_training_arg
 
-    def call(self, inputs: Any) -> Any:
-        """Calls the model held; `training` reaches it through Keras's call context."""
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Calls the model held."""
+        if self._call_has_training_arg:
+            return self.model(inputs, training=training)
         return self.model(inputs)
 
     def get_config(self) -> dict[str, Any]:
@@ -50,7 +56,8 @@ class FromModel(_Model):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "call" in cls.__dict__:
+        own = cls.__mro__[: cls.__mro__.index(FromModel)]
+        if any("call" in base.__dict__ for base in own):
             # Keras rewrites the bases of a class built functionally: keras-team/keras#17270
             raise TypeError(
                 "A ready-made model has no `call` of its own; subclass the mixin: "
@@ -72,8 +79,9 @@ class FromModel(_Model):
             A new model with the variables of `model`, of this class where there is a graph.
 
         Raises:
-            TypeError: If `model` is not a `keras.Model`, or has a `predict_step` of its own, which
-                would be lost; its class takes the mixin then. If there is no such setting.
+            TypeError: If `model` is not a `keras.Model`, or has a `predict_step` or `postprocess`
+                of its own, which would be lost; its class takes the mixin then. If a setting does
+                not exist.
 
         Example:
 
@@ -84,13 +92,15 @@ class FromModel(_Model):
         """
         if not isinstance(model, keras.Model):
             raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
-        steps = (keras.Model.predict_step, PredictionMixin.predict_step)
-        if type(model).predict_step not in steps:
-            raise TypeError(
-                "The model's own `predict_step` would be lost; add the mixin to its class instead: "
-                f"`{cls._class_line(type(model))}`. Received: model={model!r}"
-            )
-        known = [*cls._held._settings, "name"]
+        for name in ("predict_step", "postprocess"):
+            method = getattr(type(model), name, None)
+            inherited = (getattr(base, name, None) for base in (keras.Model, PredictionMixin))
+            if method not in inherited:
+                raise TypeError(
+                    f"The model's own `{name}` would be lost; add the mixin to its class instead: "
+                    f"`{cls._class_line(type(model))}`. Received: model={model!r}"
+                )
+        known = sorted({*cls._held._settings, "name", *inspect.signature(cls).parameters})
         unknown = sorted(settings.keys() - known)
         if unknown:  # a functional constructor of Keras takes any keyword without a word
             raise TypeError(f"The settings of {cls.__name__} are {known}. Received: {unknown}")

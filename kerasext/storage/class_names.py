@@ -65,7 +65,9 @@ class ClassNames(Sequence[str]):
         return len(self._names) - 1
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Iterable) and list(self) == list(other)
+        if isinstance(other, str) or not isinstance(other, Iterable):
+            return False
+        return list(self) == list(other)
 
     def __hash__(self) -> int:
         return hash(tuple(self))

@@ -52,7 +52,7 @@ class OutputSpec:
                 f"Received: shape={array.shape}"
             )
         stored = _default_dtype(name, array) if dtype is None else np.dtype(dtype)
-        if not _can_store(array, stored):
+        if dtype is not None and not _can_store(array, stored):
             raise TypeError(
                 f"Output {name!r} can't be stored as asked; choose another entry in `dtypes`. "
                 f"Received: dtype={array.dtype}, dtypes[{name!r}]={stored}"
@@ -110,11 +110,12 @@ class OutputSpec:
                 f"Output {self.name!r} must have the same row shape in every step. "
                 f"First step: {self.row_shape}. Received: shape={array.shape}"
             )
+        is_text = self.dtype.kind == "S"
+        if is_text and array.dtype.kind in "OSUT":
+            return self._encode(array)
         if array.dtype == self.dtype:
             return array
-        if array.dtype.kind in "OSUT":
-            return self._encode(array)
-        if array.dtype != self.incoming:
+        if is_text or array.dtype != self.incoming:
             raise ValueError(
                 f"Output {self.name!r} must have the same dtype in every step. "
                 f"First step: {self.incoming}. Received: dtype={array.dtype}"
@@ -155,22 +156,23 @@ def _default_dtype(name: str, array: np.ndarray) -> np.dtype[Any]:
     dtype = array.dtype
     if dtype.kind in "OSUT":
         return np.dtype(f"S{DEFAULT_STRING_BYTES}")
-    # bfloat16, float8 and int4 are extension dtypes, which h5py would store as opaque bytes.
-    if dtype.kind == "V":
-        for standard in (np.int8, np.uint8, np.float32):
-            if np.can_cast(dtype, standard):
-                return np.dtype(standard)
+    if dtype.isbuiltin != 2 and _has_h5_type(dtype):
+        return dtype
+    # bfloat16, float8 and int4 are extension dtypes, which h5py stores as opaque bytes or not.
+    for standard in (np.int8, np.uint8, np.float32):
+        if dtype.isbuiltin == 2 and np.can_cast(dtype, standard):
+            return np.dtype(standard)
+    raise TypeError(
+        f"HDF5 has no type for output {name!r}; cast it in the model. Received: dtype={dtype}"
+    )
+
+
+def _has_h5_type(dtype: np.dtype[Any]) -> bool:
     try:
         h5py.h5t.py_create(dtype, logical=True)
     except TypeError:
-        supported = False
-    else:
-        supported = dtype.kind in "biufc"
-    if not supported:
-        raise TypeError(
-            f"HDF5 has no type for output {name!r}; cast it in the model. Received: dtype={dtype}"
-        )
-    return dtype
+        return False
+    return dtype.kind in "biufc"
 
 
 def _can_store(array: np.ndarray, dtype: np.dtype[Any]) -> bool:
@@ -178,23 +180,22 @@ def _can_store(array: np.ndarray, dtype: np.dtype[Any]) -> bool:
         return array.dtype.kind in "OSUT" and dtype.kind == "S" and dtype.itemsize > 0
     if array.dtype.kind in "iu" and dtype.kind in "iu":
         return True  # every value is checked when it is cast
-    return dtype.kind in "biufc" and np.can_cast(array.dtype, dtype, "same_kind")
+    # An extension dtype such as bfloat16 knows the way to float32 only.
+    source = np.dtype(np.float32) if array.dtype.isbuiltin == 2 else array.dtype
+    return dtype.kind in "biufc" and np.can_cast(source, dtype, "same_kind")
 
 
 def _utf8(name: str, value: object) -> bytes:
-    if isinstance(value, str):
-        encoded = value.encode()
-    elif isinstance(value, bytes):
-        encoded = value
-        try:
-            value.decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"Strings of output {name!r} must be UTF-8; decode them in the model or leave the "
-                f"output out with `outputs`. Received: {value!r}"
-            ) from error
-    else:
+    if not isinstance(value, str | bytes):
         raise _no_type(name, value)
+    try:
+        text = value if isinstance(value, str) else value.decode()
+        encoded = text.encode()
+    except UnicodeError as error:
+        raise ValueError(
+            f"Strings of output {name!r} must be UTF-8; decode them in the model or leave the "
+            f"output out with `outputs`. Received: {value!r}"
+        ) from error
     if encoded.endswith(b"\0"):
         raise ValueError(
             f"Strings of output {name!r} must not end in NUL, which HDF5 pads with. "

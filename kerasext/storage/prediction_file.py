@@ -11,8 +11,16 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
+from kerasext.storage import superblock
 from kerasext.storage.class_names import ClassNames
-from kerasext.storage.layout import CLASS_NAMES, FORMAT, FORMAT_VERSION, RECORD, RESERVED
+from kerasext.storage.layout import (
+    CLASS_NAMES,
+    FORMAT,
+    FORMAT_VERSION,
+    RECORD,
+    RECORD_DTYPE,
+    RESERVED,
+)
 from kerasext.storage.stored_output import StoredOutput
 
 
@@ -27,7 +35,8 @@ class PredictionFile(Mapping[str, StoredOutput]):
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a prediction file, or of a newer version than this library reads.
+        ValueError: If it is not a prediction file, damaged, or of a newer version than this library
+            reads.
 
     Example:
 
@@ -43,8 +52,13 @@ class PredictionFile(Mapping[str, StoredOutput]):
         self.path = Path(path)
         self._h5file = _open(self.path)
         try:
-            self._record = self._h5file[RECORD][()]
+            self._record = self._read_record()
             self._outputs = self._read_outputs()
+            if superblock.read(self.path).is_cut_short:
+                self._check_chunks()
+        except (OSError, RuntimeError) as error:  # what h5py raises for structures it can't follow
+            self._h5file.close()
+            raise _damaged(self.path, str(error)) from error
         except BaseException:
             self._h5file.close()
             raise
@@ -168,32 +182,52 @@ class PredictionFile(Mapping[str, StoredOutput]):
         value: dict[str, Any] = json.loads(self._h5file.attrs.get(name, "{}"))
         return value
 
+    def _read_record(self) -> np.void:
+        record = self._h5file.get(RECORD)
+        if not isinstance(record, h5py.Dataset) or (record.dtype, record.shape) != (
+            RECORD_DTYPE,
+            (),
+        ):
+            raise _damaged(self.path, f"no record of commits at {RECORD!r}")
+        value: np.void = record[()]
+        return value
+
     def _read_outputs(self) -> dict[str, StoredOutput]:
         outputs: dict[str, StoredOutput] = {}
 
         def visit(name: str, node: h5py.Group | h5py.Dataset) -> None:
-            if isinstance(node, h5py.Dataset) and name.partition("/")[0] not in RESERVED:
-                outputs[name] = StoredOutput(node, self.rows)
+            if not isinstance(node, h5py.Dataset) or name.partition("/")[0] in RESERVED:
+                return
+            if not node.shape or not 0 <= self.rows <= node.shape[0]:
+                raise _damaged(
+                    self.path, f"{self.rows} rows committed, but {name!r} has shape {node.shape}"
+                )
+            outputs[name] = StoredOutput(node, self.rows)
 
         self._h5file.visititems(visit)
         return outputs
+
+    def _check_chunks(self) -> None:
+        # A disk that is full in a write leaves the file short of its end, and rows that were
+        # committed intact; so does a broken copy, where HDF5 would read zeros for what is missing.
+        size = self.path.stat().st_size
+        for name, output in self.items():
+            if self.complete or not output.is_stored_within(size):
+                raise _damaged(self.path, f"it was cut short, and rows of {name!r} are missing")
 
 
 def _open(path: Path) -> h5py.File:
     if not path.exists():
         raise FileNotFoundError(f"There must be a file to read. Received: path={str(path)!r}")
     try:
-        # No lock of HDF5's: it would keep a writer in another process from resuming.
-        file = h5py.File(path, "r", locking=False)
-    except OSError as plain:
-        try:
-            # A file that is being written, or whose writer was killed, opens in this way only.
-            file = h5py.File(path, "r", swmr=True, locking=False)
-        except OSError:
-            raise ValueError(
-                f"The file must be HDF5. Received: path={str(path)!r} ({plain})"
-            ) from plain
-    if file.attrs.get("format") != FORMAT or RECORD not in file:
+        # What is being written, or was when its writer failed, opens in this mode only. No lock of
+        # HDF5's: it would keep a writer in another process from going on.
+        file = h5py.File(path, "r", swmr=any(superblock.read(path)), locking=False)
+    except OSError as error:
+        raise ValueError(
+            f"The file must be HDF5, and whole. Received: path={str(path)!r} ({error})"
+        ) from error
+    if file.attrs.get("format") != FORMAT:
         file.close()
         raise ValueError(
             f"The file must be a prediction file of kerasext. Received: path={str(path)!r}"
@@ -206,3 +240,7 @@ def _open(path: Path) -> h5py.File:
             f"Received: path={str(path)!r} of version {version}"
         )
     return file
+
+
+def _damaged(path: Path, reason: str) -> ValueError:
+    return ValueError(f"The file is damaged: {reason}. Received: path={str(path)!r}")

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import h5py
 import numpy as np
 
-from kerasext._version import __version__
-from kerasext.storage.chunked_rows import ChunkedRows, rows_per_chunk
+from kerasext.storage import new_file
+from kerasext.storage.chunked_rows import ChunkedRows
 from kerasext.storage.file_lock import FileLock
-from kerasext.storage.layout import (
-    CLASS_NAMES,
-    CLASS_OUTPUTS,
-    FORMAT,
-    FORMAT_VERSION,
-    GROUP,
-    RECORD,
-    RECORD_DTYPE,
-    check_output_names,
-)
+from kerasext.storage.layout import RECORD, RECORD_DTYPE, check_output_names
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.prediction_file import PredictionFile
 
@@ -34,8 +25,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["x", "w", "a"]
 
-# "latest" writes files that no other HDF5 version reads; with this one 1.10 to 2.0 do.
-_LIBVER = ("v110", "v110")
 _COMMIT_BYTES = 64 * 1024 * 1024
 
 
@@ -60,7 +49,7 @@ class PredictionFileWriter:
         FileExistsError: If the file exists under `mode="x"`.
         FileNotFoundError: If its folder does not exist.
         IsADirectoryError: If the path is a folder.
-        PermissionError: If the folder, or the file under `mode="a"`, is not writable.
+        PermissionError: If the folder, or the file, is not writable.
         BlockingIOError: If another live writer has the file.
         ValueError: If the mode is unknown, or the file under `mode="a"` is incomplete or not a
             prediction file.
@@ -73,7 +62,7 @@ class PredictionFileWriter:
         mode: Mode = "x",
         dtypes: Mapping[str, DTypeLike] | None = None,
         attributes: Mapping[str, str | float] | None = None,
-        class_names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        class_names: new_file.ClassNamesByHead | None = None,
         expected_steps: int | None = None,
     ) -> None:
         if mode not in get_args(Mode):
@@ -81,15 +70,15 @@ class PredictionFileWriter:
         # Through a link the file it leads to is written, and two links to one file share a lock.
         self.path = Path(os.path.realpath(path))
         self.rows = 0
-        self._mode = mode
-        self._dtypes = dict(dtypes or {})
         self.attributes = dict(attributes or {})
         self.class_names = class_names
+        self._mode = mode
+        self._dtypes = dict(dtypes or {})
         self._expected_steps = expected_steps
         self._file: h5py.File | None = None
         self._specs: dict[str, OutputSpec] = {}
         self._columns: dict[str, ChunkedRows] = {}
-        self._failed = False
+        self._state: Literal["writing", "torn", "failed", "ended"] = "writing"
         self._process = os.getpid()
         if not self.path.parent.is_dir():
             raise FileNotFoundError(
@@ -111,11 +100,17 @@ class PredictionFileWriter:
 
         Raises:
             ValueError: If names, shapes, dtypes or numbers of rows are not those of the first step
-                or of the file, or a value does not fit into the dtype it is stored as.
+                or of the file, or a value does not fit into the dtype it is stored as. If the
+                writer was closed, or an earlier step failed halfway.
             TypeError: If HDF5 has no type for an output.
             OSError: If the disk is full, or fails otherwise. The rows of the last commit are safe,
                 and nothing more can be written with this object.
         """
+        if self._state != "writing":
+            raise ValueError(
+                "The writer must be open and without an error; make another one. "
+                f"Received: a step after it was closed or failed, path={str(self.path)!r}"
+            )
         specs = self._specs or self._describe(step)
         if step.keys() != specs.keys():
             raise ValueError(
@@ -129,23 +124,21 @@ class PredictionFileWriter:
             raise ValueError(
                 f"All outputs of a step must have the same number of rows. Received: rows={lengths}"
             )
-        if self._file is None:
-            self._file = self._open(specs, rows)
-        try:
+        with self._abandoning_on_error():
+            if self._file is None:
+                self._file = self._open(specs, rows)
+            self._state = "torn"  # until every output has the rows, whatever interrupts us
             for name, array in arrays.items():
                 self._columns[name].append(array)
             self.rows += rows
+            self._state = "writing"
             self._uncommitted += sum(array.nbytes for array in arrays.values())
             if self._uncommitted >= _COMMIT_BYTES:
                 self._commit(self._file)
-        except (OSError, RuntimeError):
-            # After an error HDF5 may report success for chunks that it never indexes.
-            self._failed = True
-            raise
 
     def finish(self) -> None:
         """Commits every row, marks the file as complete and closes it."""
-        self._close(complete=True)
+        self._close(complete=self._state == "writing")
 
     def close(self) -> None:
         """Commits every row and closes the file, which then says that it is incomplete.
@@ -198,17 +191,6 @@ class PredictionFileWriter:
             self._check_present(self._present, specs)
         return specs
 
-    def _open(self, specs: Mapping[str, OutputSpec], first_rows: int) -> h5py.File:
-        if self._present is None:
-            self._create(specs, first_rows)
-        file = _open_swmr(self.path)
-        self._specs = dict(specs)
-        self._columns = {name: ChunkedRows(file[name], self.rows) for name in specs}
-        self._first_row = self.rows
-        self._write_record(file, complete=False)
-        self._uncommitted = 0
-        return file
-
     def _check_present(
         self, present: Mapping[str, OutputSpec], specs: Mapping[str, OutputSpec]
     ) -> None:
@@ -220,53 +202,46 @@ class PredictionFileWriter:
         for name, spec in specs.items():
             present[name].check_same(spec, self.path)
 
+    def _open(self, specs: Mapping[str, OutputSpec], first_rows: int) -> h5py.File:
+        if self._present is None:
+            self._create(specs, first_rows)
+        file = _open_swmr(self.path)
+        self._specs = dict(specs)
+        self._columns = {name: ChunkedRows(file[name], self.rows) for name in specs}
+        self._first_row = self.rows
+        self._write_record(file, complete=False)
+        self._uncommitted = 0
+        return file
+
     def _create(self, specs: Mapping[str, OutputSpec], first_rows: int) -> None:
-        expected = None if self._expected_steps is None else self._expected_steps * first_rows
+        content = new_file.image(
+            specs,
+            expected_rows=self._expected_steps and self._expected_steps * first_rows,
+            attributes=self.attributes,
+            class_names=self.class_names,
+        )
         part = self.path.with_name(self.path.name + ".part")
         try:
-            with h5py.File(
-                part, "w", libver=_LIBVER, fs_strategy="page", fs_page_size=4096, locking=False
-            ) as file:
-                self._write_attributes(file)
-                file.create_group(GROUP)
-                file.create_dataset(RECORD, data=np.zeros((), RECORD_DTYPE))
-                for name, spec in specs.items():
-                    dataset = file.create_dataset(
-                        name,
-                        shape=(0, *spec.row_shape),
-                        # HDF5 has no chunks of a fixed axis of length 0
-                        maxshape=(None, *(length or None for length in spec.row_shape)),
-                        chunks=(
-                            rows_per_chunk(spec, expected),
-                            *(max(length, 1) for length in spec.row_shape),
-                        ),
-                        dtype=spec.h5_dtype,
-                    )
-                    names = self._class_names_of(name)
-                    if names is not None:
-                        dataset.attrs[CLASS_NAMES] = _fixed_width(names)
+            part.write_bytes(content)
             self._check_target()  # others than us don't mind our lock
             part.replace(self.path)
         finally:
             with contextlib.suppress(OSError):
                 part.unlink()
 
-    def _write_attributes(self, file: h5py.File) -> None:
-        file.attrs["format"] = FORMAT
-        file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-        file.attrs["kerasext_version"] = __version__
-        file.attrs["h5py_version"] = h5py.__version__
-        file.attrs["hdf5_version"] = h5py.version.hdf5_version
-        file.attrs.update(self.attributes)
-
-    def _class_names_of(self, name: str) -> Sequence[str] | None:
-        head, _, last = name.rpartition("/")
-        if last not in CLASS_OUTPUTS or self.class_names is None:
-            return None
-        if isinstance(self.class_names, Mapping):
-            return self.class_names.get(head)
-        return None if head else self.class_names
+    @contextlib.contextmanager
+    def _abandoning_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # h5py has both for a full disk
+            # HDF5 may now report success for chunks that it never indexes: no more of this handle.
+            self._state = "failed"
+            kind = type(error) if isinstance(error, OSError) else OSError
+            raise kind(
+                getattr(error, "errno", None) or errno.EIO,
+                "Writing failed; the rows of the last commit are safe. "
+                f"Received: path={str(self.path)!r}, {error}",
+            ) from error
 
     def _commit(self, file: h5py.File, *, complete: bool = False) -> None:
         for column in self._columns.values():
@@ -292,19 +267,20 @@ class PredictionFileWriter:
             if file is not None:
                 self._end(file, complete=complete)
         finally:
+            self._state = "ended"
             self._columns = {}
             self._lock.release()
 
     def _end(self, file: h5py.File, *, complete: bool) -> None:
-        if self._failed:
-            # The error was raised when it happened, and a failed handle may fail to close too.
-            with contextlib.suppress(OSError, RuntimeError):
-                file.close()
-            return
         try:
-            self._commit(file, complete=complete)
+            if self._state != "failed":
+                with self._abandoning_on_error():
+                    self._commit(file, complete=complete)
         finally:
-            file.close()
+            # A handle that has failed, which was told when it happened, may fail to close too.
+            failed = self._state == "failed"
+            with contextlib.suppress(*((OSError, RuntimeError) if failed else ())):
+                file.close()
 
 
 def _open_swmr(path: Path) -> h5py.File:
@@ -313,11 +289,11 @@ def _open_swmr(path: Path) -> h5py.File:
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_file_locking(False, True)
     flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
-    return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
-
-
-def _fixed_width(names: Sequence[str]) -> np.ndarray:
-    # A variable-length string takes 16 bytes and a place in a heap of its own.
-    encoded = [name.encode() for name in names]
-    width = max(map(len, encoded), default=0)
-    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(width, 1)))
+    try:
+        return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
+    except OSError as error:
+        raise OSError(
+            error.errno or errno.EBUSY,
+            "The file must open for writing; close what has it open in this process, such as a "
+            f"PredictionFile. Received: path={str(path)!r}, {error}",
+        ) from error

@@ -34,27 +34,20 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
     """
 
     def __init__(self, dataset: h5py.Dataset, rows: int) -> None:
+        self.name = str(dataset.name).lstrip("/")
+        self.shape: tuple[int, ...] = (rows, *dataset.shape[1:])
         self._h5ds = dataset
         self._rows = rows
+        self._stored_dtype: np.dtype[Any] = dataset.dtype
         self._is_string = h5py.check_string_dtype(dataset.dtype) is not None
-
-    @property
-    def name(self) -> str:
-        """Path in the file, such as `"probabilities"` or `"head/labels"`."""
-        return str(self._h5ds.name).lstrip("/")
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """`(rows, ...)`."""
-        return (self._rows, *self._h5ds.shape[1:])
+        self._rows_at_once = dataset.chunks[0] if dataset.chunks else _ROWS_AT_ONCE
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Dtype of the arrays that indexing returns."""
         if self._is_string:
-            return np.dtype(f"U{self._h5ds.dtype.itemsize}")
-        dtype: np.dtype[Any] = self._h5ds.dtype
-        return dtype
+            return np.dtype(f"U{self._stored_dtype.itemsize}")
+        return self._stored_dtype
 
     @property
     def ndim(self) -> int:
@@ -65,6 +58,17 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
     def nbytes(self) -> int:
         """Bytes of the array in memory."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def is_stored_within(self, size: int) -> bool:
+        """Whether the rows lie in the first `size` bytes of the file."""
+        ends: list[int] = []
+
+        def visit(chunk: Any) -> None:
+            if chunk.chunk_offset[0] < self._rows:
+                ends.append(chunk.byte_offset + chunk.size)
+
+        self._h5ds.id.chunk_iter(visit)
+        return max(ends, default=0) <= size
 
     def __len__(self) -> int:
         return self._rows
@@ -80,6 +84,8 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
         return np.asarray(self[:], dtype=dtype)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if any(isinstance(x, StoredOutput) for x in kwargs.get("out", ())):
+            return NotImplemented  # reading is all it does
         arrays = [np.asarray(x) if isinstance(x, StoredOutput) else x for x in inputs]
         return getattr(ufunc, method)(*arrays, **kwargs)
 
@@ -88,70 +94,71 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
 
         Raises:
             IndexError: If a row does not exist, or a mask has another length than there are rows.
+            ValueError: If the file was closed.
         """
-        key = key if isinstance(key, tuple) else (key,)
-        position = next((i for i, part in enumerate(key) if part is Ellipsis), None)
-        if position == 0:
-            fill = (slice(None),) * (self.ndim - len(key) + 1)
-            key = (*fill, *key[1:])
-        row_key, *rest = key or (slice(None),)
+        if not self._h5ds:
+            raise ValueError(f"The file was closed; open it again. Received: output {self.name!r}")
+        row_key, *rest = self._split(key)
         if isinstance(row_key, slice):
             return self._slice(row_key, rest)
         index = np.asarray(row_key)
-        if index.ndim == 0 and index.dtype.kind in "iu":
-            row = self._take(index.reshape(1))[0]
-            return row[tuple(rest)] if rest else row
-        if index.ndim != 1:
-            raise IndexError(
-                "Rows must be chosen by an int, a slice, or a one-dimensional list of indices or "
-                f"mask. Received: {row_key!r}"
-            )
-        if index.dtype == bool:
+        if index.dtype == bool and index.ndim == 1:
             if len(index) != self._rows:
                 raise IndexError(
                     f"A mask must have one entry for each of the {self._rows} rows. "
                     f"Received: {len(index)} entries"
                 )
             index = np.flatnonzero(index)
-        rows = self._take(index)
-        return rows[(slice(None), *rest)] if rest else rows
+        if index.ndim > 1 or (index.size and index.dtype.kind not in "iu"):
+            raise IndexError(
+                "Rows must be chosen by an int, a slice, or a list of indices or mask. "
+                f"Received: {row_key!r}"
+            )
+        return self._take(index.astype(np.int64), rest)
+
+    def _split(self, key: Any) -> tuple[Any, ...]:
+        """The key as a tuple that begins with what is meant for the rows."""
+        parts = key if isinstance(key, tuple) else (key,)
+        ellipses = [i for i, part in enumerate(parts) if part is Ellipsis]
+        if len(ellipses) > 1:
+            raise IndexError(f"A key must have one ellipsis at most. Received: {key!r}")
+        if ellipses == [0]:
+            return (slice(None),) * (len(self.shape) - len(parts) + 1) + parts[1:]
+        return parts or (slice(None),)
 
     def _slice(self, rows: slice, rest: list[Any]) -> np.ndarray:
         start, stop, step = rows.indices(self._rows)
         wanted = range(start, stop, step)
         ascending = wanted if step > 0 else wanted[::-1]
         h5_rows = slice(ascending.start, max(ascending.stop, ascending.start), ascending.step)
-        if all(_is_plain(part) for part in rest):
+        if len(rest) < self.ndim and all(_is_plain(part) for part in rest):
             values = self._decode(self._h5ds[(h5_rows, *rest)])
         else:
             values = self._decode(self._h5ds[h5_rows])[(slice(None), *rest)]
         return values if step > 0 else values[::-1]
 
-    def _take(self, index: np.ndarray) -> np.ndarray:
-        index = index.astype(np.int64, casting="unsafe" if index.size == 0 else "same_kind")
+    def _take(self, index: np.ndarray, rest: list[Any]) -> Any:
         if index.size and (index.min() < -self._rows or index.max() >= self._rows):
             raise IndexError(
                 f"Rows must be from {-self._rows} to {self._rows - 1}. "
                 f"Received: rows from {index.min()} to {index.max()}"
             )
-        wanted, inverse = np.unique(index % max(self._rows, 1), return_inverse=True)
-        values = np.empty((len(wanted), *self.shape[1:]), dtype=self._h5ds.dtype)
+        wanted, places = np.unique(index.ravel() % max(self._rows, 1), return_inverse=True)
+        values = np.empty((len(wanted), *self.shape[1:]), dtype=self._stored_dtype)
         # A read per chunk: h5py's own selection of many single rows is far slower.
         ends = np.flatnonzero(np.diff(wanted // self._rows_at_once)) + 1
         for part in np.split(np.arange(len(wanted)), ends):
             if part.size:
                 rows = wanted[part]
                 values[part] = self._h5ds[rows[0] : rows[-1] + 1][rows - rows[0]]
-        return self._decode(values)[inverse]
-
-    @property
-    def _rows_at_once(self) -> int:
-        return self._h5ds.chunks[0] if self._h5ds.chunks else _ROWS_AT_ONCE
+        # The whole key is NumPy's matter, now on the rows that were read: its lists pair up.
+        row_key = places.reshape(index.shape) if index.ndim else places[0]
+        return self._decode(values)[(row_key, *rest)]
 
     def _decode(self, values: np.ndarray) -> np.ndarray:
         if not self._is_string:
             return values
-        return np.char.decode(values.astype(self._h5ds.dtype.str), "utf-8").astype(self.dtype)
+        return np.char.decode(values.astype(self._stored_dtype.str), "utf-8").astype(self.dtype)
 
     def __repr__(self) -> str:
         return f"<StoredOutput {self.name!r}: shape {self.shape}, {self.dtype}>"

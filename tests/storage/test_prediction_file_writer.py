@@ -179,19 +179,30 @@ def test_strings_in_the_file(path, values):
 
 @pytest.mark.parametrize("class_names", [["cat", "größe"], ("a",), ["n" * 40] * 3000])
 def test_class_names(path, class_names):
-    """The names stand on labels and probabilities, at the root or below, as fixed-width UTF-8."""
+    """The names stand on labels and probabilities at the root, as UTF-8 of fixed width."""
     outputs = ["labels", "probabilities", "confidence", "head/labels"]
-    step = {name: np.zeros(2) for name in outputs}
-    write(path, [step], class_names=class_names)
+    write(path, [{name: np.zeros(2) for name in outputs}], class_names=class_names)
+    width = max(len(name.encode()) for name in class_names)
     with h5py.File(path) as file:
+        for name in ("labels", "probabilities"):
+            attributes = file[name].attrs
+            info = h5py.check_string_dtype(attributes.get_id("class_names").dtype)
+            assert (info.encoding, info.length) == ("utf-8", width)
+            assert [text.decode() for text in attributes["class_names"]] == list(class_names)
         assert "class_names" not in file["confidence"].attrs
-        for name in ("labels", "probabilities", "head/labels"):
-            info = h5py.check_string_dtype(file[name].attrs.get_id("class_names").dtype)
-            assert (info.encoding, info.length) == (
-                "utf-8",
-                max(len(n.encode()) for n in class_names),
-            )
-            assert [n.decode() for n in file[name].attrs["class_names"]] == list(class_names)
+        assert "class_names" not in file["head/labels"].attrs
+
+
+def test_what_is_known_at_the_first_step(path):
+    """Attributes and names of classes may be set until the first step."""
+    writer = PredictionFileWriter(path, attributes={"a": 1}, class_names=["x"])
+    writer.attributes["b"] = "ö"
+    writer.class_names = ["cat", "dog"]
+    writer.append({"labels": np.zeros(2, "i4")})
+    writer.finish()
+    with h5py.File(path) as file:
+        assert (file.attrs["a"], file.attrs["b"]) == (1, "ö")
+        assert file["labels"].attrs["class_names"].tolist() == [b"cat", b"dog"]
 
 
 def test_class_names_of_heads(path):

@@ -202,6 +202,30 @@ def test_numpy_functions(cube, vector):
     np.testing.assert_array_equal(np.concatenate([vector, vector]), np.concatenate([VECTOR] * 2))
 
 
+def test_operators(cube, vector, text):
+    """Operators compute with the rows, in either order and with other outputs."""
+    np.testing.assert_array_equal(vector * 2 + 1, VECTOR * 2 + 1, strict=True)
+    np.testing.assert_array_equal(1 - vector, 1 - VECTOR, strict=True)
+    np.testing.assert_array_equal(cube == CUBE, np.ones(CUBE.shape, bool), strict=True)
+    np.testing.assert_array_equal(CUBE[:, 0, 0] < vector, CUBE[:, 0, 0] < VECTOR, strict=True)
+    np.testing.assert_array_equal(vector + vector, VECTOR * 2, strict=True)
+    np.testing.assert_array_equal(-cube, -CUBE, strict=True)
+    np.testing.assert_array_equal(text == "größe 3", TEXT == "größe 3", strict=True)
+    np.testing.assert_array_equal(np.add.reduce(cube, axis=1), CUBE.sum(axis=1), strict=True)
+
+
+def test_is_read_only(vector):
+    """Writing into an output is an error, and changes nothing."""
+    output = vector
+    with pytest.raises(TypeError):
+        output += 1
+    with pytest.raises(TypeError):
+        np.negative(VECTOR, out=vector)
+    with pytest.raises(TypeError):
+        vector[0] = 1
+    np.testing.assert_array_equal(vector[:], VECTOR)
+
+
 def test_no_array_without_a_copy(cube):
     """A file can't be shared as memory, and asking for it is an error."""
     with pytest.raises(ValueError, match="makes a copy"):

@@ -1,0 +1,99 @@
+"""Making the file: every dataset and attribute there will ever be, and no rows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import h5py
+import numpy as np
+
+from kerasext._version import __version__
+from kerasext.storage.chunked_rows import rows_per_chunk
+from kerasext.storage.layout import (
+    CLASS_NAMES,
+    CLASS_OUTPUTS,
+    FORMAT,
+    FORMAT_VERSION,
+    RECORD,
+    RECORD_DTYPE,
+)
+from kerasext.storage.output_spec import OutputSpec
+
+_PAGE_BYTES = 4096
+
+ClassNamesByHead = Sequence[str] | Mapping[str, Sequence[str]]
+
+
+def image(
+    specs: Mapping[str, OutputSpec],
+    *,
+    expected_rows: int | None,
+    attributes: Mapping[str, str | float],
+    class_names: ClassNamesByHead | None,
+) -> bytes:
+    """The bytes of a new file.
+
+    Made in memory, so that a full disk meets a plain write: HDF5 crashes at the exit of the process
+    if it can't write the file that it is making.
+
+    Args:
+        specs: The outputs by name.
+        expected_rows: Rows that the file will hold, if known.
+        attributes: Attributes of the file besides those of this library.
+        class_names: Names of the classes, or of those of each head.
+    """
+    content = io.BytesIO()
+    with h5py.File(
+        content,
+        "w",
+        # "latest" writes files that no other HDF5 version reads; with this one 1.10 to 2.0 do.
+        libver=("v110", "v110"),
+        # A kill can tear a write at a page's end: in pages of their own, small metadata have none.
+        fs_strategy="page",
+        fs_page_size=_PAGE_BYTES,
+    ) as file:
+        # First, for what changes has to lie within one page.
+        file.create_dataset(RECORD, data=np.zeros((), RECORD_DTYPE))
+        file.attrs["format"] = FORMAT
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+        file.attrs["kerasext_version"] = __version__
+        file.attrs["h5py_version"] = h5py.__version__
+        file.attrs["hdf5_version"] = h5py.version.hdf5_version
+        file.attrs.update(attributes)
+        for name, spec in specs.items():
+            dataset = file.create_dataset(
+                name,
+                shape=(0, *spec.row_shape),
+                # HDF5 has no chunks of a fixed axis of length 0
+                maxshape=(None, *(length or None for length in spec.row_shape)),
+                chunks=(
+                    rows_per_chunk(spec, expected_rows),
+                    *(max(length, 1) for length in spec.row_shape),
+                ),
+                dtype=spec.h5_dtype,
+            )
+            names = _class_names_of(name, class_names)
+            if names is not None:
+                dataset.attrs[CLASS_NAMES] = _fixed_width(names)
+    # The last page is written only as far as it is used, and counts in full.
+    missing = -content.getbuffer().nbytes % _PAGE_BYTES
+    return content.getvalue() + bytes(missing)
+
+
+def _class_names_of(name: str, class_names: ClassNamesByHead | None) -> Sequence[str] | None:
+    head, _, last = name.rpartition("/")
+    if last not in CLASS_OUTPUTS or class_names is None:
+        return None
+    if isinstance(class_names, Mapping):
+        return class_names.get(head)
+    return None if head else class_names
+
+
+def _fixed_width(names: Sequence[str]) -> np.ndarray:
+    # A variable-length string takes 16 bytes and a place in a heap of its own.
+    encoded = [name.encode() for name in names]
+    width = max(map(len, encoded), default=0)
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(width, 1)))
