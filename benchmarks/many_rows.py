@@ -10,7 +10,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from measure import alternate, machine, ratio
+from measure import alternate, machine, ratio, rounded
 
 from kerasext.callbacks import HDF5PredictionWriter
 from kerasext.models import ClassifierModel
@@ -43,5 +43,5 @@ for name, model in models.items():
     seconds = alternate(RUNS, plain=plain, writer=writer)
     print(
         f"{name}: writer / plain predict {ratio(seconds, 'writer', 'plain'):.2f}, median of {RUNS} "
-        f"alternating runs; seconds: { {k: [round(s, 2) for s in v] for k, v in seconds.items()} }"
+        f"alternating runs; seconds: {rounded(seconds)}"
     )

@@ -34,6 +34,11 @@ def ratio(seconds: Measured, name: str, of: str) -> float:
     return statistics.median(a / b for a, b in zip(seconds[name], seconds[of], strict=True))
 
 
+def rounded(seconds: Measured) -> Measured:
+    """The seconds to two digits, for printing."""
+    return {name: [round(value, 2) for value in values] for name, values in seconds.items()}
+
+
 def peak_growth(run: Callable[[], object]) -> float:
     """MiB by which the peak of this process's resident memory grows during a run."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

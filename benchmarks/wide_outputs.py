@@ -1,7 +1,7 @@
 """Memory and time of predicting 2,048 rows of 100,000 float32 (780 MiB) and keeping them.
 
-Compares `predict` followed by one h5py write with `predict` that writes as it goes. Memory is taken in
-a process of its own for each.
+Compares `predict` followed by one h5py write with `predict` that writes as it goes. Memory is taken
+in a process of its own for each.
 
     python benchmarks/wide_outputs.py
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import keras
 import numpy as np
-from measure import alternate, machine, peak_growth, ratio
+from measure import alternate, machine, peak_growth, ratio, rounded
 
 from kerasext.callbacks import HDF5PredictionWriter
 
@@ -60,5 +60,7 @@ else:
         growth = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         print(f"{name}: resident memory grows by {float(growth):,.0f} MiB")
     seconds = alternate(RUNS, predict_then_save=predict_then_save, writer=writer)
-    print(f"writer / predict_then_save: {ratio(seconds, 'writer', 'predict_then_save'):.2f} of the")
-    print(f"time, median of {RUNS} alternating runs; seconds: {seconds}")
+    print(
+        f"writer / predict_then_save: {ratio(seconds, 'writer', 'predict_then_save'):.2f} of the "
+        f"time, median of {RUNS} alternating runs; seconds: {rounded(seconds)}"
+    )
