@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -12,9 +13,16 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 import keras
 import numpy as np
 
+from kerasext.callbacks.fingerprint import fingerprint
 from kerasext.callbacks.predict_tap import PredictTap
-from kerasext.callbacks.step_outputs import by_name, check_probabilities, choose, to_numpy
-from kerasext.storage import PredictionFileWriter
+from kerasext.callbacks.step_outputs import (
+    by_name,
+    check_probabilities,
+    choose,
+    number_of_rows,
+    to_numpy,
+)
+from kerasext.storage import BackgroundWriter, PredictionFileWriter
 from kerasext.storage.prediction_file_writer import Mode
 
 if TYPE_CHECKING:
@@ -34,20 +42,38 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
     then the file is closed by the next `predict` with this callback, when the callback is deleted,
     at the exit of the interpreter, or by `with writer:`, whichever comes first.
 
+    Rows are written by a thread of the callback's own. They are safe from a kill of the process,
+    and visible to readers, `commit_interval` after they were predicted at the latest. An error in
+    writing, such as a full disk, ends `predict` at its next step.
+
     Args:
         path: String or path-like. The file to write.
         mode: String. `"x"` for a new file that must not exist, `"w"` to replace one (which stays
-            until the new one has its first step), `"a"` to add rows after those of a complete one.
-            A callback used again follows it again. Defaults to `"x"`.
+            until the new one has its first step), `"a"` to add rows after those of a complete one,
+            `"resume"` to finish an interrupted call: the same model goes on with the same data, and
+            rows that are in the file are not predicted again. All but `"x"` make the file where it
+            is missing; on a complete one `"resume"` does nothing and says so. A callback used again
+            follows its mode again. Defaults to `"x"`.
         accumulate: Bool. Whether `predict` keeps and returns all outputs too, as without the
-            callback. With `False` it returns `{}`, later callbacks see no outputs, and memory stays
-            constant. Defaults to `True`.
+            callback. With `False`, which `"resume"` needs, it returns `{}`, later callbacks see no
+            outputs, and memory stays constant. Defaults to `True`.
         outputs: Sequence of strings. Names of the outputs to keep, or of groups of them. Defaults
             to `None`, which keeps all.
         dtypes: Dict from output name to dtype to store it as, such as
-            `{"probabilities": "float16"}`, or `"S100"` for strings of up to 100 bytes of UTF-8
-            (64 otherwise). A value that does not fit is an error.
+            `{"probabilities": "float16"}`, or `"S100"` for strings of up to 100 bytes of UTF-8 (64
+            otherwise). A value that does not fit is an error.
         metadata: Dict of JSON-serializable values to keep in the file.
+        commit_interval: Float. Seconds between commits. Defaults to 1.
+        fsync: Bool. Whether each commit waits for the disk itself, which only a loss of power
+            needs. The end of `predict` always does. Defaults to `False`.
+        queue_bytes: Int. Bytes that may wait to be written before the model waits, besides one
+            step. Defaults to 32 MiB.
+        verbose: Int. 1 prints a line at the end of `predict`. Defaults to 0.
+
+    Attributes:
+        health: Dict. How the last `predict` went: `rows`, `bytes` (before compression), `seconds`,
+            `stalled_seconds` (of them, how long the model waited for the disk) and
+            `rows_per_second`. The file has the same.
 
     Raises:
         ValueError: If an argument is out of range. During `predict`: see `PredictionFileWriter`,
@@ -79,6 +105,10 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         outputs: Sequence[str] | None = None,
         dtypes: Mapping[str, DTypeLike] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        commit_interval: float = 1.0,
+        fsync: bool = False,
+        queue_bytes: int = 32 * 1024 * 1024,
+        verbose: int = 0,
     ) -> None:
         super().__init__()
         if mode not in get_args(Mode):
@@ -87,6 +117,19 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             raise TypeError(f"`outputs` must be a list of names. Received: outputs={outputs!r}")
         if outputs is not None and not outputs:
             raise ValueError("`outputs` must name at least one output. Received: outputs=[]")
+        if mode == "resume" and accumulate:
+            raise ValueError(
+                "`mode='resume'` does not predict the rows that are there, so `predict` can't "
+                "return them; pass accumulate=False. Received: accumulate=True"
+            )
+        if not commit_interval > 0:
+            raise ValueError(
+                f"`commit_interval` must be positive. Received: commit_interval={commit_interval}"
+            )
+        if queue_bytes < 0:
+            raise ValueError(
+                f"`queue_bytes` must not be negative. Received: queue_bytes={queue_bytes}"
+            )
         self.path = os.fspath(path)
         self.mode = mode
         self.accumulate = accumulate
@@ -94,7 +137,13 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self.dtypes = {name: _check_dtype(name, dtype) for name, dtype in (dtypes or {}).items()}
         self.metadata = dict(metadata or {})
         self._metadata_json = _to_json(self.metadata, "metadata")
-        self._writer: PredictionFileWriter | None = None
+        self.commit_interval = commit_interval
+        self.fsync = fsync
+        self.queue_bytes = queue_bytes
+        self.verbose = verbose
+        self.resuming = mode == "resume"
+        self.health: dict[str, float] = {}
+        self._writer: BackgroundWriter | None = None
         self._tap: PredictTap | None = None
 
     def on_predict_begin(self, logs: Any = None) -> None:
@@ -102,15 +151,29 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self.close()
         model = self.model
         batches = (self.params or {}).get("steps")
-        self._steps = 0
-        self._writer = PredictionFileWriter(
+        writer = PredictionFileWriter(
             self.path,
             mode=self.mode,
             dtypes=self.dtypes,
             expected_steps=batches and math.ceil(batches / model.steps_per_execution),
+            fsync=self.fsync,
         )
-        # The storage's method, not ours: a finalizer must not keep alive what it waits for.
+        self._writer = BackgroundWriter(
+            writer,
+            to_arrays=functools.partial(_to_arrays, names=self.outputs),
+            queue_bytes=self.queue_bytes,
+            commit_interval=self.commit_interval,
+        )
+        # Not a method of ours: a finalizer must not keep alive what it waits for.
         self._finalizer = weakref.finalize(self, self._writer.close)
+        self._steps = 0
+        self._rows_seen = 0
+        self._rows_known = writer.rows - writer.first_row
+        if writer.is_complete:
+            if model.built:
+                self._describe(writer)
+                writer.check_fingerprint()
+            model.stop_predicting = True
 
     def on_predict_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Taps the step that is about to run."""
@@ -119,28 +182,29 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         # `self.model` would synchronize the whole state of the model on JAX.
         self._tap = PredictTap.arm(self._model, self)
 
-    def on_step_outputs(self, outputs: Any) -> None:
-        """Writes the outputs of a step; called by the tap, not by Keras."""
+    def knows_step(self, rows: int) -> bool:
+        """Whether the rows of a step are in the file; called by the tap, not by Keras."""
         assert self._writer is not None
-        chosen = choose(by_name(outputs), self.outputs)
-        arrays = {name: to_numpy(tensor) for name, tensor in chosen.items()}
-        if self._steps == 0:
-            self._describe(self._writer, arrays)
-        self._writer.append(arrays)
-        self._steps += 1
+        # The step with the last known row is predicted again, to see that it is the same.
+        return self._writer.writer.is_complete or self._rows_seen + rows < self._rows_known
 
-    def _describe(self, writer: PredictionFileWriter, arrays: dict[str, np.ndarray]) -> None:
-        # Not earlier: a model may know its heads only when it has been called.
-        description: dict[str, Any] = getattr(self._model, "prediction_metadata", dict)()
-        check_probabilities(arrays, description.get("task"))
-        writer.class_names = description.get("class_names")
-        writer.attributes = {
-            "model_name": self._model.name,
-            "keras_version": keras.__version__,
-            "backend": keras.backend.backend(),
-            "prediction_metadata": _to_json(description, "prediction_metadata"),
-            "metadata": self._metadata_json,
-        }
+    def on_step_skipped(self, rows: int) -> None:
+        """Counts the rows of a step that was not computed; called by the tap, not by Keras."""
+        self._rows_seen += rows
+
+    def on_step_outputs(self, outputs: Any) -> None:
+        """Hands over the outputs of a step; called by the tap, not by Keras."""
+        assert self._writer is not None
+        rows = number_of_rows(outputs)
+        known = min(max(self._rows_known - self._rows_seen, 0), rows)
+        self._rows_seen += rows
+        if self._rows_seen < self._rows_known:
+            return  # it was computed for another callback of this `predict`
+        if self._steps == 0:
+            description = self._describe(self._writer.writer)
+            check_probabilities(_to_arrays(outputs, self.outputs), description.get("task"))
+        self._writer.append(outputs, rows, known=known)
+        self._steps += 1
 
     def on_step_error(self) -> None:
         """Closes the file as it is; called by the tap, not by Keras."""
@@ -151,15 +215,26 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         assert self._writer is not None
         # Where the length of the data is unknown, the last tap waits for a step that never comes.
         self._check_seen("called", "armed")
-        if self._steps == 0:
+        writer = self._writer.writer
+        if not writer.is_complete and (self._steps == 0 or self._rows_seen < self._rows_known):
             self.close()
             raise ValueError(
-                "`predict` must be given at least one row: without one the outputs and their "
-                "shapes are unknown, and no file is written. Received: no rows"
+                "`predict` must be given at least one row, and under `mode='resume'` those that "
+                "are in the file first: without them no outputs can be written. "
+                f"Received: {self._rows_seen} rows, with {self._rows_known} in the file"
             )
-        if not self._was_stopped():
+        if writer.is_complete:
+            print(f"{self.path} is complete: nothing was predicted.")
+        elif not self._was_stopped():
             self._writer.finish()
         self.close()
+        if self.verbose and not writer.is_complete:
+            health = self.health
+            print(
+                f"{self.path}: {health['rows']:,} rows, {health['bytes'] / 1e6:,.1f} MB in "
+                f"{health['seconds']:,.1f} s ({health['rows_per_second']:,.0f} rows/s), of which "
+                f"the model waited {health['stalled_seconds']:,.1f} s for the disk."
+            )
 
     def close(self) -> None:
         """Closes the file, which says that it is incomplete unless `predict` has ended.
@@ -172,7 +247,10 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             tap.disarm()
         if writer is not None:
             self._finalizer.detach()
-            writer.close()
+            try:
+                writer.close()
+            finally:
+                self.health = writer.writer.health
 
     def __enter__(self) -> Self:
         return self
@@ -194,6 +272,25 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             return False
         batches = (self.params or {}).get("steps")
         return batches is None or self._first_batch + self._model.steps_per_execution < batches
+
+    def _describe(self, writer: PredictionFileWriter) -> dict[str, Any]:
+        # Not before the first step: a model may know its weights and heads only when it was called.
+        description: dict[str, Any] = getattr(self._model, "prediction_metadata", dict)()
+        as_json = _to_json(description, "prediction_metadata")
+        writer.class_names = description.get("class_names")
+        writer.attributes = {
+            "model_name": self._model.name,
+            "model_fingerprint": fingerprint(self._model, as_json),
+            "keras_version": keras.__version__,
+            "backend": keras.backend.backend(),
+            "prediction_metadata": as_json,
+            "metadata": self._metadata_json,
+        }
+        return description
+
+
+def _to_arrays(outputs: Any, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
+    return {name: to_numpy(tensor) for name, tensor in choose(by_name(outputs), names).items()}
 
 
 def _check_dtype(name: str, dtype: DTypeLike) -> np.dtype[Any]:

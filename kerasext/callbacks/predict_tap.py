@@ -13,6 +13,7 @@ A callback's `logs` are flattened, converted and keyed by the innermost name
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from typing import Any, Literal, Protocol
@@ -24,6 +25,13 @@ class StepListener(Protocol):
     """What is told of each step; held weakly, so that a tap left behind keeps nothing alive."""
 
     accumulate: bool
+    resuming: bool
+
+    def knows_step(self, rows: int) -> bool:
+        """Whether the step, of so many rows, need not be computed; asked if `resuming`."""
+
+    def on_step_skipped(self, rows: int) -> None:
+        """Called instead of `on_step_outputs` if no listener needs the step."""
 
     def on_step_outputs(self, outputs: Any) -> None:
         """Called with the outputs of a step, in the structure and tensors of the model."""
@@ -83,6 +91,12 @@ class PredictTap:
         self.state = "called"
         listeners = [found for ref in self._listeners if (found := ref()) is not None]
         try:
+            if any(listener.resuming for listener in listeners):
+                rows, args = self._count_rows(args)
+                if all(one.resuming and one.knows_step(rows) for one in listeners):
+                    for listener in listeners:
+                        listener.on_step_skipped(rows)
+                    return ({}, args[0]) if keras.backend.backend() == "jax" else {}
             result = self._predict_function(*args)
             outputs, *state = result if keras.backend.backend() == "jax" else (result,)
             for listener in listeners:
@@ -96,3 +110,15 @@ class PredictTap:
         if not any(listener.accumulate for listener in listeners):
             outputs = {}
         return (outputs, *state) if state else outputs
+
+    def _count_rows(self, args: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
+        """The number of rows of a step, and the arguments to go on with."""
+        if keras.backend.backend() == "jax":  # the step would take its batches from an iterator
+            state, iterator = args
+            batches = list(itertools.islice(iterator, self._model.steps_per_execution))
+            if not batches:
+                raise StopIteration
+            args = (state, iter(batches))
+        else:
+            (batches,) = args
+        return sum(len(keras.tree.flatten(batch)[0]) for batch in batches), args

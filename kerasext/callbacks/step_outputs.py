@@ -37,6 +37,13 @@ def by_name(outputs: Any) -> dict[str, Any]:
     return named
 
 
+def number_of_rows(outputs: Any) -> int:
+    """Rows of the first tensor of a structure; 0 if it has no rows axis."""
+    leaves = keras.tree.flatten(outputs)
+    shape: Any = getattr(leaves[0], "shape", ()) if leaves else ()
+    return int(shape[0]) if len(shape) else 0
+
+
 def choose(named: Mapping[str, Any], names: tuple[str, ...] | None) -> dict[str, Any]:
     """The outputs to keep.
 

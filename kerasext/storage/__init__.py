@@ -1,8 +1,15 @@
 """How a prediction is kept: one HDF5 file. Knows NumPy and h5py, never Keras."""
 
+from kerasext.storage.background_writer import BackgroundWriter
 from kerasext.storage.class_names import ClassNames
 from kerasext.storage.prediction_file import PredictionFile
 from kerasext.storage.prediction_file_writer import PredictionFileWriter
 from kerasext.storage.stored_output import StoredOutput
 
-__all__ = ["ClassNames", "PredictionFile", "PredictionFileWriter", "StoredOutput"]
+__all__ = [
+    "BackgroundWriter",
+    "ClassNames",
+    "PredictionFile",
+    "PredictionFileWriter",
+    "StoredOutput",
+]

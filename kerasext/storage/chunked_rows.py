@@ -48,6 +48,7 @@ class ChunkedRows:
         self._chunk_rows = dataset.chunks[0]
         self._block = np.zeros(dataset.chunks[:1] + self._row_shape, dtype=dataset.dtype.str)
         self._rows = rows
+        self._extent = dataset.shape[0]
         filled = rows % self._chunk_rows
         if filled:
             self._block[:filled] = dataset[rows - filled : rows]
@@ -68,7 +69,7 @@ class ChunkedRows:
             start += len(piece)
 
     def commit(self, rows: int) -> None:
-        """Makes the dataset exactly `rows` long, its last partly filled chunk written.
+        """Writes the last, partly filled chunk, so that the first `rows` rows are in the file.
 
         Rows beyond `rows` were appended in a step that was interrupted before every output had
         them.
@@ -77,9 +78,15 @@ class ChunkedRows:
         if filled and rows - filled == self._rows - self._rows % self._chunk_rows:
             self._block[filled:] = np.zeros((), self._block.dtype)
             self._write(rows - filled, self._block, filled)
-        self._h5id.set_extent((rows, *self._row_shape))
+
+    def trim(self, rows: int) -> None:
+        """Makes the dataset `rows` long. Only at the end: it may have readers until then."""
+        if self._extent > rows:
+            self._h5id.set_extent((rows, *self._row_shape))
 
     def _write(self, first: int, chunk: np.ndarray, rows: int) -> None:
-        self._h5id.set_extent((first + rows, *self._row_shape))
+        if first + rows > self._extent:
+            self._extent = first + rows
+            self._h5id.set_extent((self._extent, *self._row_shape))
         if chunk.size:
             self._h5id.write_direct_chunk((first,) + (0,) * len(self._row_shape), chunk)

@@ -17,7 +17,10 @@ RECORD_DTYPE = np.dtype(
         ("rows", "<i8"),  # rows that every output has for good
         ("first_row", "<i8"),  # where the rows of the last predict call begin
         ("complete", "<i8"),  # 1 when that call ended and all its rows are committed
-        ("ended", "<f8"),  # when it did, in seconds since 1970-01-01 UTC
+        ("ended", "<f8"),  # when this was written, in seconds since 1970-01-01 UTC
+        ("bytes", "<i8"),  # of the rows of the last predict call, before compression
+        ("seconds", "<f8"),  # that the call took so far, since its first step or since resumed
+        ("stalled_seconds", "<f8"),  # of them, how long the model waited for the disk
     ]
 )
 
@@ -27,6 +30,19 @@ RESERVED = frozenset({GROUP, "ids", "targets", "row", "class"})
 CLASS_NAMES = "class_names"
 CLASS_OUTPUTS = ("labels", "probabilities")
 """The attribute with the names of the classes, and what the outputs that have it are called."""
+
+
+def health(record: np.void | np.ndarray) -> dict[str, float]:
+    """The record's figures on how a predict call went, by name."""
+    rows = int(record["rows"] - record["first_row"])
+    seconds = float(record["seconds"])
+    return {
+        "rows": rows,
+        "bytes": int(record["bytes"]),
+        "seconds": seconds,
+        "stalled_seconds": float(record["stalled_seconds"]),
+        "rows_per_second": rows / seconds if seconds else 0.0,
+    }
 
 
 def check_output_names(names: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -13,15 +14,18 @@ import numpy as np
 
 from kerasext.storage import superblock
 from kerasext.storage.class_names import ClassNames
+from kerasext.storage.commit_record import CommitRecord
 from kerasext.storage.layout import (
     CLASS_NAMES,
     FORMAT,
     FORMAT_VERSION,
-    RECORD,
-    RECORD_DTYPE,
     RESERVED,
+    health,
 )
 from kerasext.storage.stored_output import StoredOutput
+
+_FOLLOW_ROWS = 65536
+_FOLLOW_SECONDS = 0.02
 
 
 class PredictionFile(Mapping[str, StoredOutput]):
@@ -52,13 +56,20 @@ class PredictionFile(Mapping[str, StoredOutput]):
         self.path = Path(path)
         self._h5file = _open(self.path)
         try:
-            self._record = self._read_record()
+            self._commits = CommitRecord(self._h5file)
+            self._record = self._commits.read()
             self._outputs = self._read_outputs()
             if superblock.read(self.path).is_cut_short:
                 self._check_chunks()
-        except (OSError, RuntimeError) as error:  # what h5py raises for structures it can't follow
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+        ) as error:  # h5py.s, and of the checks above
             self._h5file.close()
-            raise _damaged(self.path, str(error)) from error
+            raise ValueError(
+                f"The file is damaged: {error}. Received: path={str(self.path)!r}"
+            ) from error
         except BaseException:
             self._h5file.close()
             raise
@@ -67,6 +78,11 @@ class PredictionFile(Mapping[str, StoredOutput]):
     def rows(self) -> int:
         """Number of committed rows, the same for every output."""
         return int(self._record["rows"])
+
+    @property
+    def first_row(self) -> int:
+        """Row at which the rows of the last predict call begin."""
+        return int(self._record["first_row"])
 
     @property
     def complete(self) -> bool:
@@ -108,6 +124,55 @@ class PredictionFile(Mapping[str, StoredOutput]):
             for name, value in attributes
             if name not in skipped
         }
+
+    @property
+    def health(self) -> dict[str, float]:
+        """How the last predict call went: see `HDF5PredictionWriter.health`."""
+        return health(self._record)
+
+    def refresh(self) -> None:
+        """Looks for rows that were committed since, in a file that is being written.
+
+        Outputs taken from the file before keep showing the rows that they had.
+        """
+        self._check_open()
+        record = self._commits.read()
+        if record == self._record:
+            return
+        for output in self._outputs.values():
+            output.refresh()
+        self._record = record
+        self._outputs = self._read_outputs()
+
+    def follow(self, *, timeout: float | None = None) -> Iterator[dict[str, np.ndarray]]:
+        """Reads the file from its first row on, waiting for more until it is complete.
+
+        Args:
+            timeout: Float. Seconds without a new row after which it ends, as it should where the
+                writer may have been killed; `complete` tells. Defaults to `None`: never.
+
+        Yields:
+            Dict from output name to array of shape `(rows, ...)`, for the rows that were committed
+            since the last one.
+        """
+        row = 0
+        new_at = time.monotonic()
+        while True:
+            self.refresh()
+            complete = self.complete  # before the rows: those that it counts are all there
+            if self.rows > row:
+                batches = (
+                    slice(start, min(start + _FOLLOW_ROWS, self.rows))
+                    for start in range(row, self.rows, _FOLLOW_ROWS)
+                )
+                row = self.rows
+                for rows in batches:
+                    yield {name: output[rows] for name, output in self.items()}
+                new_at = time.monotonic()
+            elif complete or (timeout is not None and time.monotonic() - new_at > timeout):
+                return
+            else:
+                time.sleep(_FOLLOW_SECONDS)
 
     def iter_batches(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         """Reads the file from the first row to the last in constant memory.
@@ -182,16 +247,6 @@ class PredictionFile(Mapping[str, StoredOutput]):
         value: dict[str, Any] = json.loads(self._h5file.attrs.get(name, "{}"))
         return value
 
-    def _read_record(self) -> np.void:
-        record = self._h5file.get(RECORD)
-        if not isinstance(record, h5py.Dataset) or (record.dtype, record.shape) != (
-            RECORD_DTYPE,
-            (),
-        ):
-            raise _damaged(self.path, f"no record of commits at {RECORD!r}")
-        value: np.void = record[()]
-        return value
-
     def _read_outputs(self) -> dict[str, StoredOutput]:
         outputs: dict[str, StoredOutput] = {}
 
@@ -199,9 +254,7 @@ class PredictionFile(Mapping[str, StoredOutput]):
             if not isinstance(node, h5py.Dataset) or name.partition("/")[0] in RESERVED:
                 return
             if not node.shape or not 0 <= self.rows <= node.shape[0]:
-                raise _damaged(
-                    self.path, f"{self.rows} rows committed, but {name!r} has shape {node.shape}"
-                )
+                raise ValueError(f"{self.rows} rows committed, but {name!r} has shape {node.shape}")
             outputs[name] = StoredOutput(node, self.rows)
 
         self._h5file.visititems(visit)
@@ -213,7 +266,7 @@ class PredictionFile(Mapping[str, StoredOutput]):
         size = self.path.stat().st_size
         for name, output in self.items():
             if self.complete or not output.is_stored_within(size):
-                raise _damaged(self.path, f"it was cut short, and rows of {name!r} are missing")
+                raise ValueError(f"it was cut short, and rows of {name!r} are missing")
 
 
 def _open(path: Path) -> h5py.File:
@@ -240,7 +293,3 @@ def _open(path: Path) -> h5py.File:
             f"Received: path={str(path)!r} of version {version}"
         )
     return file
-
-
-def _damaged(path: Path, reason: str) -> ValueError:
-    return ValueError(f"The file is damaged: {reason}. Received: path={str(path)!r}")

@@ -13,19 +13,23 @@ from typing import TYPE_CHECKING, Literal, get_args
 import h5py
 import numpy as np
 
-from kerasext.storage import new_file
+from kerasext.storage import new_file, superblock
 from kerasext.storage.chunked_rows import ChunkedRows
+from kerasext.storage.commit_record import CommitRecord
 from kerasext.storage.file_lock import FileLock
-from kerasext.storage.layout import RECORD, RECORD_DTYPE, check_output_names
+from kerasext.storage.layout import RECORD_DTYPE, check_output_names, health
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.prediction_file import PredictionFile
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-Mode = Literal["x", "w", "a"]
+Mode = Literal["x", "w", "a", "resume"]
 
-_COMMIT_BYTES = 64 * 1024 * 1024
+# What the rows that are added must have in common with those that are there.
+_FINGERPRINT = "model_fingerprint"
+# Generous enough for other kernels and another cut into batches, also in float16.
+_TOLERANCE = {"rtol": 1e-2, "atol": 1e-4}
 
 
 class PredictionFileWriter:
@@ -37,13 +41,27 @@ class PredictionFileWriter:
     Args:
         path: String or path-like. The file.
         mode: `"x"` for a new file that must not exist, `"w"` to replace one, `"a"` to add rows
-            after those of a complete file. `"w"` and `"a"` make the file where it is missing.
+            after those of a complete file, `"resume"` to go on with an incomplete one. All but
+            `"x"` make the file where it is missing.
         dtypes: Mapping from output name to the dtype it is stored as. Others keep their own.
         attributes: Mapping from name to string or number. Attributes of the file, written when it
             is made; like `class_names` it can be set until the first `append`.
         class_names: Sequence of strings, the names of the classes, or a mapping from head to such a
             sequence. Kept on the `labels` and `probabilities` of the head.
         expected_steps: Int. Number of `append` calls to come, if known; sizes the chunks.
+        fsync: Bool. Whether every commit waits until the disk has the rows, which only a loss of
+            power needs; `finish` always does. Defaults to `False`.
+
+    Attributes:
+        path: Path of the file, links resolved.
+        rows: Int. Rows that were appended, those of earlier calls included.
+        first_row: Int. Row at which the rows of this call begin; under `"resume"` that of the call
+            that was interrupted.
+        is_complete: Bool. Whether the file was complete before, under `"resume"`: then nothing can
+            be appended.
+        bytes: Int. Bytes of the rows that were appended, before compression.
+        seconds: Float. Time since the first `append`, and that before the call was interrupted.
+        stalled_seconds: Float. Time that callers waited; kept in the file, set by who knows.
 
     Raises:
         FileExistsError: If the file exists under `mode="x"`.
@@ -64,21 +82,27 @@ class PredictionFileWriter:
         attributes: Mapping[str, str | float] | None = None,
         class_names: new_file.ClassNamesByHead | None = None,
         expected_steps: int | None = None,
+        fsync: bool = False,
     ) -> None:
         if mode not in get_args(Mode):
             raise ValueError(f"`mode` must be one of {get_args(Mode)}. Received: mode={mode!r}")
         # Through a link the file it leads to is written, and two links to one file share a lock.
         self.path = Path(os.path.realpath(path))
-        self.rows = 0
+        self.rows = self.first_row = self.bytes = 0
+        self.seconds = self.stalled_seconds = 0.0
+        self.is_complete = False
         self.attributes = dict(attributes or {})
         self.class_names = class_names
         self._mode = mode
         self._dtypes = dict(dtypes or {})
         self._expected_steps = expected_steps
+        self._fsync = fsync
         self._file: h5py.File | None = None
+        self._committed = 0
+        self._seconds_before = 0.0
         self._specs: dict[str, OutputSpec] = {}
         self._columns: dict[str, ChunkedRows] = {}
-        self._state: Literal["writing", "torn", "failed", "ended"] = "writing"
+        self._state: Literal["opening", "writing", "torn", "failed", "ended"] = "writing"
         self._process = os.getpid()
         if not self.path.parent.is_dir():
             raise FileNotFoundError(
@@ -87,21 +111,29 @@ class PredictionFileWriter:
         self._lock = FileLock(self.path)
         try:
             self._check_target()
-            self._present = self._read_present() if mode == "a" else None
+            self._present = self._read_present() if mode in {"a", "resume"} else None
         except BaseException:
             self._lock.release()
             raise
 
-    def append(self, step: Mapping[str, np.ndarray]) -> None:
+    @property
+    def health(self) -> dict[str, float]:
+        """Rows, bytes and seconds of this call, also those before it was interrupted."""
+        return health(self._record_fields())
+
+    def append(self, step: Mapping[str, np.ndarray], *, known: int = 0) -> None:
         """Adds the rows of one step to every output; none if anything about the step is wrong.
 
         Args:
             step: Mapping from output name to an array of shape `(rows, ...)`.
+            known: Int. How many rows at the beginning of the step are in the file already, as its
+                last ones: they are compared with those instead of added.
 
         Raises:
             ValueError: If names, shapes, dtypes or numbers of rows are not those of the first step
-                or of the file, or a value does not fit into the dtype it is stored as. If the
-                writer was closed, or an earlier step failed halfway.
+                or of the file, or a value does not fit into the dtype it is stored as. If known
+                rows differ from those in the file. If the writer was closed, or an earlier step
+                failed halfway.
             TypeError: If HDF5 has no type for an output.
             OSError: If the disk is full, or fails otherwise. The rows of the last commit are safe,
                 and nothing more can be written with this object.
@@ -125,15 +157,25 @@ class PredictionFileWriter:
                 f"All outputs of a step must have the same number of rows. Received: rows={lengths}"
             )
         with self._abandoning_on_error():
-            if self._file is None:
-                self._file = self._open(specs, rows)
+            file = self._file or self._open(specs, rows)
+            if known:
+                self._check_known(file, {name: a[:known] for name, a in arrays.items()})
+                arrays = {name: array[known:] for name, array in arrays.items()}
             self._state = "torn"  # until every output has the rows, whatever interrupts us
             for name, array in arrays.items():
                 self._columns[name].append(array)
-            self.rows += rows
+            self.rows += rows - known
+            self.bytes += sum(array.nbytes for array in arrays.values())
             self._state = "writing"
-            self._uncommitted += sum(array.nbytes for array in arrays.values())
-            if self._uncommitted >= _COMMIT_BYTES:
+
+    def commit(self) -> None:
+        """Makes the rows appended so far safe from a kill, and visible to readers.
+
+        Raises:
+            OSError: If the disk is full, or fails otherwise; see `append`.
+        """
+        if self._file is not None and self._state == "writing" and self.rows > self._committed:
+            with self._abandoning_on_error():
                 self._commit(self._file)
 
     def finish(self) -> None:
@@ -164,14 +206,35 @@ class PredictionFileWriter:
         if not self.path.exists():
             return None
         with PredictionFile(self.path) as present:
-            if not present.complete:
+            if self._mode == "a" and not present.complete:
                 raise ValueError(
                     "`mode='a'` adds rows to a complete file, and this one was interrupted; pass "
-                    "mode='w' to predict again from the first row. "
+                    "mode='resume' with the same data to finish it. "
                     f"Received: path={str(self.path)!r} with {present.rows} rows"
                 )
-            self.rows = present.rows
+            self.rows = self._committed = present.rows
+            self.first_row = present.rows if self._mode == "a" else present.first_row
+            self.is_complete = self._mode == "resume" and present.complete
+            if self._mode == "resume":
+                self.bytes = int(present.health["bytes"])
+                self.stalled_seconds = present.health["stalled_seconds"]
+                self._seconds_before = present.health["seconds"]
+            self._fingerprint = present.origin.get(_FINGERPRINT)
             return {name: OutputSpec.of_dataset(output._h5ds) for name, output in present.items()}
+
+    def check_fingerprint(self) -> None:
+        """Checks that `attributes` are of the model that an interrupted file was begun with.
+
+        Raises:
+            ValueError: If they are not.
+        """
+        given = self.attributes.get(_FINGERPRINT)
+        if self._mode == "resume" and self._present is not None and given != self._fingerprint:
+            raise ValueError(
+                "`mode='resume'` goes on with the weights and settings that the file was begun "
+                "with; pass mode='w' to predict again with others. "
+                f"Stored: {_FINGERPRINT}={self._fingerprint!r}. Received: {given!r}"
+            )
 
     def _describe(self, step: Mapping[str, np.ndarray]) -> dict[str, OutputSpec]:
         if not step:
@@ -189,6 +252,7 @@ class PredictionFileWriter:
         }
         if self._present is not None:
             self._check_present(self._present, specs)
+            self.check_fingerprint()
         return specs
 
     def _check_present(
@@ -202,15 +266,33 @@ class PredictionFileWriter:
         for name, spec in specs.items():
             present[name].check_same(spec, self.path)
 
+    def _check_known(self, file: h5py.File, arrays: Mapping[str, np.ndarray]) -> None:
+        for name, array in arrays.items():
+            stored = file[name][self.rows - len(array) : self.rows].astype(array.dtype)
+            if array.dtype.kind in "fc":
+                same = np.allclose(stored, array, **_TOLERANCE, equal_nan=True)
+            else:
+                same = np.array_equal(stored, array)
+            if not same:
+                raise ValueError(
+                    "`mode='resume'` goes on with the same model, and with the same data in the "
+                    "same order; pass mode='w' to predict again. Received: other values of "
+                    f"output {name!r} in the rows before row {self.rows}"
+                )
+
     def _open(self, specs: Mapping[str, OutputSpec], first_rows: int) -> h5py.File:
         if self._present is None:
             self._create(specs, first_rows)
-        file = _open_swmr(self.path)
+        else:
+            superblock.repair(self.path)
+        self._state = "opening"
+        self._file = file = _open_swmr(self.path)
         self._specs = dict(specs)
         self._columns = {name: ChunkedRows(file[name], self.rows) for name in specs}
-        self._first_row = self.rows
-        self._write_record(file, complete=False)
-        self._uncommitted = 0
+        self._record = CommitRecord(file)
+        self._began = time.monotonic()
+        self._write_record(complete=False)
+        self._state = "writing"
         return file
 
     def _create(self, specs: Mapping[str, OutputSpec], first_rows: int) -> None:
@@ -239,25 +321,40 @@ class PredictionFileWriter:
             kind = type(error) if isinstance(error, OSError) else OSError
             raise kind(
                 getattr(error, "errno", None) or errno.EIO,
-                "Writing failed; the rows of the last commit are safe. "
-                f"Received: path={str(self.path)!r}, {error}",
+                f"Writing failed; {self._committed} rows are committed, and mode='resume' goes on "
+                f"from there. Received: path={str(self.path)!r}, {error}",
             ) from error
 
     def _commit(self, file: h5py.File, *, complete: bool = False) -> None:
+        self._record.check_in_place(self.path)
         for column in self._columns.values():
             column.commit(self.rows)
+        if complete or self._state == "torn":
+            for column in self._columns.values():
+                column.trim(self.rows)
+        # Data, then HDF5's metadata, then the record: what it counts must be there.
         file.flush()
-        self._write_record(file, complete=complete)
-        self._uncommitted = 0
+        if self._fsync or complete:
+            self._record.sync()
+        self._write_record(complete=complete)
+        if complete:
+            self._record.sync()
 
-    def _write_record(self, file: h5py.File, *, complete: bool) -> None:
+    def _write_record(self, *, complete: bool) -> None:
+        self.seconds = self._seconds_before + time.monotonic() - self._began
+        self._record.write(self._record_fields(complete=complete))
+        self._committed = self.rows
+
+    def _record_fields(self, *, complete: bool = False) -> np.ndarray:
         record = np.zeros((), RECORD_DTYPE)
         record["rows"] = self.rows
-        record["first_row"] = self._first_row
+        record["first_row"] = self.first_row
         record["complete"] = complete
         record["ended"] = time.time()
-        file[RECORD][()] = record
-        file.flush()
+        record["bytes"] = self.bytes
+        record["seconds"] = self.seconds
+        record["stalled_seconds"] = self.stalled_seconds
+        return record
 
     def _close(self, *, complete: bool) -> None:
         if os.getpid() != self._process:
@@ -273,7 +370,7 @@ class PredictionFileWriter:
 
     def _end(self, file: h5py.File, *, complete: bool) -> None:
         try:
-            if self._state != "failed":
+            if self._state in {"writing", "torn"}:
                 with self._abandoning_on_error():
                     self._commit(file, complete=complete)
         finally:

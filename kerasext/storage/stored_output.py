@@ -59,6 +59,10 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
         """Bytes of the array in memory."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
+    def refresh(self) -> None:
+        """Lets HDF5 look again at a dataset that another process may have extended."""
+        self._h5ds.refresh()
+
     def is_stored_within(self, size: int) -> bool:
         """Whether the rows lie in the first `size` bytes of the file."""
         ends: list[int] = []

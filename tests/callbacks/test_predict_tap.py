@@ -8,6 +8,8 @@ from kerasext.callbacks.predict_tap import PredictTap
 
 
 class Listener:
+    resuming = False
+
     def __init__(self, *, accumulate=True, error=None):
         self.accumulate = accumulate
         self.error = error

@@ -1,0 +1,175 @@
+"""A thread that writes, so that the one that predicts does not wait for the disk."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from kerasext.storage.prediction_file_writer import PredictionFileWriter
+
+_WAKE_BYTES = 1024 * 1024  # less is not worth a switch of threads; the clock brings it in anyway
+
+ToArrays = Callable[[Any], Mapping[str, np.ndarray]]
+
+
+class BackgroundWriter:
+    """Hands the steps to a `PredictionFileWriter` that runs in a thread of its own.
+
+    The first step is written at once, so that what is wrong with the outputs shows there. After it
+    the caller only leaves a reference: no call of h5py, no copy, and no lock unless the thread is
+    to be woken. An error in the thread is raised by the next call.
+
+    Args:
+        writer: The `PredictionFileWriter`; from now on it belongs to this object.
+        to_arrays: Callable from what `append` is given to the mapping that the writer's `append`
+            takes. Called in the thread.
+        queue_bytes: Int. Bytes that may wait to be written. A caller that comes with more waits
+            itself; one step is always admitted.
+        commit_interval: Float. Seconds between commits: rows are safe, and visible to readers, at
+            most so long after they came.
+
+    Attributes:
+        writer: The writer, to be asked for its path and rows.
+    """
+
+    def __init__(
+        self,
+        writer: PredictionFileWriter,
+        *,
+        to_arrays: ToArrays,
+        queue_bytes: int,
+        commit_interval: float,
+    ) -> None:
+        self.writer = writer
+        self._to_arrays = to_arrays
+        self._queue_bytes = queue_bytes
+        self._commit_interval = commit_interval
+        self._steps: deque[tuple[Any, int]] = deque()
+        # Each is counted by one thread only, so that neither needs a lock.
+        self._bytes_come = self._bytes_gone = 0
+        self._row_bytes = 0.0
+        self._wake = threading.Event()
+        self._gone = threading.Event()
+        self._end: Literal["", "finish", "close"] = ""
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def append(self, step: Any, rows: int, *, known: int = 0) -> None:
+        """Leaves a step to be written; its arrays must not change any more.
+
+        Args:
+            step: What `to_arrays` takes.
+            rows: Int. Number of its rows.
+            known: Int. As for the writer's `append`; in the first step only.
+
+        Raises:
+            BaseException: What the writer's `append` or `commit` raised, for this step if it is the
+                first one, else for one before.
+        """
+        if self._thread is None:
+            self._write_first(self._to_arrays(step), known)
+            return
+        if not self._thread.is_alive():
+            self._raise_error()
+            raise ValueError("The writer was closed; make another one. Received: a step after it")
+        size = int(rows * self._row_bytes)
+        self._steps.append((step, size))
+        self._bytes_come += size
+        waiting = self._bytes_come - self._bytes_gone
+        if waiting > _WAKE_BYTES and not self._wake.is_set():
+            self._wake.set()
+        if waiting > self._queue_bytes:
+            self._stall()
+
+    def finish(self) -> None:
+        """Waits until all is written, marks the file as complete and closes it.
+
+        Raises:
+            BaseException: What was raised in the thread.
+        """
+        self._stop("finish")
+
+    def close(self) -> None:
+        """Waits until all is written and closes the file, which then says that it is incomplete.
+
+        Does nothing after `finish` or an earlier `close`.
+
+        Raises:
+            BaseException: What was raised in the thread and not yet by another call.
+        """
+        self._stop("close")
+
+    def _write_first(self, arrays: Mapping[str, np.ndarray], known: int) -> None:
+        self.writer.append(arrays, known=known)
+        rows = len(next(iter(arrays.values())))
+        self._row_bytes = sum(array.nbytes for array in arrays.values()) / max(rows, 1)
+        # A daemon: the interpreter would wait for another at its exit, before anybody can stop it.
+        self._thread = threading.Thread(
+            target=self._run, name=f"writes {self.writer.path.name}", daemon=True
+        )
+        self._thread.start()
+
+    def _stall(self) -> None:
+        began = time.perf_counter()
+        while (
+            self._bytes_come - self._bytes_gone > self._queue_bytes
+            and len(self._steps) > 1
+            and self._thread is not None
+            and self._thread.is_alive()
+        ):
+            self._gone.clear()
+            self._wake.set()
+            self._gone.wait(0.1)  # a thread that died without a word can't hang us
+        self.writer.stalled_seconds += time.perf_counter() - began
+
+    def _stop(self, how: Literal["finish", "close"]) -> None:
+        if self._thread is None:
+            getattr(self.writer, how)()
+            return
+        self._end = how
+        self._wake.set()
+        self._thread.join()
+        self._raise_error()
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _run(self) -> None:
+        try:
+            self._write_until_the_end()
+            getattr(self.writer, self._end)()
+        except BaseException as error:  # noqa: BLE001 - raised by the next call
+            self._error = error
+            self._steps.clear()
+            self.writer.close()  # which keeps the rows before a step that was wrong
+        finally:
+            self._gone.set()
+
+    def _write_until_the_end(self) -> None:
+        commit_at = time.monotonic() + self._commit_interval
+        while True:
+            self._wake.wait(max(commit_at - time.monotonic(), 0))
+            self._wake.clear()
+            end = self._end  # before the queue is emptied: what came before it is to be written
+            while self._steps:
+                step, size = self._steps.popleft()
+                self.writer.append(self._to_arrays(step))
+                del step
+                self._bytes_gone += size
+                self._gone.set()
+                if time.monotonic() >= commit_at:
+                    break
+            if time.monotonic() >= commit_at:
+                self.writer.commit()
+                commit_at = time.monotonic() + self._commit_interval
+            if self._steps:
+                self._wake.set()
+            elif end:
+                return
