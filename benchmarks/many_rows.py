@@ -1,6 +1,7 @@
-"""Time of `predict` with the writer against plain `predict`, 200,000 small rows.
+"""Time of `predict` with the writer against plain `predict`, many small rows.
 
-Plain `predict` keeps the results in memory and nothing on disk.
+Plain `predict` keeps the results in memory and nothing on disk; with the writer they are on disk
+and not in memory.
 
     python benchmarks/many_rows.py
 """
@@ -15,33 +16,38 @@ from measure import alternate, machine, ratio, rounded
 from kerasext.callbacks import HDF5PredictionWriter
 from kerasext.models import ClassifierModel
 
-ROWS, BATCH_SIZE, RUNS = 200_000, 256, 7
+RUNS = 9
+# rows, classes, batch size, with the mixin
+CASES = [
+    (200_000, 10, 256, False),
+    (200_000, 10, 256, True),
+    (100_000, 10, 32, True),
+    (100_000, 1000, 256, True),
+]
 
-rows = np.random.default_rng(0).normal(size=(ROWS, 32)).astype("float32")
-inputs = keras.Input((32,))
-hidden = keras.layers.Dense(64, activation="relu")(inputs)
-outputs = keras.layers.Dense(10, activation="softmax")(hidden)
 folder = tempfile.TemporaryDirectory()
 path = Path(folder.name) / "predictions.h5"
-
 print(machine())
-models = {
-    "one output": keras.Model(inputs, outputs),
-    "ClassifierModel": ClassifierModel(inputs, outputs),
-}
-for name, model in models.items():
+for count, classes, batch_size, mixin in CASES:
+    rows = np.random.default_rng(0).normal(size=(count, 32)).astype("float32")
+    inputs = keras.Input((32,))
+    hidden = keras.layers.Dense(64, activation="relu")(inputs)
+    outputs = keras.layers.Dense(classes, activation="softmax")(hidden)
+    model = (ClassifierModel if mixin else keras.Model)(inputs, outputs)
 
-    def plain(model=model):
+    def plain(model=model, rows=rows, batch_size=batch_size):
         """Predicts as without the library."""
-        model.predict(rows, batch_size=BATCH_SIZE, verbose=0)
+        model.predict(rows, batch_size=batch_size, verbose=0)
 
-    def writer(model=model):
+    def writer(model=model, rows=rows, batch_size=batch_size):
         """Predicts into a file, nothing kept in memory."""
         callback = HDF5PredictionWriter(path, mode="w", accumulate=False)
-        model.predict(rows, batch_size=BATCH_SIZE, verbose=0, callbacks=[callback])
+        model.predict(rows, batch_size=batch_size, verbose=0, callbacks=[callback])
 
     seconds = alternate(RUNS, plain=plain, writer=writer)
     print(
-        f"{name}: writer / plain predict {ratio(seconds, 'writer', 'plain'):.2f}, median of {RUNS} "
-        f"alternating runs; seconds: {rounded(seconds)}"
+        f"{count:,} rows, {classes} classes, batch {batch_size}, "
+        f"{'with the mixin' if mixin else 'one output'}: writer / plain predict "
+        f"{ratio(seconds, 'writer', 'plain'):.2f}, median of {RUNS} alternating runs; "
+        f"seconds: {rounded(seconds)}"
     )

@@ -2,15 +2,14 @@
 
 import os
 import platform
-import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import h5py
-import keras
 import numpy as np
 
 Measured = dict[str, list[float]]
@@ -40,10 +39,17 @@ def rounded(seconds: Measured) -> Measured:
 
 
 def peak_growth(run: Callable[[], object]) -> float:
-    """MiB by which the peak of this process's resident memory grows during a run."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """MiB from the resident memory of this process before a run to its peak in the run."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is now
+    before = resident("VmRSS")
     run()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return resident("VmHWM") - before
+
+
+def resident(what: str) -> float:
+    """MiB of resident memory now (`VmRSS`) or at its peak (`VmHWM`)."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith(what)) / 1024
 
 
 def machine() -> str:
@@ -58,6 +64,6 @@ def machine() -> str:
     )
     return (
         f"{os.cpu_count()} cores of {cpu}, Python {sys.version.split()[0]}, Keras "
-        f"{keras.__version__} on {keras.backend.backend()}, NumPy {np.__version__}, h5py "
+        f"{version('keras')}, TensorFlow {version('tensorflow')}, NumPy {np.__version__}, h5py "
         f"{h5py.__version__} (HDF5 {h5py.version.hdf5_version})"
     )

@@ -23,6 +23,7 @@ from kerasext.callbacks.step_outputs import (
     to_numpy,
 )
 from kerasext.storage import BackgroundWriter, PredictionFileWriter
+from kerasext.storage.chunk_filters import Compression, check_compression
 from kerasext.storage.prediction_file_writer import Mode
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         dtypes: Dict from output name to dtype to store it as, such as
             `{"probabilities": "float16"}`, or `"S100"` for strings of up to 100 bytes of UTF-8 (64
             otherwise). A value that does not fit is an error.
+        compression: String. `"auto"` compresses all but floats (by shuffle and gzip), `None`
+            nothing; `"gzip"`, `"zstd"`, `"blosc2"`, `"bitshuffle"` or a filter of hdf5plugin such
+            as `hdf5plugin.Zstd(clevel=3)` compress every output. All but the first two need
+            hdf5plugin where the file is read, too. Or a dict from output name to one of these,
+            others being `"auto"`. Defaults to `"auto"`.
         metadata: Dict of JSON-serializable values to keep in the file.
         commit_interval: Float. Seconds between commits. Defaults to 1.
         fsync: Bool. Whether each commit waits for the disk itself, which only a loss of power
@@ -104,6 +110,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         accumulate: bool = True,
         outputs: Sequence[str] | None = None,
         dtypes: Mapping[str, DTypeLike] | None = None,
+        compression: Compression | Mapping[str, Compression] = "auto",
         metadata: Mapping[str, Any] | None = None,
         commit_interval: float = 1.0,
         fsync: bool = False,
@@ -135,6 +142,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self.accumulate = accumulate
         self.outputs = None if outputs is None else tuple(outputs)
         self.dtypes = {name: _check_dtype(name, dtype) for name, dtype in (dtypes or {}).items()}
+        self.compression = check_compression(compression)
         self.metadata = dict(metadata or {})
         self._metadata_json = _to_json(self.metadata, "metadata")
         self.commit_interval = commit_interval
@@ -155,6 +163,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             self.path,
             mode=self.mode,
             dtypes=self.dtypes,
+            compression=self.compression,
             expected_steps=batches and math.ceil(batches / model.steps_per_execution),
             fsync=self.fsync,
         )

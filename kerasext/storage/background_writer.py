@@ -158,14 +158,8 @@ class BackgroundWriter:
             self._wake.wait(max(commit_at - time.monotonic(), 0))
             self._wake.clear()
             end = self._end  # before the queue is emptied: what came before it is to be written
-            while self._steps:
-                step, size = self._steps.popleft()
-                self.writer.append(self._to_arrays(step))
-                del step
-                self._bytes_gone += size
-                self._gone.set()
-                if time.monotonic() >= commit_at:
-                    break
+            while self._steps and time.monotonic() < commit_at:
+                self._write_some()
             if time.monotonic() >= commit_at:
                 self.writer.commit()
                 commit_at = time.monotonic() + self._commit_interval
@@ -173,3 +167,32 @@ class BackgroundWriter:
                 self._wake.set()
             elif end:
                 return
+
+    def _write_some(self) -> None:
+        # A call of the writer costs as much as copying 10 kB: small steps are put together.
+        steps, size = [], 0
+        while self._steps and size < _WAKE_BYTES:
+            step, step_size = self._steps.popleft()
+            steps.append(self._to_arrays(step))
+            size += step_size
+        try:
+            self.writer.append(_concatenate(steps))
+        except (KeyError, TypeError, ValueError):  # one of them is wrong: those before it are not
+            for arrays in steps:
+                self.writer.append(arrays)
+        self._bytes_gone += size
+        self._gone.set()
+
+
+def _concatenate(steps: list[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
+    """Makes one step of several; raises an error if they differ in more than their rows."""
+    if len(steps) == 1:
+        return steps[0]
+    first = steps[0]
+    for step in steps:
+        if len(step) != len(first) or len({len(array) for array in step.values()}) != 1:
+            raise ValueError("steps of other outputs, or of unequal rows")
+    return {
+        name: np.concatenate([step[name] for step in steps], dtype=array.dtype, casting="no")
+        for name, array in first.items()
+    }

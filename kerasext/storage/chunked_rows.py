@@ -5,6 +5,8 @@ import math
 import h5py
 import numpy as np
 
+from kerasext.storage.chunk_filters import ChunkFilters
+from kerasext.storage.chunk_sums import chunk_sums
 from kerasext.storage.output_spec import OutputSpec
 
 # One write of a chunk costs about as much as copying 100 kB, and a reader loads whole chunks.
@@ -40,18 +42,25 @@ class ChunkedRows:
     Args:
         dataset: Resizable h5py dataset of an open file.
         rows: Int. Rows that are there to stay; what follows them is overwritten.
+        sums: Resizable h5py dataset for a checksum of each chunk, or `None` for none.
     """
 
-    def __init__(self, dataset: h5py.Dataset, rows: int) -> None:
+    def __init__(self, dataset: h5py.Dataset, rows: int, sums: h5py.Dataset | None = None) -> None:
         self._h5id = dataset.id
         self._row_shape = dataset.shape[1:]
         self._chunk_rows = dataset.chunks[0]
         self._block = np.zeros(dataset.chunks[:1] + self._row_shape, dtype=dataset.dtype.str)
         self._rows = rows
         self._extent = dataset.shape[0]
+        self._filters = ChunkFilters(dataset)
+        self._sums = None if sums is None else ChunkedRows(sums, rows // self._chunk_rows)
+        self._stored_chunk = -1
         filled = rows % self._chunk_rows
         if filled:
             self._block[:filled] = dataset[rows - filled : rows]
+            place = self._h5id.get_chunk_info_by_coord(self._coordinates(rows - filled))
+            if place.size >= self._block.nbytes:
+                self._stored_chunk = rows - filled
 
     def append(self, array: np.ndarray) -> None:
         """Adds the rows of an array of the dataset's dtype and row shape."""
@@ -60,33 +69,61 @@ class ChunkedRows:
             filled = self._rows % self._chunk_rows
             piece = array[start : start + self._chunk_rows - filled]
             if len(piece) == self._chunk_rows:
-                self._write(self._rows, np.ascontiguousarray(piece), self._chunk_rows)
+                chunk = np.ascontiguousarray(piece)
+                self._write(self._rows, chunk, self._chunk_rows)
+                self._sum(chunk)
             else:
                 self._block[filled : filled + len(piece)] = piece
                 if filled + len(piece) == self._chunk_rows:
                     self._write(self._rows - filled, self._block, self._chunk_rows)
+                    self._sum(self._block)
             self._rows += len(piece)
             start += len(piece)
 
-    def commit(self, rows: int) -> None:
+    def commit(self, rows: int, *, last: bool = False) -> None:
         """Writes the last, partly filled chunk, so that the first `rows` rows are in the file.
 
         Rows beyond `rows` were appended in a step that was interrupted before every output had
         them.
+
+        Args:
+            rows: Int. Rows to be kept.
+            last: Bool. Whether no more rows will come, so that the chunk may be compressed.
         """
         filled = rows % self._chunk_rows
-        if filled and rows - filled == self._rows - self._rows % self._chunk_rows:
-            self._block[filled:] = np.zeros((), self._block.dtype)
-            self._write(rows - filled, self._block, filled)
+        first = rows - filled
+        if filled and first == self._rows - self._rows % self._chunk_rows:
+            self._write_partly(first, filled, last=last)
+        if self._sums is not None:
+            self._sums.commit(self._sums._rows)
+
+    def _write_partly(self, first: int, filled: int, *, last: bool) -> None:
+        self._block[filled:] = np.zeros((), self._block.dtype)
+        if not last:
+            # Compressed anew at each commit it would grow, and HDF5 does not use the space that a
+            # chunk leaves while others read: it stays as it is, also when it has been filled.
+            self._stored_chunk = first
+        self._write(first, self._block, filled)
+        if last:
+            self._sum(self._block[:filled])
 
     def trim(self, rows: int) -> None:
         """Makes the dataset `rows` long. Only at the end: it may have readers until then."""
         if self._extent > rows:
             self._h5id.set_extent((rows, *self._row_shape))
 
+    def _sum(self, chunk: np.ndarray) -> None:
+        if self._sums is not None:
+            self._sums.append(chunk_sums(chunk))
+
     def _write(self, first: int, chunk: np.ndarray, rows: int) -> None:
         if first + rows > self._extent:
             self._extent = first + rows
             self._h5id.set_extent((self._extent, *self._row_shape))
         if chunk.size:
-            self._h5id.write_direct_chunk((first,) + (0,) * len(self._row_shape), chunk)
+            as_it_is = first == self._stored_chunk
+            content, mask = (self._filters.store if as_it_is else self._filters.encode)(chunk)
+            self._h5id.write_direct_chunk(self._coordinates(first), content, mask)
+
+    def _coordinates(self, row: int) -> tuple[int, ...]:
+        return (row,) + (0,) * len(self._row_shape)

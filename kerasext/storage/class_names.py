@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, overload
+from typing import Any, Self, overload
 
 import numpy as np
 
@@ -28,6 +28,20 @@ class ClassNames(Sequence[str]):
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = np.array([*map(str, names), ""])
+
+    @classmethod
+    def of_attribute(cls, value: Any) -> Self:
+        """The names that an attribute of a file has.
+
+        Args:
+            value: What h5py reads: an array of shape `(classes,)` of bytes.
+
+        Raises:
+            ValueError: If it is something else, or no UTF-8.
+        """
+        if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind != "S":
+            raise ValueError("must be a list of text of a fixed width")
+        return cls(name.decode() for name in value)
 
     @overload
     def __getitem__(self, labels: int) -> str: ...

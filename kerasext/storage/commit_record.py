@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -28,7 +29,11 @@ class CommitRecord:
     """
 
     def __init__(self, file: h5py.File) -> None:
-        dataset = file.get(RECORD)
+        dataset: Any = file
+        for name in RECORD.split("/"):  # not through links, which lead to other files
+            found = isinstance(dataset, h5py.Group) and name in dataset
+            link = dataset.get(name, getlink=True) if found else None
+            dataset = dataset[name] if isinstance(link, h5py.HardLink) else None
         if not isinstance(dataset, h5py.Dataset) or (dataset.dtype, dataset.shape) != (
             RECORD_DTYPE,
             (),
@@ -37,18 +42,32 @@ class CommitRecord:
         self._h5ds = dataset
         self._fd: int = file.id.get_vfd_handle()
         self._offset: int | None = dataset.id.get_offset()
-        if self._offset is None:
+        if self._offset is None or self._offset >= 2**63:
             raise ValueError(f"no data in the record of commits at {RECORD!r}")
 
     def read(self) -> np.ndarray:
-        """The record, of shape `()`."""
-        if not _CAN_BYPASS:
+        """The record, of shape `()`.
+
+        Raises:
+            ValueError: If it is not there, or what is there can't be one.
+        """
+        if _CAN_BYPASS:
+            content = os.pread(self._fd, RECORD_DTYPE.itemsize, self._offset or 0)
+            if len(content) < RECORD_DTYPE.itemsize:
+                raise ValueError("it ends before the record of commits")
+            record = np.frombuffer(content, RECORD_DTYPE).reshape(())
+        else:
             self._h5ds.refresh()
-            return np.asarray(self._h5ds[()])
-        content = os.pread(self._fd, RECORD_DTYPE.itemsize, self._offset or 0)
-        if len(content) < RECORD_DTYPE.itemsize:
-            raise ValueError("it ends before the record of commits")
-        return np.frombuffer(content, RECORD_DTYPE).reshape(())
+            record = np.asarray(self._h5ds[()])
+        times = [float(record[name]) for name in ("ended", "seconds", "stalled_seconds")]
+        if not (
+            0 <= record["first_row"] <= record["rows"]
+            and 0 <= record["complete"] <= 1
+            and record["bytes"] >= 0
+            and all(0 <= seconds < float("inf") for seconds in times)
+        ):
+            raise ValueError(f"the record of commits is {record}")
+        return record
 
     def write(self, record: np.ndarray) -> None:
         """Replaces the record."""

@@ -24,6 +24,9 @@ RECORD_DTYPE = np.dtype(
     ]
 )
 
+SUMS = f"{GROUP}/sums"
+"""Group with a dataset for each output: the sums of its chunks that `chunk_sums` makes."""
+
 RESERVED = frozenset({GROUP, "ids", "targets", "row", "class"})
 """Names at the root that are not for outputs."""
 

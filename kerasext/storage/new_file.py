@@ -10,6 +10,8 @@ import h5py
 import numpy as np
 
 from kerasext._version import __version__
+from kerasext.storage.chunk_filters import Compression, compression_of, dataset_options
+from kerasext.storage.chunk_sums import WIDTH
 from kerasext.storage.chunked_rows import rows_per_chunk
 from kerasext.storage.layout import (
     CLASS_NAMES,
@@ -18,6 +20,7 @@ from kerasext.storage.layout import (
     FORMAT_VERSION,
     RECORD,
     RECORD_DTYPE,
+    SUMS,
 )
 from kerasext.storage.output_spec import OutputSpec
 
@@ -32,6 +35,7 @@ def image(
     expected_rows: int | None,
     attributes: Mapping[str, str | float],
     class_names: ClassNamesByHead | None,
+    compression: Compression | Mapping[str, Compression],
 ) -> bytes:
     """The bytes of a new file.
 
@@ -43,6 +47,7 @@ def image(
         expected_rows: Rows that the file will hold, if known.
         attributes: Attributes of the file besides those of this library.
         class_names: Names of the classes, or of those of each head.
+        compression: As `check_compression` takes it.
     """
     content = io.BytesIO()
     with h5py.File(
@@ -74,6 +79,14 @@ def image(
                     *(max(length, 1) for length in spec.row_shape),
                 ),
                 dtype=spec.h5_dtype,
+                **dataset_options(spec, compression_of(name, compression)),
+            )
+            file.create_dataset(
+                f"{SUMS}/{name}",
+                shape=(0, WIDTH),
+                maxshape=(None, WIDTH),
+                chunks=(512, WIDTH),
+                dtype=np.uint64,
             )
             names = _class_names_of(name, class_names)
             if names is not None:

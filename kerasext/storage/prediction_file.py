@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -20,12 +23,18 @@ from kerasext.storage.layout import (
     FORMAT,
     FORMAT_VERSION,
     RESERVED,
+    SUMS,
     health,
 )
-from kerasext.storage.stored_output import StoredOutput
+from kerasext.storage.stored_output import StoredOutput, check_stored, naming_damage
 
 _FOLLOW_ROWS = 65536
 _FOLLOW_SECONDS = 0.02
+# HDF5 reads damaged metadata of a file that is written again and again, in case it was torn, and
+# doubles its pause each time, from 1 ns on: with its own limit of 100 that never ends, with this
+# one after 0.1 s. h5py has no function for it.
+_SET_READ_ATTEMPTS = "H5Pset_metadata_read_attempts"
+_READ_ATTEMPTS = 26
 
 
 class PredictionFile(Mapping[str, StoredOutput]):
@@ -56,22 +65,14 @@ class PredictionFile(Mapping[str, StoredOutput]):
         self.path = Path(path)
         self._h5file = _open(self.path)
         try:
-            self._commits = CommitRecord(self._h5file)
-            self._record = self._commits.read()
-            self._outputs = self._read_outputs()
-            if superblock.read(self.path).is_cut_short:
-                self._check_chunks()
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-        ) as error:  # h5py.s, and of the checks above
-            self._h5file.close()
-            raise ValueError(
-                f"The file is damaged: {error}. Received: path={str(self.path)!r}"
-            ) from error
+            with naming_damage(self.path):
+                self._commits = CommitRecord(self._h5file)
+                self._record = self._commits.read()
+                self._outputs = self._read_outputs()
+                if superblock.read(self.path).is_cut_short:
+                    self._check_chunks()
         except BaseException:
-            self._h5file.close()
+            _close(self._h5file)
             raise
 
     @property
@@ -97,10 +98,10 @@ class PredictionFile(Mapping[str, StoredOutput]):
         """
         by_head: dict[str, ClassNames] = {}
         for name, output in self.items():
-            names = output._h5ds.attrs.get(CLASS_NAMES)
-            if names is not None:
-                head = name.rpartition("/")[0]
-                by_head[head] = ClassNames(value.decode() for value in names)
+            with naming_damage(self.path, f"class names of {name!r}"):
+                names = _attribute(output._h5ds, CLASS_NAMES)
+                if names is not None:
+                    by_head[name.rpartition("/")[0]] = ClassNames.of_attribute(names)
         return by_head.get("", by_head) or None
 
     @property
@@ -116,13 +117,13 @@ class PredictionFile(Mapping[str, StoredOutput]):
     @property
     def origin(self) -> dict[str, Any]:
         """Where the file comes from: model name, versions, when it was made."""
-        skipped = ("metadata", "prediction_metadata")
         self._check_open()
-        attributes = self._h5file.attrs.items()
+        with naming_damage(self.path, "attributes"):
+            values = {name: _attribute(self._h5file, name) for name in self._h5file.attrs}
         return {
             name: value.item() if isinstance(value, np.generic) else value
-            for name, value in attributes
-            if name not in skipped
+            for name, value in values.items()
+            if name not in {"metadata", "prediction_metadata"}
         }
 
     @property
@@ -136,13 +137,14 @@ class PredictionFile(Mapping[str, StoredOutput]):
         Outputs taken from the file before keep showing the rows that they had.
         """
         self._check_open()
-        record = self._commits.read()
-        if record == self._record:
-            return
-        for output in self._outputs.values():
-            output.refresh()
-        self._record = record
-        self._outputs = self._read_outputs()
+        with naming_damage(self.path):
+            record = self._commits.read()
+            if record == self._record:
+                return
+            for output in self._outputs.values():
+                output.refresh()
+            self._record = record
+            self._outputs = self._read_outputs()
 
     def follow(self, *, timeout: float | None = None) -> Iterator[dict[str, np.ndarray]]:
         """Reads the file from its first row on, waiting for more until it is complete.
@@ -174,6 +176,24 @@ class PredictionFile(Mapping[str, StoredOutput]):
             else:
                 time.sleep(_FOLLOW_SECONDS)
 
+    def verify(self) -> None:
+        """Reads the whole file and compares it with the checksums that were stored with it.
+
+        Every full chunk has a checksum, and the last one too once the file is complete: of a file
+        that is being written the last rows are not verified.
+
+        Raises:
+            ValueError: If rows differ from those that were written, naming the output.
+        """
+        self._check_open()
+        for name, output in self.items():
+            sums = self._h5file.get(f"{SUMS}/{name}")
+            if not isinstance(sums, h5py.Dataset) or not output.matches(sums, last=self.complete):
+                raise ValueError(
+                    f"The file is damaged: the rows of {name!r} are not those that were written. "
+                    f"Received: path={str(self.path)!r}"
+                )
+
     def iter_batches(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         """Reads the file from the first row to the last in constant memory.
 
@@ -196,7 +216,7 @@ class PredictionFile(Mapping[str, StoredOutput]):
 
     def close(self) -> None:
         """Closes the file; safe to call again."""
-        self._h5file.close()
+        _close(self._h5file)
 
     def __enter__(self) -> Self:
         return self
@@ -232,7 +252,7 @@ class PredictionFile(Mapping[str, StoredOutput]):
             lines.append(f"  {len(names)} classes: {shown}{', ...' if len(names) > 4 else ''}")
         origin = self.origin
         model = origin.get("model_name")
-        made = f"  made {origin['created']} by kerasext {origin['kerasext_version']}"
+        made = f"  made {origin.get('created')} by kerasext {origin.get('kerasext_version')}"
         lines.append(made + (f" from model {model!r}" if model else ""))
         return "\n".join(lines) + ">"
 
@@ -244,20 +264,18 @@ class PredictionFile(Mapping[str, StoredOutput]):
 
     def _json_attribute(self, name: str) -> dict[str, Any]:
         self._check_open()
-        value: dict[str, Any] = json.loads(self._h5file.attrs.get(name, "{}"))
+        with naming_damage(self.path, name):
+            value = json.loads(_attribute(self._h5file, name, "{}"))
+            if not isinstance(value, dict):
+                raise ValueError(f"must be an object of JSON, not {type(value).__name__}")
         return value
 
     def _read_outputs(self) -> dict[str, StoredOutput]:
+        size = os.fstat(self._h5file.id.get_vfd_handle()).st_size
         outputs: dict[str, StoredOutput] = {}
-
-        def visit(name: str, node: h5py.Group | h5py.Dataset) -> None:
-            if not isinstance(node, h5py.Dataset) or name.partition("/")[0] in RESERVED:
-                return
-            if not node.shape or not 0 <= self.rows <= node.shape[0]:
-                raise ValueError(f"{self.rows} rows committed, but {name!r} has shape {node.shape}")
-            outputs[name] = StoredOutput(node, self.rows)
-
-        self._h5file.visititems(visit)
+        for name, dataset in _datasets(self._h5file):
+            check_stored(dataset, self.rows, size)
+            outputs[name] = StoredOutput(dataset, self.rows)
         return outputs
 
     def _check_chunks(self) -> None:
@@ -273,23 +291,95 @@ def _open(path: Path) -> h5py.File:
     if not path.exists():
         raise FileNotFoundError(f"There must be a file to read. Received: path={str(path)!r}")
     try:
-        # What is being written, or was when its writer failed, opens in this mode only. No lock of
-        # HDF5's: it would keep a writer in another process from going on.
-        file = h5py.File(path, "r", swmr=any(superblock.read(path)), locking=False)
-    except OSError as error:
+        file = _open_hdf5(path)
+    except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"The file must be HDF5, and whole. Received: path={str(path)!r} ({error})"
         ) from error
-    if file.attrs.get("format") != FORMAT:
-        file.close()
+    try:
+        _check_format(file, path)
+    except BaseException:
+        _close(file)
+        raise
+    return file
+
+
+def _check_format(file: h5py.File, path: Path) -> None:
+    with naming_damage(path):
+        name, version = (_attribute(file, key) for key in ("format", "format_version"))
+    if not isinstance(name, str) or name != FORMAT:
         raise ValueError(
             f"The file must be a prediction file of kerasext. Received: path={str(path)!r}"
         )
-    version = file.attrs.get("format_version")
-    if version != FORMAT_VERSION:
-        file.close()
+    if np.ndim(version) or version != FORMAT_VERSION:
         raise ValueError(
             f"The file must be of format version {FORMAT_VERSION}; install a newer kerasext. "
             f"Received: path={str(path)!r} of version {version}"
         )
-    return file
+
+
+def _open_hdf5(path: Path) -> h5py.File:
+    # No lock of HDF5's: it would keep a writer in another process from going on.
+    if not any(superblock.read(path)):
+        return h5py.File(path, "r", locking=False)
+    # What is being written, or was when its writer failed, opens in this mode only, and
+    # so does what was cut short.
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_file_locking(False, True)
+    set_read_attempts = getattr(ctypes.CDLL(h5py.h5p.__file__), _SET_READ_ATTEMPTS, None)
+    if set_read_attempts is not None:  # not on Windows
+        set_read_attempts(ctypes.c_int64(access.id), ctypes.c_uint(_READ_ATTEMPTS))
+    flags = h5py.h5f.ACC_RDONLY | h5py.h5f.ACC_SWMR_READ
+    return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
+
+
+def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
+    """The datasets of a file other than ours, each once, links to elsewhere not followed."""
+    seen = {file}
+    groups = [("", file)]
+    while groups:
+        prefix, group = groups.pop()
+        inner = []
+        for part in group:
+            if not part.isprintable() or "/" in part or part == ".":  # a path leads elsewhere
+                raise ValueError(f"it has a name that is none: {prefix + part!r}")
+            if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+                continue
+            name, node = prefix + part, group[part]
+            if node in seen or name in RESERVED:
+                continue
+            seen.add(node)
+            if isinstance(node, h5py.Dataset):
+                yield name, node
+            elif isinstance(node, h5py.Group):
+                inner.append((name + "/", node))
+        groups += reversed(inner)
+
+
+def _attribute(node: h5py.HLObject, name: str, default: Any = None) -> Any:
+    """An attribute of numbers or text."""
+    if name not in node.attrs:
+        return default
+    attribute = node.attrs.get_id(name)
+    size = os.fstat(node.file.id.get_vfd_handle()).st_size
+    dtype, shape = attribute.dtype, attribute.shape
+    is_text = h5py.check_string_dtype(dtype) is not None
+    # None is the shape of one that has no value.
+    claimed = size + 1 if shape is None else dtype.itemsize * math.prod(shape)
+    if not (is_text or dtype.kind in "biufc") or claimed > size:
+        raise ValueError(
+            f"attribute {name!r} must have text or numbers, and is of type {dtype} and shape "
+            f"{shape}"
+        )
+    value = node.attrs[name]
+    if isinstance(value, np.bytes_):
+        return value.decode()
+    if isinstance(value, str):
+        value.encode()  # h5py lets through what is not UTF-8
+    return value
+
+
+def _close(file: h5py.File) -> None:
+    # HDF5 can fail to drop damaged metadata, which is of no consequence where nothing was written.
+    with contextlib.suppress(OSError, RuntimeError):
+        file.close()

@@ -14,10 +14,11 @@ import h5py
 import numpy as np
 
 from kerasext.storage import new_file, superblock
+from kerasext.storage.chunk_filters import Compression, check_compression
 from kerasext.storage.chunked_rows import ChunkedRows
 from kerasext.storage.commit_record import CommitRecord
 from kerasext.storage.file_lock import FileLock
-from kerasext.storage.layout import RECORD_DTYPE, check_output_names, health
+from kerasext.storage.layout import RECORD_DTYPE, SUMS, check_output_names, health
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.prediction_file import PredictionFile
 
@@ -49,6 +50,8 @@ class PredictionFileWriter:
         class_names: Sequence of strings, the names of the classes, or a mapping from head to such a
             sequence. Kept on the `labels` and `probabilities` of the head.
         expected_steps: Int. Number of `append` calls to come, if known; sizes the chunks.
+        compression: As `check_compression` takes it; outputs that a mapping leaves out are
+            `"auto"`. Defaults to `"auto"`, which compresses all but floats.
         fsync: Bool. Whether every commit waits until the disk has the rows, which only a loss of
             power needs; `finish` always does. Defaults to `False`.
 
@@ -82,6 +85,7 @@ class PredictionFileWriter:
         attributes: Mapping[str, str | float] | None = None,
         class_names: new_file.ClassNamesByHead | None = None,
         expected_steps: int | None = None,
+        compression: Compression | Mapping[str, Compression] = "auto",
         fsync: bool = False,
     ) -> None:
         if mode not in get_args(Mode):
@@ -96,6 +100,7 @@ class PredictionFileWriter:
         self._mode = mode
         self._dtypes = dict(dtypes or {})
         self._expected_steps = expected_steps
+        self._compression = check_compression(compression)
         self._fsync = fsync
         self._file: h5py.File | None = None
         self._committed = 0
@@ -288,7 +293,9 @@ class PredictionFileWriter:
         self._state = "opening"
         self._file = file = _open_swmr(self.path)
         self._specs = dict(specs)
-        self._columns = {name: ChunkedRows(file[name], self.rows) for name in specs}
+        self._columns = {
+            name: ChunkedRows(file[name], self.rows, file[f"{SUMS}/{name}"]) for name in specs
+        }
         self._record = CommitRecord(file)
         self._began = time.monotonic()
         self._write_record(complete=False)
@@ -301,6 +308,7 @@ class PredictionFileWriter:
             expected_rows=self._expected_steps and self._expected_steps * first_rows,
             attributes=self.attributes,
             class_names=self.class_names,
+            compression=self._compression,
         )
         part = self.path.with_name(self.path.name + ".part")
         try:
@@ -328,7 +336,7 @@ class PredictionFileWriter:
     def _commit(self, file: h5py.File, *, complete: bool = False) -> None:
         self._record.check_in_place(self.path)
         for column in self._columns.values():
-            column.commit(self.rows)
+            column.commit(self.rows, last=complete)
         if complete or self._state == "torn":
             for column in self._columns.values():
                 column.trim(self.rows)

@@ -2,13 +2,94 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import h5py
 import numpy as np
 
+from kerasext.storage.chunk_sums import chunk_sums
+
 _ROWS_AT_ONCE = 65536  # where the dataset has no chunks of its own
+_LARGEST_ROW_BYTES = 2**32 - 1  # HDF5's limit on a chunk, and a chunk holds at least one row
+# A chunk of one value repeated shrinks most: 1 MiB to some 50 bytes, its place in the index too.
+_MOST_EXPANSION = 2**16
+_LEAST_CHUNK_BYTES = 8  # of the address that stands in the index of chunks
+_LAYOUTS = {
+    h5py.h5d.COMPACT: "a compact dataset",
+    h5py.h5d.CONTIGUOUS: "a contiguous or external dataset",
+    h5py.h5d.VIRTUAL: "a virtual dataset",
+}
+# What h5py raises for damage: the errors of HDF5, and what comes of senseless types and sizes.
+_DAMAGE = (OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
+
+
+@contextlib.contextmanager
+def naming_damage(path: object, part: str = "") -> Iterator[None]:
+    """Turns what h5py raises for a damaged file into a `ValueError` that names the file.
+
+    Args:
+        path: The file.
+        part: String. What is read of it, if that is to be named too.
+    """
+    try:
+        yield
+    except _DAMAGE as error:
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise ValueError(
+            f"The file is damaged: {part and part + ': '}{reason}. Received: path={str(path)!r}"
+        ) from error
+
+
+def check_stored(dataset: h5py.Dataset, rows: int, size: int) -> None:
+    """Checks that a dataset is of a kind that outputs are, and can have this many rows.
+
+    Nothing is read or allocated for a dataset that only claims to be large, and no other file is
+    touched.
+
+    Args:
+        dataset: h5py dataset.
+        rows: Int. Committed rows.
+        size: Int. Bytes of the file.
+
+    Raises:
+        ValueError: If not. h5py raises other errors for types and shapes that it can't make out.
+    """
+    name = str(dataset.name)
+    properties = dataset.id.get_create_plist()
+    layout = properties.get_layout()
+    if layout != h5py.h5d.CHUNKED:
+        kind = _LAYOUTS.get(layout, "something else")
+        raise ValueError(f"{name!r} must be stored in chunks, and is {kind}")
+    dtype = dataset.dtype
+    if dtype.kind not in "biufcS" or not dtype.itemsize:
+        raise ValueError(f"{name!r} must have numbers or text of a fixed width, not {dtype}")
+    if not dataset.shape or not 0 <= rows <= dataset.shape[0]:
+        raise ValueError(f"{rows} rows committed, but {name!r} has shape {dataset.shape}")
+    filters = [properties.get_filter(number)[0] for number in range(properties.get_nfilters())]
+    for code in filters:
+        if not h5py.h5z.filter_avail(code):
+            raise ValueError(f"{name!r} is compressed by a filter that is not there, number {code}")
+    row_bytes = dtype.itemsize * math.prod(dataset.shape[1:])
+    if row_bytes > _LARGEST_ROW_BYTES:
+        raise ValueError(f"{name!r} has rows of {row_bytes} bytes")
+    if rows * row_bytes > size * (_MOST_EXPANSION if filters else 1):
+        raise ValueError(
+            f"{rows} rows of {name!r} can't be in {size} bytes: they are {rows * row_bytes}"
+        )
+    # HDF5 walks through every chunk that the dataset could have.
+    if size < _LEAST_CHUNK_BYTES * _count_chunks(dataset, dataset.shape[0]):
+        raise ValueError(f"{name!r} of shape {dataset.shape} can't be in {size} bytes")
+    needed = _count_chunks(dataset, rows)
+    if needed and dataset.id.get_num_chunks() < needed:
+        raise ValueError(f"rows of {name!r} are missing")
+
+
+def _count_chunks(dataset: h5py.Dataset, rows: int) -> int:
+    lengths = zip((rows, *dataset.shape[1:]), dataset.chunks, strict=True)
+    return math.prod(-(-length // chunk) for length, chunk in lengths)
 
 
 class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
@@ -36,6 +117,7 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
     def __init__(self, dataset: h5py.Dataset, rows: int) -> None:
         self.name = str(dataset.name).lstrip("/")
         self.shape: tuple[int, ...] = (rows, *dataset.shape[1:])
+        self._path = dataset.file.filename
         self._h5ds = dataset
         self._rows = rows
         self._stored_dtype: np.dtype[Any] = dataset.dtype
@@ -74,6 +156,20 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
         self._h5ds.id.chunk_iter(visit)
         return max(ends, default=0) <= size
 
+    def matches(self, sums: h5py.Dataset, *, last: bool) -> bool:
+        """Whether the chunks have these sums, also the last one if it is partly filled and `last`.
+
+        Raises:
+            ValueError: If a chunk can't be read.
+        """
+        length = self._rows_at_once
+        chunks = math.ceil(self._rows / length) if last else self._rows // length
+        for number in range(chunks):
+            rows = slice(number * length, min((number + 1) * length, self._rows))
+            if not np.array_equal(chunk_sums(self._read(rows)), sums[number : number + 1]):
+                return False
+        return True
+
     def __len__(self) -> int:
         return self._rows
 
@@ -98,7 +194,7 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
 
         Raises:
             IndexError: If a row does not exist, or a mask has another length than there are rows.
-            ValueError: If the file was closed.
+            ValueError: If the file was closed, or is damaged where the rows are.
         """
         if not self._h5ds:
             raise ValueError(f"The file was closed; open it again. Received: output {self.name!r}")
@@ -136,9 +232,9 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
         ascending = wanted if step > 0 else wanted[::-1]
         h5_rows = slice(ascending.start, max(ascending.stop, ascending.start), ascending.step)
         if len(rest) < self.ndim and all(_is_plain(part) for part in rest):
-            values = self._decode(self._h5ds[(h5_rows, *rest)])
+            values = self._decode(self._read((h5_rows, *rest)))
         else:
-            values = self._decode(self._h5ds[h5_rows])[(slice(None), *rest)]
+            values = self._decode(self._read(h5_rows))[(slice(None), *rest)]
         return values if step > 0 else values[::-1]
 
     def _take(self, index: np.ndarray, rest: list[Any]) -> Any:
@@ -154,15 +250,26 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
         for part in np.split(np.arange(len(wanted)), ends):
             if part.size:
                 rows = wanted[part]
-                values[part] = self._h5ds[rows[0] : rows[-1] + 1][rows - rows[0]]
+                values[part] = self._read(slice(rows[0], rows[-1] + 1))[rows - rows[0]]
         # The whole key is NumPy's matter, now on the rows that were read: its lists pair up.
         row_key = places.reshape(index.shape) if index.ndim else places[0]
         return self._decode(values)[(row_key, *rest)]
 
+    def _read(self, key: Any) -> np.ndarray:
+        # Other errors than these two are about the key.
+        try:
+            values: np.ndarray = self._h5ds[key]
+        except (OSError, RuntimeError):
+            with naming_damage(self._path, f"output {self.name!r}"):
+                raise
+        return values
+
     def _decode(self, values: np.ndarray) -> np.ndarray:
         if not self._is_string:
             return values
-        return np.char.decode(values.astype(self._stored_dtype.str), "utf-8").astype(self.dtype)
+        with naming_damage(self._path, f"output {self.name!r}"):
+            text = np.char.decode(values.astype(self._stored_dtype.str), "utf-8")
+        return text.astype(self.dtype)
 
     def __repr__(self) -> str:
         return f"<StoredOutput {self.name!r}: shape {self.shape}, {self.dtype}>"

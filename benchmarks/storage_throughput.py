@@ -1,0 +1,107 @@
+"""What the storage costs by itself: against raw writes, against the usual h5py loop, and in memory.
+
+python benchmarks/storage_throughput.py
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+from measure import alternate, machine, peak_growth, ratio
+
+from kerasext.storage import BackgroundWriter, PredictionFileWriter
+
+RUNS = 9
+MIB = 1024 * 1024
+
+folder = tempfile.TemporaryDirectory()
+path = Path(folder.name) / "predictions.h5"
+
+
+def background(**options):
+    """A writer as the callback makes it."""
+    writer = PredictionFileWriter(path, mode="w", **options)
+    return BackgroundWriter(
+        writer, to_arrays=lambda step: step, queue_bytes=32 * MIB, commit_interval=1.0
+    )
+
+
+def write_blocks(blocks):
+    """1 MiB at a time through the writer, which waits for the disk at its end."""
+    writer = background()
+    for block in blocks:
+        writer.append({"x": block}, len(block))
+    writer.finish()
+
+
+def write_raw(blocks):
+    """The same blocks by plain writes, with the same wait at the end."""
+    with path.open("wb") as file:
+        for block in blocks:
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_steps(steps):
+    """Steps of 32 rows of 10 numbers through the writer."""
+    writer = background()
+    for step in steps:
+        writer.append({"x": step}, len(step))
+    writer.finish()
+
+
+def write_by_resizing(steps):
+    """The loop that people write: resize and append at every step."""
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset("x", shape=(0, 10), maxshape=(None, 10), dtype="f4")
+        for step in steps:
+            dataset.resize(len(dataset) + len(step), axis=0)
+            dataset[-len(step) :] = step
+
+
+def write_4_gb():
+    """4 GB in steps of 1 MB."""
+    block = np.ones((1000, 250), np.float32)
+    writer = background()
+    for _ in range(4000):
+        writer.append({"x": block}, len(block))
+    writer.finish()
+
+
+def write_100_000_steps():
+    """100,000 steps of three small outputs."""
+    step = {"p": np.ones((32, 10), "f4"), "l": np.ones(32, "i4"), "c": np.ones(32, "f4")}
+    writer = background()
+    for _ in range(100_000):
+        writer.append(step, 32)
+    writer.finish()
+
+
+if len(sys.argv) > 1:
+    write_steps([np.ones((32, 10), np.float32)])
+    print(peak_growth(globals()[sys.argv[1]]))
+else:
+    print(machine())
+    blocks = list(np.random.default_rng(0).random((256, 1024, 256), dtype=np.float32))
+    seconds = alternate(RUNS, writer=lambda: write_blocks(blocks), raw=lambda: write_raw(blocks))
+    print(
+        f"256 blocks of 1 MiB: the writer has {ratio(seconds, 'raw', 'writer'):.2f} of the rate of "
+        f"raw writes, both with one fsync at the end, median of {RUNS} alternating runs"
+    )
+    steps = [np.ones((32, 10), np.float32)] * 20_000
+    seconds = alternate(
+        3, writer=lambda: write_steps(steps), resizing=lambda: write_by_resizing(steps)
+    )
+    print(
+        f"20,000 steps of 32 x 10: the writer is {ratio(seconds, 'resizing', 'writer'):.0f} times "
+        f"as fast as resizing a dataset at each step, median of 3 alternating runs"
+    )
+    for name in ("write_4_gb", "write_100_000_steps"):
+        command = [sys.executable, __file__, name]
+        growth = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        print(f"{name}: resident memory grows by {float(growth):,.0f} MiB")
