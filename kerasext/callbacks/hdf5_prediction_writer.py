@@ -178,11 +178,13 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self._steps = 0
         self._rows_seen = 0
         self._rows_known = writer.rows - writer.first_row
-        if writer.is_complete:
-            if model.built:
-                self._describe(writer)
+        if writer.is_complete and model.built:
+            self._describe(writer)
+            try:
                 writer.check_fingerprint()
-            model.stop_predicting = True
+            except ValueError:
+                self.close()
+                raise
 
     def on_predict_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Taps the step that is about to run."""
@@ -199,7 +201,11 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
 
     def on_step_skipped(self, rows: int) -> None:
         """Counts the rows of a step that was not computed; called by the tap, not by Keras."""
+        assert self._writer is not None
+        assert self._tap is not None
         self._rows_seen += rows
+        if self._writer.writer.is_complete and not self._tap.is_shared:
+            self._model.stop_predicting = True  # there is nothing to read the data for
 
     def on_step_outputs(self, outputs: Any) -> None:
         """Hands over the outputs of a step; called by the tap, not by Keras."""
@@ -207,7 +213,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         rows = number_of_rows(outputs)
         known = min(max(self._rows_known - self._rows_seen, 0), rows)
         self._rows_seen += rows
-        if self._rows_seen < self._rows_known:
+        if self._rows_seen < self._rows_known or self._writer.writer.is_complete:
             return  # it was computed for another callback of this `predict`
         if self._steps == 0:
             description = self._describe(self._writer.writer)

@@ -68,6 +68,11 @@ class PredictTap:
         tap._listeners.append(weakref.ref(listener))
         return tap
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether more than one listener is told of the step."""
+        return len(self._listeners) > 1
+
     def disarm(self) -> None:
         """Takes the wrapper off, if it is still on."""
         if self.state == "armed":

@@ -341,8 +341,9 @@ def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
         prefix, group = groups.pop()
         inner = []
         for part in group:
-            if not part.isprintable() or "/" in part or part == ".":  # a path leads elsewhere
-                raise ValueError(f"it has a name that is none: {prefix + part!r}")
+            # h5py has bytes for what is not UTF-8, and takes a slash for a path, through any link.
+            if not isinstance(part, str) or "/" in part or part == ".":
+                raise ValueError(f"{part!r} is the name of no output and no group")
             if not isinstance(group.get(part, getlink=True), h5py.HardLink):
                 continue
             name, node = prefix + part, group[part]

@@ -57,39 +57,43 @@ def check_stored(dataset: h5py.Dataset, rows: int, size: int) -> None:
     Raises:
         ValueError: If not. h5py raises other errors for types and shapes that it can't make out.
     """
-    name = str(dataset.name)
+    _check_kind(dataset)
+    name, row_shape = str(dataset.name), dataset.shape[1:]
+    if not 0 <= rows <= dataset.shape[0]:
+        raise ValueError(f"{rows} rows committed, but {name!r} has shape {dataset.shape}")
+    row_bytes = dataset.dtype.itemsize * math.prod(row_shape)
+    if row_bytes > _LARGEST_ROW_BYTES:
+        raise ValueError(f"{name!r} has rows of {row_bytes} bytes")
+    expansion = _MOST_EXPANSION if dataset.id.get_create_plist().get_nfilters() else 1
+    if rows * row_bytes > size * expansion:
+        raise ValueError(f"{rows} rows of {name!r} can't be in {size} bytes")
+    lengths = zip(dataset.shape, dataset.chunks, strict=True)
+    # HDF5 walks through every chunk that the dataset could have.
+    if math.prod(-(-length // chunk) for length, chunk in lengths) * _LEAST_CHUNK_BYTES > size:
+        raise ValueError(f"{name!r} of shape {dataset.shape} can't be in {size} bytes")
+    if rows and row_bytes:  # HDF5 has zeros for a chunk that is not there
+        last = (rows - 1) // dataset.chunks[0] * dataset.chunks[0]
+        chunk = dataset.id.get_chunk_info_by_coord((last,) + (0,) * len(row_shape))
+        if chunk.byte_offset is None:
+            raise ValueError(f"rows of {name!r} are missing")
+
+
+def _check_kind(dataset: h5py.Dataset) -> None:
+    name, dtype = str(dataset.name), dataset.dtype
     properties = dataset.id.get_create_plist()
     layout = properties.get_layout()
     if layout != h5py.h5d.CHUNKED:
         kind = _LAYOUTS.get(layout, "something else")
         raise ValueError(f"{name!r} must be stored in chunks, and is {kind}")
-    dtype = dataset.dtype
     if dtype.kind not in "biufcS" or not dtype.itemsize:
         raise ValueError(f"{name!r} must have numbers or text of a fixed width, not {dtype}")
-    if not dataset.shape or not 0 <= rows <= dataset.shape[0]:
-        raise ValueError(f"{rows} rows committed, but {name!r} has shape {dataset.shape}")
-    filters = [properties.get_filter(number)[0] for number in range(properties.get_nfilters())]
-    for code in filters:
+    for number in range(properties.get_nfilters()):
+        code, *_ = properties.get_filter(number)
         if not h5py.h5z.filter_avail(code):
-            raise ValueError(f"{name!r} is compressed by a filter that is not there, number {code}")
-    row_bytes = dtype.itemsize * math.prod(dataset.shape[1:])
-    if row_bytes > _LARGEST_ROW_BYTES:
-        raise ValueError(f"{name!r} has rows of {row_bytes} bytes")
-    if rows * row_bytes > size * (_MOST_EXPANSION if filters else 1):
-        raise ValueError(
-            f"{rows} rows of {name!r} can't be in {size} bytes: they are {rows * row_bytes}"
-        )
-    # HDF5 walks through every chunk that the dataset could have.
-    if size < _LEAST_CHUNK_BYTES * _count_chunks(dataset, dataset.shape[0]):
-        raise ValueError(f"{name!r} of shape {dataset.shape} can't be in {size} bytes")
-    needed = _count_chunks(dataset, rows)
-    if needed and dataset.id.get_num_chunks() < needed:
-        raise ValueError(f"rows of {name!r} are missing")
-
-
-def _count_chunks(dataset: h5py.Dataset, rows: int) -> int:
-    lengths = zip((rows, *dataset.shape[1:]), dataset.chunks, strict=True)
-    return math.prod(-(-length // chunk) for length, chunk in lengths)
+            raise ValueError(
+                f"{name!r} is compressed by HDF5's filter {code}, which is not there; "
+                "hdf5plugin may have it"
+            )
 
 
 class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):

@@ -134,10 +134,10 @@ def test_steps_limits_the_rows(classifier, rows, path, assert_file_equals):
     assert len(plain["labels"]) == 32
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 def test_more_steps_than_data(classifier, rows, path, assert_file_equals):
-    """Where the data end before `steps`, Keras warns and the file is complete."""
-    with pytest.warns(UserWarning, match="ran out of data"):
-        write(classifier, batches(rows), path, batch_size=None, predict={"steps": 10})
+    """Where the data end before `steps`, the file has what there was and is complete."""
+    write(classifier, batches(rows), path, batch_size=None, predict={"steps": 10})
     assert_file_equals(path, classifier.predict(rows, batch_size=23, verbose=0))
 
 

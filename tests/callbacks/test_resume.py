@@ -76,8 +76,7 @@ def test_goes_on_at_the_first_missing_row(steps, steps_per_execution, counted, r
     count.assign(0)
     predict(model, rows, tmp_path / "p.h5")
     assert_same(content(tmp_path / "p.h5"), content(tmp_path / "whole.h5"))
-    again = steps_per_execution
-    assert count.numpy() == 9 - steps * steps_per_execution + again
+    assert count.numpy() == 9 - (steps - 1) * steps_per_execution
 
 
 def cut(path, rows):
@@ -218,6 +217,25 @@ def test_accumulating_is_refused(path):
     """`predict` can't return rows that it does not compute."""
     with pytest.raises(ValueError, match="accumulate=False"):
         HDF5PredictionWriter(path, mode="resume")
+
+
+def test_a_complete_file_of_another_model_is_refused(classifier, rows, path):
+    """Nothing to do is not said of a file that another model has written."""
+    predict(classifier, rows, path)
+    before = path.read_bytes()
+    classifier.set_weights([weight + 1e-3 for weight in classifier.get_weights()])
+    with pytest.raises(ValueError, match="weights and settings"):
+        predict(classifier, rows, path)
+    assert path.read_bytes() == before
+
+
+def test_a_complete_file_beside_another_callback(classifier, rows, path, tmp_path):
+    """A writer with nothing to do does not keep another one from its rows."""
+    predict(classifier, rows, path)
+    complete = HDF5PredictionWriter(path, mode="resume", accumulate=False)
+    begins = HDF5PredictionWriter(tmp_path / "new.h5", accumulate=False)
+    classifier.predict(rows, batch_size=8, verbose=0, callbacks=[complete, begins])
+    assert_same(content(tmp_path / "new.h5"), content(path))
 
 
 def test_a_second_callback_sees_every_row(interrupted, classifier, rows, tmp_path):
