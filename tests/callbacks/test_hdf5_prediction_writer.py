@@ -1,5 +1,6 @@
 import json
 import os
+import time
 
 import h5py
 import keras
@@ -341,6 +342,9 @@ def test_a_bad_path_is_refused_before_a_step(place, error, message, classifier, 
         ({"outputs": []}, ValueError, r"outputs=\[\]"),
         ({"dtypes": {"a": "datetime64[s]"}}, TypeError, "datetime64"),
         ({"dtypes": {"a": "float99"}}, TypeError, "float99"),
+        ({"compression": "lz77"}, ValueError, "compression='lz77'"),
+        ({"commit_interval": 0}, ValueError, "commit_interval=0"),
+        ({"queue_bytes": -1}, ValueError, "queue_bytes=-1"),
         ({"metadata": {"a": object()}}, TypeError, "JSON-serializable.*type object"),
         ({"metadata": {"a": float("nan")}}, ValueError, "JSON"),
     ],
@@ -395,3 +399,47 @@ def test_other_callbacks_see_what_they_see_without_it(classifier, rows, path):
         assert seen.keys() == expected.keys()
         for name in expected:
             np.testing.assert_array_equal(seen[name], expected[name])
+
+
+def test_health_is_told_and_kept(classifier, rows, path, capsys):
+    """After a run the callback tells rows, bytes and seconds, the file has them, a line says so."""
+    writer = HDF5PredictionWriter(path, accumulate=False, verbose=1)
+    classifier.predict(rows, batch_size=23, verbose=0, callbacks=[writer])
+    with PredictionFile(path) as predictions:
+        health = predictions.health
+        size = sum(output.nbytes for output in predictions.values())
+    assert writer.health["rows"] == health["rows"] == 70
+    assert writer.health["bytes"] == health["bytes"] == size
+    assert 0 <= health["stalled_seconds"] <= health["seconds"]
+    assert health["rows_per_second"] == pytest.approx(70 / health["seconds"])
+    assert f"{path}: 70 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", None, {"labels": "blosc2"}])
+def test_compressed_files_hold_the_same(compression, classifier, rows, path, assert_file_equals):
+    """Whatever the compression, the file holds what `predict` returned."""
+    plain = classifier.predict(rows, batch_size=23, verbose=0)
+    write(classifier, rows, path, compression=compression, accumulate=False)
+    assert_file_equals(path, plain)
+
+
+def test_rows_are_visible_while_predict_runs(classifier, rows, path):
+    """Committed rows can be read before `predict` has ended, by the same process too."""
+    seen = []
+
+    class Reads(keras.callbacks.Callback):
+        def on_predict_batch_end(self, batch, logs=None):
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                with PredictionFile(path) as predictions:
+                    if predictions.rows == 10 * (batch + 1):
+                        seen.append(predictions["labels"][:])
+                        assert not predictions.complete
+                        return
+                time.sleep(0.001)
+
+    writer = HDF5PredictionWriter(path, commit_interval=0.001)
+    plain = classifier.predict(rows, batch_size=10, verbose=0, callbacks=[writer, Reads()])
+    assert len(seen) == 7
+    for number, labels in enumerate(seen):
+        np.testing.assert_array_equal(labels, plain["labels"][: 10 * (number + 1)])
