@@ -170,18 +170,26 @@ class BackgroundWriter:
 
     def _write_some(self) -> None:
         # A call of the writer costs as much as copying 10 kB: small steps are put together.
-        steps, size = [], 0
-        while self._steps and size < _WAKE_BYTES:
-            step, step_size = self._steps.popleft()
-            steps.append(self._to_arrays(step))
-            size += step_size
+        steps: list[Mapping[str, np.ndarray]] = []
+        size = 0
+        try:
+            while self._steps and size < _WAKE_BYTES:
+                step, step_size = self._steps.popleft()
+                steps.append(self._to_arrays(step))
+                size += step_size
+        finally:  # also those before one that is none
+            self._write_together(steps)
+        self._bytes_gone += size
+        self._gone.set()
+
+    def _write_together(self, steps: list[Mapping[str, np.ndarray]]) -> None:
+        if not steps:
+            return
         try:
             self.writer.append(_concatenate(steps))
         except (KeyError, TypeError, ValueError):  # one of them is wrong: those before it are not
             for arrays in steps:
                 self.writer.append(arrays)
-        self._bytes_gone += size
-        self._gone.set()
 
 
 def _concatenate(steps: list[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
