@@ -63,11 +63,12 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         dtypes: Dict from output name to dtype to store it as, such as
             `{"probabilities": "float16"}`, or `"S100"` for strings of up to 100 bytes of UTF-8 (64
             otherwise). A value that does not fit is an error.
-        compression: String. `"auto"` compresses all but floats (by shuffle and gzip), `None`
-            nothing; `"gzip"`, `"zstd"`, `"blosc2"`, `"bitshuffle"` or a filter of hdf5plugin such
-            as `hdf5plugin.Zstd(clevel=3)` compress every output. All but the first two need
-            hdf5plugin where the file is read, too. Or a dict from output name to one of these,
-            others being `"auto"`. Defaults to `"auto"`.
+        compression: String. `"gzip"`, or `"zstd"`, `"blosc2"`, `"bitshuffle"` or a filter of
+            hdf5plugin such as `hdf5plugin.Zstd(clevel=3)`, which need hdf5plugin where the file is
+            read, too; for every output, or a dict from output name to one of these. Labels shrink
+            to a tenth, probabilities by an eighth. A chunk that was committed partly filled stays
+            uncompressed. Other processes can read such a file while it grows, this one can't.
+            Defaults to `None`.
         metadata: Dict of JSON-serializable values to keep in the file.
         commit_interval: Float. Seconds between commits. Defaults to 1.
         fsync: Bool. Whether each commit waits for the disk itself, which only a loss of power
@@ -110,7 +111,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         accumulate: bool = True,
         outputs: Sequence[str] | None = None,
         dtypes: Mapping[str, DTypeLike] | None = None,
-        compression: Compression | Mapping[str, Compression] = "auto",
+        compression: Compression | Mapping[str, Compression] = None,
         metadata: Mapping[str, Any] | None = None,
         commit_interval: float = 1.0,
         fsync: bool = False,

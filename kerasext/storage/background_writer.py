@@ -148,7 +148,10 @@ class BackgroundWriter:
         except BaseException as error:  # noqa: BLE001 - raised by the next call
             self._error = error
             self._steps.clear()
-            self.writer.close()  # which keeps the rows before a step that was wrong
+            try:
+                self.writer.close()  # which keeps the rows before a step that was wrong
+            except OSError as another:
+                error.add_note(str(another))
         finally:
             self._gone.set()
 

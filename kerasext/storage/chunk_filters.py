@@ -29,7 +29,7 @@ def check_compression(
     """Checks a choice of compression, and returns it.
 
     Args:
-        compression: `None`, `"auto"`, `"gzip"`, `"zstd"`, `"blosc2"`, `"bitshuffle"`, or one of
+        compression: `None`, `"gzip"`, `"zstd"`, `"blosc2"`, `"bitshuffle"`, or one of
             hdf5plugin's filters of these three kinds, such as `hdf5plugin.Zstd(clevel=3)`; or a
             mapping from output name to one of these.
 
@@ -37,7 +37,7 @@ def check_compression(
         ValueError: If it is something else.
         ImportError: If it needs hdf5plugin, which is not installed.
     """
-    known = [None, "auto", "gzip", *_PLUGINS]
+    known = [None, "gzip", *_PLUGINS]
     if isinstance(compression, Mapping) and "compression" not in compression:
         for choice in compression.values():
             check_compression(choice)
@@ -61,18 +61,12 @@ def check_compression(
 def compression_of(name: str, compression: Compression | Mapping[str, Compression]) -> Compression:
     """The choice for one output."""
     if isinstance(compression, Mapping) and "compression" not in compression:
-        return compression.get(name, "auto")
+        return compression.get(name)
     return compression
 
 
 def dataset_options(spec: OutputSpec, compression: Compression) -> dict[str, Any]:
-    """The arguments of h5py's `create_dataset` for an output and a choice of compression.
-
-    `"auto"` compresses labels, ids and text, which shrink to a tenth at next to no cost, and leaves
-    floats as they are: of probabilities gzip saves an eighth for thirty times the work.
-    """
-    if compression == "auto":
-        compression = "gzip" if spec.dtype.kind in "biuS" else None
+    """The arguments of h5py's `create_dataset` for an output and a choice of compression."""
     if compression is None or not spec.row_bytes:
         return {}
     if compression == "gzip":
@@ -110,12 +104,8 @@ class ChunkFilters:
             content = _encode(filter_id, options, content)
         return content, 0
 
-    def store(self, chunk: np.ndarray) -> tuple[bytes | np.ndarray, int]:
-        """The same without compressing, so that the content has one size whatever is in it."""
-        if [filter_id for filter_id, _ in self._filters] == [_SHUFFLE, _DEFLATE]:
-            # Not by the mask: HDF5 1.14 forgets a new one for readers in the same process.
-            (_, (itemsize, *_)), _ = self._filters
-            return zlib.compress(_shuffle(itemsize, chunk.tobytes()), level=0), 0
+    def skip(self, chunk: np.ndarray) -> tuple[np.ndarray, int]:
+        """The same without compressing: rows that are there stay as they are when more come."""
         return chunk, (1 << len(self._filters)) - 1
 
 

@@ -54,13 +54,13 @@ class ChunkedRows:
         self._extent = dataset.shape[0]
         self._filters = ChunkFilters(dataset)
         self._sums = None if sums is None else ChunkedRows(sums, rows // self._chunk_rows)
-        self._stored_chunk = -1
+        self._raw_chunk = -1
         filled = rows % self._chunk_rows
         if filled:
             self._block[:filled] = dataset[rows - filled : rows]
             place = self._h5id.get_chunk_info_by_coord(self._coordinates(rows - filled))
-            if place.size >= self._block.nbytes:
-                self._stored_chunk = rows - filled
+            if place.filter_mask:
+                self._raw_chunk = rows - filled
 
     def append(self, array: np.ndarray) -> None:
         """Adds the rows of an array of the dataset's dtype and row shape."""
@@ -100,9 +100,9 @@ class ChunkedRows:
     def _write_partly(self, first: int, filled: int, *, last: bool) -> None:
         self._block[filled:] = np.zeros((), self._block.dtype)
         if not last:
-            # Compressed anew at each commit it would grow, and HDF5 does not use the space that a
-            # chunk leaves while others read: it stays as it is, also when it has been filled.
-            self._stored_chunk = first
+            # Compressed anew at each commit, a kill or a reader could meet it half written, and the
+            # space that it leaves is lost. It stays uncompressed, also when it has been filled.
+            self._raw_chunk = first
         self._write(first, self._block, filled)
         if last:
             self._sum(self._block[:filled])
@@ -121,8 +121,8 @@ class ChunkedRows:
             self._extent = first + rows
             self._h5id.set_extent((self._extent, *self._row_shape))
         if chunk.size:
-            as_it_is = first == self._stored_chunk
-            content, mask = (self._filters.store if as_it_is else self._filters.encode)(chunk)
+            is_raw = first == self._raw_chunk
+            content, mask = (self._filters.skip if is_raw else self._filters.encode)(chunk)
             self._h5id.write_direct_chunk(self._coordinates(first), content, mask)
 
     def _coordinates(self, row: int) -> tuple[int, ...]:

@@ -63,6 +63,9 @@ class PredictionFile(Mapping[str, StoredOutput]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._open()
+
+    def _open(self) -> None:
         self._h5file = _open(self.path)
         try:
             with naming_damage(self.path):
@@ -141,8 +144,12 @@ class PredictionFile(Mapping[str, StoredOutput]):
             record = self._commits.read()
             if record == self._record:
                 return
+            if not self._h5file.swmr_mode:  # it was complete, and a writer adds to it
+                _close(self._h5file)
+                self._open()
+                return
             for output in self._outputs.values():
-                output.refresh()
+                output.refresh(int(record["rows"]))
             self._record = record
             self._outputs = self._read_outputs()
 
@@ -321,7 +328,11 @@ def _check_format(file: h5py.File, path: Path) -> None:
 def _open_hdf5(path: Path) -> h5py.File:
     # No lock of HDF5's: it would keep a writer in another process from going on.
     if not any(superblock.read(path)):
-        return h5py.File(path, "r", locking=False)
+        try:
+            return h5py.File(path, "r", locking=False)
+        except OSError:
+            if not any(superblock.read(path)):  # else a writer has just opened it
+                raise
     # What is being written, or was when its writer failed, opens in this mode only, and
     # so does what was cut short.
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)

@@ -50,8 +50,8 @@ class PredictionFileWriter:
         class_names: Sequence of strings, the names of the classes, or a mapping from head to such a
             sequence. Kept on the `labels` and `probabilities` of the head.
         expected_steps: Int. Number of `append` calls to come, if known; sizes the chunks.
-        compression: As `check_compression` takes it; outputs that a mapping leaves out are
-            `"auto"`. Defaults to `"auto"`, which compresses all but floats.
+        compression: As `check_compression` takes it; outputs that a mapping leaves out are not
+            compressed. Defaults to `None`.
         fsync: Bool. Whether every commit waits until the disk has the rows, which only a loss of
             power needs; `finish` always does. Defaults to `False`.
 
@@ -85,7 +85,7 @@ class PredictionFileWriter:
         attributes: Mapping[str, str | float] | None = None,
         class_names: new_file.ClassNamesByHead | None = None,
         expected_steps: int | None = None,
-        compression: Compression | Mapping[str, Compression] = "auto",
+        compression: Compression | Mapping[str, Compression] = None,
         fsync: bool = False,
     ) -> None:
         if mode not in get_args(Mode):
@@ -225,7 +225,10 @@ class PredictionFileWriter:
                 self.stalled_seconds = present.health["stalled_seconds"]
                 self._seconds_before = present.health["seconds"]
             self._fingerprint = present.origin.get(_FINGERPRINT)
-            return {name: OutputSpec.of_dataset(output._h5ds) for name, output in present.items()}
+            specs = {name: OutputSpec.of_dataset(output._h5ds) for name, output in present.items()}
+        if self.is_complete:
+            superblock.repair(self.path)  # its writer may have been killed in its last moment
+        return specs
 
     def check_fingerprint(self) -> None:
         """Checks that `attributes` are of the model that an interrupted file was begun with.
@@ -286,12 +289,14 @@ class PredictionFileWriter:
                 )
 
     def _open(self, specs: Mapping[str, OutputSpec], first_rows: int) -> h5py.File:
+        self._state = "opening"
         if self._present is None:
             self._create(specs, first_rows)
         else:
             superblock.repair(self.path)
-        self._state = "opening"
-        self._file = file = _open_swmr(self.path)
+            self._file = _open_swmr(self.path)
+        file = self._file
+        assert file is not None
         self._specs = dict(specs)
         self._columns = {
             name: ChunkedRows(file[name], self.rows, file[f"{SUMS}/{name}"]) for name in specs
@@ -313,6 +318,8 @@ class PredictionFileWriter:
         part = self.path.with_name(self.path.name + ".part")
         try:
             part.write_bytes(content)
+            # Before it has its name: who opened it unmarked would not see it grow.
+            self._file = _open_swmr(part)
             self._check_target()  # others than us don't mind our lock
             part.replace(self.path)
         finally:
