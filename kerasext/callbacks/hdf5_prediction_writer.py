@@ -44,7 +44,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
     at the exit of the interpreter, or by `with writer:`, whichever comes first.
 
     Rows are written by a thread of the callback's own. They are safe from a kill of the process,
-    and visible to readers, `commit_interval` after they were predicted at the latest. An error in
+    and visible to other processes, `commit_interval` after they were predicted at the latest. An error in
     writing, such as a full disk, ends `predict` at its next step.
 
     Args:
@@ -67,8 +67,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             hdf5plugin such as `hdf5plugin.Zstd(clevel=3)`, which need hdf5plugin where the file is
             read, too; for every output, or a dict from output name to one of these. Labels shrink
             to a tenth, probabilities by an eighth. A chunk that was committed partly filled stays
-            uncompressed. Other processes can read such a file while it grows, this one can't.
-            Defaults to `None`.
+            uncompressed. Defaults to `None`.
         metadata: Dict of JSON-serializable values to keep in the file.
         commit_interval: Float. Seconds between commits. Defaults to 1.
         fsync: Bool. Whether each commit waits for the disk itself, which only a loss of power

@@ -15,7 +15,7 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from kerasext.storage import superblock
+from kerasext.storage import live_files, superblock
 from kerasext.storage.class_names import ClassNames
 from kerasext.storage.commit_record import CommitRecord
 from kerasext.storage.layout import (
@@ -48,6 +48,7 @@ class PredictionFile(Mapping[str, StoredOutput]):
 
     Raises:
         FileNotFoundError: If there is no such file.
+        BlockingIOError: If this very process is writing it.
         ValueError: If it is not a prediction file, damaged, or of a newer version than this library
             reads.
 
@@ -297,6 +298,7 @@ class PredictionFile(Mapping[str, StoredOutput]):
 def _open(path: Path) -> h5py.File:
     if not path.exists():
         raise FileNotFoundError(f"There must be a file to read. Received: path={str(path)!r}")
+    live_files.check_elsewhere(path)
     try:
         file = _open_hdf5(path)
     except (OSError, RuntimeError, ValueError) as error:

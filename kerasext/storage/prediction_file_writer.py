@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import h5py
 import numpy as np
 
-from kerasext.storage import new_file, superblock
+from kerasext.storage import live_files, new_file, superblock
 from kerasext.storage.chunk_filters import Compression, check_compression
 from kerasext.storage.chunked_rows import ChunkedRows
 from kerasext.storage.commit_record import CommitRecord
@@ -290,6 +290,7 @@ class PredictionFileWriter:
 
     def _open(self, specs: Mapping[str, OutputSpec], first_rows: int) -> h5py.File:
         self._state = "opening"
+        live_files.add(self.path)
         if self._present is None:
             self._create(specs, first_rows)
         else:
@@ -381,6 +382,7 @@ class PredictionFileWriter:
         finally:
             self._state = "ended"
             self._columns = {}
+            live_files.discard(self.path)
             self._lock.release()
 
     def _end(self, file: h5py.File, *, complete: bool) -> None:

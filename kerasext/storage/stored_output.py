@@ -141,11 +141,7 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def refresh(self, rows: int) -> None:
-        """Lets HDF5 look again at a dataset that should have so many rows.
-
-        Where this very process writes the file, HDF5 knows already, and to look again would break
-        the writer's own view of the dataset.
-        """
+        """Lets HDF5 look again at a dataset that should have so many rows."""
         if self._h5ds.id.get_space().shape[0] < rows:
             self._h5ds.refresh()
 

@@ -1,6 +1,5 @@
 import json
 import os
-import time
 
 import h5py
 import keras
@@ -421,25 +420,3 @@ def test_compressed_files_hold_the_same(compression, classifier, rows, path, ass
     plain = classifier.predict(rows, batch_size=23, verbose=0)
     write(classifier, rows, path, compression=compression, accumulate=False)
     assert_file_equals(path, plain)
-
-
-def test_rows_are_visible_while_predict_runs(classifier, rows, path):
-    """Committed rows can be read before `predict` has ended, by the same process too."""
-    seen = []
-
-    class Reads(keras.callbacks.Callback):
-        def on_predict_batch_end(self, batch, logs=None):
-            deadline = time.monotonic() + 30
-            while time.monotonic() < deadline:
-                with PredictionFile(path) as predictions:
-                    if predictions.rows == 10 * (batch + 1):
-                        seen.append(predictions["labels"][:])
-                        assert not predictions.complete
-                        return
-                time.sleep(0.001)
-
-    writer = HDF5PredictionWriter(path, commit_interval=0.001)
-    plain = classifier.predict(rows, batch_size=10, verbose=0, callbacks=[writer, Reads()])
-    assert len(seen) == 7
-    for number, labels in enumerate(seen):
-        np.testing.assert_array_equal(labels, plain["labels"][: 10 * (number + 1)])

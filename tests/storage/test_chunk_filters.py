@@ -88,7 +88,7 @@ def filters(path, name):
 
 
 def test_labels_and_text_shrink(path):
-    """gzip goes with shuffle, as HDF5 has them, and shrinks labels and text to a tenth."""
+    """Gzip goes with shuffle, as HDF5 has them, and shrinks labels and text to a tenth."""
     writer = PredictionFileWriter(path, compression="gzip")
     writer.append(make_step(0, ROWS))
     writer.finish()
