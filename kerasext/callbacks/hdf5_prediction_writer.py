@@ -44,8 +44,8 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
     at the exit of the interpreter, or by `with writer:`, whichever comes first.
 
     Rows are written by a thread of the callback's own. They are safe from a kill of the process,
-    and visible to other processes, `commit_interval` after they were predicted at the latest. An error in
-    writing, such as a full disk, ends `predict` at its next step.
+    and visible to other processes, `commit_interval` after they were predicted at the latest. An
+    error in writing, such as a full disk, ends `predict` at its next step.
 
     Args:
         path: String or path-like. The file to write.
