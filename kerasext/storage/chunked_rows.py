@@ -4,6 +4,7 @@ import math
 
 import h5py
 import numpy as np
+from h5py._objects import phil
 
 from kerasext.storage.chunk_filters import ChunkFilters
 from kerasext.storage.chunk_sums import chunk_sums
@@ -123,7 +124,8 @@ class ChunkedRows:
         if chunk.size:
             is_raw = first == self._raw_chunk
             content, mask = (self._filters.skip if is_raw else self._filters.encode)(chunk)
-            self._h5id.write_direct_chunk(self._coordinates(first), content, mask)
+            with phil:  # which h5py 3.14 forgets here, and HDF5 dies of two threads at once
+                self._h5id.write_direct_chunk(self._coordinates(first), content, mask)
 
     def _coordinates(self, row: int) -> tuple[int, ...]:
         return (row,) + (0,) * len(self._row_shape)

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import h5py
 import numpy as np
+from h5py._objects import phil
 
 from kerasext.storage import live_files, superblock
 from kerasext.storage.class_names import ClassNames
@@ -341,7 +342,8 @@ def _open_hdf5(path: Path) -> h5py.File:
     access.set_file_locking(False, True)
     set_read_attempts = getattr(ctypes.CDLL(h5py.h5p.__file__), _SET_READ_ATTEMPTS, None)
     if set_read_attempts is not None:  # not on Windows
-        set_read_attempts(ctypes.c_int64(access.id), ctypes.c_uint(_READ_ATTEMPTS))
+        with phil:
+            set_read_attempts(ctypes.c_int64(access.id), ctypes.c_uint(_READ_ATTEMPTS))
     flags = h5py.h5f.ACC_RDONLY | h5py.h5f.ACC_SWMR_READ
     return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
 
