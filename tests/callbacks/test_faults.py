@@ -251,6 +251,8 @@ def interrupt(process, path, times):
 
 
 SLOW = """
+    # A process that was started in the background of a shell would ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     append = PredictionFileWriter.append
     def slowly(self, *args, **kw):
         time.sleep(float(sys.argv[2]))
