@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,65 +15,75 @@ from kerasext.storage.layout import RECORD, RECORD_DTYPE
 _CAN_BYPASS = hasattr(os, "pwrite")  # not on Windows
 
 
+def find(file: h5py.File) -> h5py.Dataset:
+    """The dataset of the record.
+
+    Raises:
+        ValueError: If there is no such record in the file.
+    """
+    node: Any = file
+    for name in RECORD.split("/"):  # not through links, which lead to other files
+        found = isinstance(node, h5py.Group) and name in node
+        link = node.get(name, getlink=True) if found else None
+        node = node[name] if isinstance(link, h5py.HardLink) else None
+    if not isinstance(node, h5py.Dataset) or (node.dtype, node.shape) != (RECORD_DTYPE, ()):
+        raise ValueError(f"no record of commits at {RECORD!r}")
+    if not 0 < (node.id.get_offset() or 0) < 2**63:
+        raise ValueError(f"no data in the record of commits at {RECORD!r}")
+    return node
+
+
+def with_checksum(record: np.ndarray) -> np.ndarray:
+    """The record with the checksum of its other fields."""
+    sealed = record.copy()
+    sealed["checksum"] = _checksum(record.tobytes())
+    return sealed
+
+
+def parse(content: bytes) -> np.ndarray:
+    """The record, of shape `()`, that its bytes are.
+
+    Raises:
+        ValueError: If they are none.
+    """
+    if len(content) < RECORD_DTYPE.itemsize:
+        raise ValueError("it ends before the record of commits")
+    record = np.frombuffer(content, RECORD_DTYPE).reshape(())
+    times = [float(record[name]) for name in ("ended", "seconds", "stalled_seconds")]
+    if record["checksum"] != _checksum(content) or not (
+        0 <= record["first_row"] <= record["rows"]
+        and 0 <= record["complete"] <= 1
+        and record["bytes"] >= 0
+        and all(0 <= seconds < float("inf") for seconds in times)
+    ):
+        raise ValueError(f"the record of commits is {record}")
+    return record
+
+
+def _checksum(content: bytes) -> int:
+    return zlib.crc32(content[: RECORD_DTYPE.fields["checksum"][1]])  # type: ignore[index]
+
+
 class CommitRecord:
-    """The record of an open file.
+    """The record of a file that is open for writing.
 
     Written by one system call within one page of the file, so that a kill leaves the old record or
     the new one; through HDF5 it would cost 60 times as much and come in an order of HDF5's own.
-    Read in the same way, for HDF5 would show its own copy.
 
     Args:
         file: An open h5py file.
-
-    Raises:
-        ValueError: If there is no such record in it.
     """
 
     def __init__(self, file: h5py.File) -> None:
-        dataset: Any = file
-        for name in RECORD.split("/"):  # not through links, which lead to other files
-            found = isinstance(dataset, h5py.Group) and name in dataset
-            link = dataset.get(name, getlink=True) if found else None
-            dataset = dataset[name] if isinstance(link, h5py.HardLink) else None
-        if not isinstance(dataset, h5py.Dataset) or (dataset.dtype, dataset.shape) != (
-            RECORD_DTYPE,
-            (),
-        ):
-            raise ValueError(f"no record of commits at {RECORD!r}")
-        self._h5ds = dataset
+        self._h5ds = find(file)
         self._fd: int = file.id.get_vfd_handle()
-        self._offset: int | None = dataset.id.get_offset()
-        if self._offset is None or self._offset >= 2**63:
-            raise ValueError(f"no data in the record of commits at {RECORD!r}")
-
-    def read(self) -> np.ndarray:
-        """The record, of shape `()`.
-
-        Raises:
-            ValueError: If it is not there, or what is there can't be one.
-        """
-        if _CAN_BYPASS:
-            content = os.pread(self._fd, RECORD_DTYPE.itemsize, self._offset or 0)
-            if len(content) < RECORD_DTYPE.itemsize:
-                raise ValueError("it ends before the record of commits")
-            record = np.frombuffer(content, RECORD_DTYPE).reshape(())
-        else:
-            self._h5ds.refresh()
-            record = np.asarray(self._h5ds[()])
-        times = [float(record[name]) for name in ("ended", "seconds", "stalled_seconds")]
-        if not (
-            0 <= record["first_row"] <= record["rows"]
-            and 0 <= record["complete"] <= 1
-            and record["bytes"] >= 0
-            and all(0 <= seconds < float("inf") for seconds in times)
-        ):
-            raise ValueError(f"the record of commits is {record}")
-        return record
+        self._offset: int = self._h5ds.id.get_offset()
 
     def write(self, record: np.ndarray) -> None:
-        """Replaces the record."""
+        """Replaces the record, its checksum being added."""
+        record = with_checksum(record)
         if _CAN_BYPASS:
-            os.pwrite(self._fd, record.tobytes(), self._offset or 0)
+            os.pwrite(self._fd, record.tobytes(), self._offset)
         else:  # it may be older than the rows, never newer
             self._h5ds[()] = record
             self._h5ds.file.flush()

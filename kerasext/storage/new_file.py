@@ -13,6 +13,7 @@ from kerasext._version import __version__
 from kerasext.storage.chunk_filters import Compression, compression_of, dataset_options
 from kerasext.storage.chunk_sums import WIDTH
 from kerasext.storage.chunked_rows import rows_per_chunk
+from kerasext.storage.commit_record import with_checksum
 from kerasext.storage.layout import (
     CLASS_NAMES,
     CLASS_OUTPUTS,
@@ -60,14 +61,18 @@ def image(
         fs_page_size=_PAGE_BYTES,
     ) as file:
         # First, for what changes has to lie within one page.
-        file.create_dataset(RECORD, data=np.zeros((), RECORD_DTYPE))
-        file.attrs["format"] = FORMAT
-        file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-        file.attrs["kerasext_version"] = __version__
-        file.attrs["h5py_version"] = h5py.__version__
-        file.attrs["hdf5_version"] = h5py.version.hdf5_version
-        file.attrs.update(attributes)
+        file.create_dataset(RECORD, data=with_checksum(np.zeros((), RECORD_DTYPE)))
+        origin = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "kerasext_version": __version__,
+            "h5py_version": h5py.__version__,
+            "hdf5_version": h5py.version.hdf5_version,
+        }
+        for name, value in {**origin, **attributes}.items():
+            is_text = isinstance(value, str)
+            file.attrs[name] = _fixed_width([value]).reshape(()) if is_text else value
         for name, spec in specs.items():
             dataset = file.create_dataset(
                 name,
@@ -105,8 +110,9 @@ def _class_names_of(name: str, class_names: ClassNamesByHead | None) -> Sequence
     return None if head else class_names
 
 
-def _fixed_width(names: Sequence[str]) -> np.ndarray:
-    # A variable-length string takes 16 bytes and a place in a heap of its own.
-    encoded = [name.encode() for name in names]
+def _fixed_width(texts: Sequence[str]) -> np.ndarray:
+    # Text of variable length stands in heaps that have no checksum, and HDF5 1.14 never comes to an
+    # end of some damaged ones.
+    encoded = [text.encode() for text in texts]
     width = max(map(len, encoded), default=0)
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(width, 1)))

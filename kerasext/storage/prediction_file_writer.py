@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 import h5py
 import numpy as np
 
-from kerasext.storage import live_files, new_file, superblock
+from kerasext.storage import new_file, superblock
 from kerasext.storage.chunk_filters import Compression, check_compression
 from kerasext.storage.chunked_rows import ChunkedRows
 from kerasext.storage.commit_record import CommitRecord
 from kerasext.storage.file_lock import FileLock
 from kerasext.storage.layout import RECORD_DTYPE, SUMS, check_output_names, health
+from kerasext.storage.open_file import OpenFile
 from kerasext.storage.output_spec import OutputSpec
-from kerasext.storage.prediction_file import PredictionFile
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -210,22 +210,24 @@ class PredictionFileWriter:
     def _read_present(self) -> dict[str, OutputSpec] | None:
         if not self.path.exists():
             return None
-        with PredictionFile(self.path) as present:
-            if self._mode == "a" and not present.complete:
+        with contextlib.closing(OpenFile(self.path)) as present:
+            record = present.record
+            rows = int(record["rows"])
+            if self._mode == "a" and not present.is_complete:
                 raise ValueError(
                     "`mode='a'` adds rows to a complete file, and this one was interrupted; pass "
                     "mode='resume' with the same data to finish it. "
-                    f"Received: path={str(self.path)!r} with {present.rows} rows"
+                    f"Received: path={str(self.path)!r} with {rows} rows"
                 )
-            self.rows = self._committed = present.rows
-            self.first_row = present.rows if self._mode == "a" else present.first_row
-            self.is_complete = self._mode == "resume" and present.complete
+            self.rows = self._committed = rows
+            self.first_row = rows if self._mode == "a" else int(record["first_row"])
+            self.is_complete = self._mode == "resume" and present.is_complete
             if self._mode == "resume":
-                self.bytes = int(present.health["bytes"])
-                self.stalled_seconds = present.health["stalled_seconds"]
-                self._seconds_before = present.health["seconds"]
-            self._fingerprint = present.origin.get(_FINGERPRINT)
-            specs = {name: OutputSpec.of_dataset(output._h5ds) for name, output in present.items()}
+                self.bytes = int(record["bytes"])
+                self.stalled_seconds = float(record["stalled_seconds"])
+                self._seconds_before = float(record["seconds"])
+            self._fingerprint = present.attribute(_FINGERPRINT)
+            specs = {name: OutputSpec.of_dataset(data) for name, data in present.datasets.items()}
         if self.is_complete:
             superblock.repair(self.path)  # its writer may have been killed in its last moment
         return specs
@@ -290,7 +292,6 @@ class PredictionFileWriter:
 
     def _open(self, specs: Mapping[str, OutputSpec], first_rows: int) -> h5py.File:
         self._state = "opening"
-        live_files.add(self.path)
         if self._present is None:
             self._create(specs, first_rows)
         else:
@@ -382,7 +383,6 @@ class PredictionFileWriter:
         finally:
             self._state = "ended"
             self._columns = {}
-            live_files.discard(self.path)
             self._lock.release()
 
     def _end(self, file: h5py.File, *, complete: bool) -> None:

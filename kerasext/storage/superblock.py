@@ -7,10 +7,12 @@ The superblock, of version 3 in every file of ours, is described in section II.A
 format specification 3.0.
 """
 
+from __future__ import annotations
+
 import os
 import struct
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # signature, version, size of offsets and of lengths, flags; base, extension, end, root; checksum
@@ -19,26 +21,34 @@ _CHECKSUM = struct.Struct("<I")
 _FLAGS, _END = 4, 7
 _MASK = 0xFFFFFFFF
 
+SIZE = _LAYOUT.size
+
 
 class Superblock(NamedTuple):
     """What a file says of itself before anything else is read."""
 
-    is_marked_open: bool
+    is_marked: bool
     """Whether a writer has it open, or had when it was killed."""
-    is_cut_short: bool
-    """Whether it is shorter than it should be."""
+    end: int
+    """Bytes that it should have."""
+    content: bytes
+
+    def closed(self, end: int) -> bytes:
+        """The same of a file that no writer has open, of so many bytes."""
+        fields = list(_LAYOUT.unpack(self.content))
+        fields[_FLAGS], fields[_END] = 0, end
+        block = _LAYOUT.pack(*fields)[: -_CHECKSUM.size]
+        return block + _CHECKSUM.pack(lookup3(block))
 
 
-def read(path: Path) -> Superblock:
-    """Reads the superblock of a file; one of another version says nothing."""
-    with path.open("rb") as file:
-        fields = _unpack(file.read(_LAYOUT.size))
-    if fields is None:
-        return Superblock(is_marked_open=False, is_cut_short=False)
-    return Superblock(
-        is_marked_open=fields[_FLAGS] != 0,
-        is_cut_short=path.stat().st_size < fields[_END],
-    )
+def parse(content: bytes) -> Superblock | None:
+    """Reads the first `SIZE` bytes of a file; `None` if they are no intact superblock."""
+    if len(content) < SIZE:
+        return None
+    *fields, checksum = _LAYOUT.unpack(content)
+    if fields[:2] != [_SIGNATURE, 3] or checksum != lookup3(content[: -_CHECKSUM.size]):
+        return None
+    return Superblock(fields[_FLAGS] != 0, fields[_END], content)
 
 
 def repair(path: Path) -> None:
@@ -53,31 +63,22 @@ def repair(path: Path) -> None:
         ValueError: If the file has no intact superblock of version 3.
     """
     with path.open("r+b") as file:
-        fields = _unpack(file.read(_LAYOUT.size))
-        if fields is None:
+        block = parse(file.read(SIZE))
+        if block is None:
             raise ValueError(
                 "The file can't be opened for writing again, for its superblock is damaged. "
                 f"Received: path={str(path)!r}"
             )
         size = path.stat().st_size
-        if not fields[_FLAGS] and size >= fields[_END]:
+        if not block.is_marked and size >= block.end:
             return
         # What lies beyond the end that the file knows of may be data of its last commit.
-        fields[_FLAGS], fields[_END] = 0, max(size, fields[_END])
-        file.truncate(fields[_END])
-        block = _LAYOUT.pack(*fields, 0)[: -_CHECKSUM.size]
+        end = max(size, block.end)
+        file.truncate(end)
         file.seek(0)
-        file.write(block + _CHECKSUM.pack(lookup3(block)))
+        file.write(block.closed(end))
         file.flush()
         os.fsync(file.fileno())
-
-
-def _unpack(block: bytes) -> list[Any] | None:
-    if len(block) < _LAYOUT.size:
-        return None
-    *fields, checksum = _LAYOUT.unpack(block)
-    intact = fields[:2] == [_SIGNATURE, 3] and checksum == lookup3(block[: -_CHECKSUM.size])
-    return fields if intact else None
 
 
 def lookup3(data: bytes) -> int:

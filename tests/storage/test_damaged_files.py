@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kerasext.storage import PredictionFile, PredictionFileWriter
+from kerasext.storage.commit_record import with_checksum
 
 ROWS = 20
 RECORD = "_kerasext/record"
@@ -88,9 +89,16 @@ def claim_rows(*, first=0, rows=ROWS, complete=1, seconds=0.0):
         record = file[RECORD][()]
         record["first_row"], record["rows"] = first, rows
         record["complete"], record["seconds"] = complete, seconds
-        file[RECORD][()] = record
+        file[RECORD][()] = with_checksum(record)
 
     return damage
+
+
+def change_record(file):
+    """Changes the record, and not its checksum."""
+    record = file[RECORD][()]
+    record["rows"] -= 1
+    file[RECORD][()] = record
 
 
 def claim_huge_shape(file):
@@ -131,19 +139,39 @@ DAMAGES = {
     ),
     "soft link to the record": (link_record(h5py.SoftLink("/elsewhere")), "no record"),
     "record of another type": (replace(RECORD, data=np.zeros(3)), "no record"),
+    "record without its checksum": (change_record, "record of commits is"),
     "negative rows": (claim_rows(rows=-1), "record of commits is"),
     "first row beyond the rows": (claim_rows(first=ROWS + 1), "record of commits is"),
     "half complete": (claim_rows(complete=7), "record of commits is"),
     "no time": (claim_rows(seconds=np.nan), "record of commits is"),
     "format of another type": (set_attribute("format", [1, 2]), "must be a prediction file"),
-    "format of bytes": (set_attribute("format", np.void(b"abc")), "attribute 'format'"),
-    "format without a value": (set_attribute("format", h5py.Empty("i4")), "attribute 'format'"),
+    "format of bytes": (
+        set_attribute("format", np.void(b"abc")),
+        "must be a prediction file",
+    ),
+    "format without a value": (
+        set_attribute("format", h5py.Empty("i4")),
+        "must be a prediction file",
+    ),
+    "format of any length": (
+        set_attribute("format", "kerasext.predictions"),
+        "must be a prediction file",
+    ),
+    "external link": (
+        lambda file: file.update({"a/link": h5py.ExternalLink("/etc/hostname", "/")}),
+        "'a/link' is a link to another file",
+    ),
     "version of another type": (set_attribute("format_version", [1, 1]), "format version 1"),
     "newer version": (set_attribute("format_version", 2), "newer kerasext"),
-    "metadata that is no JSON": (set_attribute("metadata", "{"), "metadata"),
-    "metadata without end": (set_attribute("metadata", "[" * 60_000), "metadata"),
-    "metadata that is a list": (set_attribute("metadata", "[]"), "must be an object"),
+    "metadata that is no JSON": (set_attribute("metadata", np.bytes_("{")), "metadata"),
+    "metadata without end": (set_attribute("metadata", np.bytes_("[" * 60_000)), "metadata"),
+    "metadata that is a list": (set_attribute("metadata", np.bytes_("[]")), "must be an object"),
     "metadata that is a number": (set_attribute("metadata", 3), "metadata"),
+    "metadata of any length": (set_attribute("metadata", "{}"), "fixed width"),
+    "metadata of references": (
+        lambda file: file.attrs.create("metadata", file.ref, dtype=h5py.ref_dtype),
+        "fixed width",
+    ),
     "metadata that is no UTF-8": (
         set_attribute("prediction_metadata", np.bytes_(b"\xff")),
         "prediction_metadata",
@@ -159,10 +187,6 @@ DAMAGES = {
     "class names that are no UTF-8": (
         set_attribute("class_names", np.array([b"\xff"]), of="labels"),
         "class names of 'labels'",
-    ),
-    "attribute of references": (
-        lambda file: file.attrs.create("more", file.ref, dtype=h5py.ref_dtype),
-        "attribute 'more'",
     ),
 }
 
@@ -190,15 +214,23 @@ def add_loop(file):
 
 
 def add_links(file):
-    """Adds links to another file, to nowhere and to an output."""
-    file["external"] = h5py.ExternalLink("/etc/hostname", "/")
+    """Adds links to nowhere and to an output."""
     file["a/soft"] = h5py.SoftLink("/y")
     file["broken"] = h5py.SoftLink("/nowhere")
 
 
-@pytest.mark.parametrize("change", [add_committed_datatype, add_loop, add_links])
+def add_attributes(file):
+    """Adds attributes of other types, as plain h5py makes them."""
+    file.attrs["note"] = "text of any length"
+    file.attrs.create("more", file.ref, dtype=h5py.ref_dtype)
+
+
+CHANGES = [add_committed_datatype, add_loop, add_links, add_attributes]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_is_no_output(valid, change):
-    """Links, loops and types are passed over; links lead nowhere."""
+    """Links, loops, types and attributes that others may add are passed over."""
     with h5py.File(valid, "r+", libver=("v110", "v110")) as file:
         change(file)
     assert read(valid).keys() == {"labels", "a/x", "y"}

@@ -84,7 +84,8 @@ def test_thousands_of_commits(layout, server, path):
 
 def test_a_killed_writer(server, path):
     """With `timeout` it ends after the writer was killed, having yielded every committed row."""
-    server.start(path, kill_after=0.3, layout="many small chunks", commit_interval=0.005)
+    layout = {"layout": "many small chunks", "rows": 10_000_000}  # more than it comes to
+    server.start(path, kill_after=0.3, commit_interval=0.005, **layout)
     wait_for(path.exists)
     rows = 0
     with PredictionFile(path) as predictions:

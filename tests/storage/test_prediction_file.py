@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kerasext.storage import ClassNames, PredictionFile, PredictionFileWriter, StoredOutput
+from kerasext.storage.commit_record import with_checksum
 
 ROWS = 70
 RECORD = "_kerasext/record"
@@ -85,7 +86,7 @@ def test_rows_without_a_commit_are_not_shown(path):
     with h5py.File(path, "r+") as file:
         record = file[RECORD][()]
         record["rows"], record["complete"] = 46, 0
-        file[RECORD][()] = record
+        file[RECORD][()] = with_checksum(record)
     with PredictionFile(path) as predictions:
         assert (predictions.rows, predictions.complete) == (46, False)
         for name, expected in make_step(0, 46).items():
@@ -320,7 +321,7 @@ def claim_rows(rows):
     def damage(file):
         record = file[RECORD][()]
         record["rows"] = rows
-        file[RECORD][()] = record
+        file[RECORD][()] = with_checksum(record)
 
     damage.__name__ = f"{rows} rows"
     return damage
@@ -348,18 +349,6 @@ def test_damaged_file(path, damage):
         PredictionFile(path)
 
 
-def test_links_are_not_followed(path, tmp_path):
-    """An external link in the file leads to nothing: it is no output."""
-    with h5py.File(tmp_path / "secret.h5", "w") as file:
-        file["x"] = np.zeros(ROWS)
-    make_file(path)
-    with h5py.File(path, "r+") as file:
-        file["link"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "/x")
-        file["broken"] = h5py.SoftLink("/nowhere")
-    with PredictionFile(path) as predictions:
-        assert sorted(predictions) == ["head/text", "labels", "probabilities"]
-
-
 def big_step(number):
     """8 MiB whose rows tell where they stand."""
     index = np.arange(number * 8192, (number + 1) * 8192)
@@ -376,16 +365,54 @@ def check_growing(predictions, appended):
     np.testing.assert_array_equal(predictions["wide"][:, 255], np.arange(predictions.rows))
 
 
-def test_reading_beside_the_writer(path):
-    """The process that writes a file can't read it until it is closed, and is told so."""
-    writer = PredictionFileWriter(path)
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_reading_beside_the_writer(path, compression):
+    """The process that writes a file can read it too, with several readers that come and go."""
+    writer = PredictionFileWriter(path, compression=compression)
     writer.append(big_step(0))
     writer.commit()
-    with pytest.raises(BlockingIOError, match=f"from another process.*{path.name}"):
-        PredictionFile(path)
+    first = PredictionFile(path)
+    check_growing(first, 8192)
+    for number in range(1, BIG_STEPS):
+        writer.append({name: array[:-5] for name, array in big_step(number).items()})
+        writer.commit()
+        writer.append({name: array[-5:] for name, array in big_step(number).items()})
+        writer.commit()
+        with PredictionFile(path) as another:
+            check_growing(another, (number + 1) * 8192)
+        assert first.rows == number * 8192
+        first.refresh()
+        assert first.rows == (number + 1) * 8192
+        check_growing(first, first.rows)
     writer.finish()
-    with PredictionFile(path) as predictions:
-        assert (predictions.rows, predictions.complete) == (8192, True)
+    first.refresh()
+    with PredictionFile(path) as another:
+        for predictions in (first, another):
+            assert (predictions.rows, predictions.complete) == (BIG_STEPS * 8192, True)
+            np.testing.assert_array_equal(predictions["index"], np.arange(predictions.rows))
+            predictions.verify()
+    first.close()
+
+
+def test_a_file_left_open(path):
+    """A file that nobody closes is no trouble at the exit, whatever holds on to it."""
+    make_file(path)
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", LEFT_OPEN, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, f"{ROWS}\n", "")
+
+
+LEFT_OPEN = """
+import ctypes, sys
+from kerasext import PredictionFile
+kept = PredictionFile(sys.argv[1])
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept._file.datasets["labels"].id))
+print(len(kept["labels"][:]))
+"""
 
 
 WRITE = """

@@ -118,7 +118,12 @@ def test_root_attributes(path):
     before = datetime.now().astimezone().replace(microsecond=0)
     write(path, [make_step(0, 3)], attributes=attributes)
     with h5py.File(path) as file:
-        found = dict(file.attrs)
+        found = {
+            name: value.decode() if isinstance(value, bytes) else value
+            for name, value in file.attrs.items()
+        }
+        types = [file.attrs.get_id(name).get_type() for name in file.attrs]
+        assert not any(isinstance(t, h5py.h5t.TypeStringID) and t.is_variable_str() for t in types)
     assert found.pop("format") == "kerasext.predictions"
     assert found.pop("format_version") == 1
     assert found.pop("kerasext_version") == kerasext.__version__
@@ -201,7 +206,7 @@ def test_what_is_known_at_the_first_step(path):
     writer.append({"labels": np.zeros(2, "i4")})
     writer.finish()
     with h5py.File(path) as file:
-        assert (file.attrs["a"], file.attrs["b"]) == (1, "ö")
+        assert (file.attrs["a"], file.attrs["b"]) == (1, "ö".encode())
         assert file["labels"].attrs["class_names"].tolist() == [b"cat", b"dog"]
 
 
@@ -442,7 +447,7 @@ def test_adding_rows_keeps_what_is_stored(path):
     assert outputs["x"].dtype == np.float16
     assert [text.decode() for text in outputs["labels"]] == ["a", "größe"]
     with h5py.File(path) as file:
-        assert file.attrs["model_name"] == "a"
+        assert file.attrs["model_name"] == b"a"
         assert file["labels"].attrs["class_names"].tolist() == [b"a"]
 
 

@@ -1,0 +1,274 @@
+"""A prediction file that is open for reading, and trusted no further than it was checked."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import math
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import h5py
+import numpy as np
+
+from kerasext.storage import checked_datasets, commit_record
+from kerasext.storage.chunk_sums import chunk_sums
+from kerasext.storage.file_view import FileView
+from kerasext.storage.layout import FORMAT, FORMAT_VERSION, RECORD_DTYPE, SUMS
+
+# A read that meets a write may see half of it, and is repeated.
+_ATTEMPTS = 5
+_PAUSE = 0.01
+# What h5py raises for damage: the errors of HDF5, and what comes of senseless types and sizes.
+_DAMAGE = (OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
+
+_T = TypeVar("_T")
+
+_open_files: weakref.WeakSet[OpenFile] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    # HDF5 closes what is left after Python has gone, and would call the view then.
+    for file in list(_open_files):
+        file.close()
+
+
+@contextlib.contextmanager
+def naming_damage(path: object, part: str = "") -> Iterator[None]:
+    """Turns what h5py raises for a damaged file into a `ValueError` that names the file.
+
+    Args:
+        path: The file.
+        part: String. What is read of it, if that is to be named too.
+    """
+    try:
+        yield
+    except _DAMAGE as error:
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise ValueError(
+            f"The file is damaged: {part and part + ': '}{reason}. Received: path={str(path)!r}"
+        ) from error
+
+
+class OpenFile:
+    """The checked content of a prediction file.
+
+    Nothing is read or allocated for what only claims to be large, no link is followed to another
+    file, and no type is read but numbers and text of a fixed width.
+
+    Args:
+        path: Path of the file.
+
+    Attributes:
+        path: The path.
+        record: Array of shape `()`, the commit record.
+        datasets: Dict from the name of each output to its h5py dataset. `refresh` replaces them.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no prediction file, damaged, or of another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise FileNotFoundError(f"There must be a file to read. Received: path={str(path)!r}")
+        self.path = path
+        self._lock = threading.RLock()
+        with _naming_what_is_no_hdf5(path):
+            self._view = FileView(path)
+        self._h5file: h5py.File | None = None
+        self.datasets: dict[str, h5py.Dataset] = {}
+        _open_files.add(self)
+        try:
+            self._retrying(self._open)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed yet."""
+        return self._h5file is not None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the predict call that wrote it came to its end."""
+        return bool(self.record["complete"])
+
+    def refresh(self) -> bool:
+        """Looks for what was committed since; returns whether there is anything."""
+        with self._lock:
+            self.check_open()
+            with naming_damage(self.path):
+                record = self._retrying(self._read_record)
+            if record == self.record:
+                return False
+            self._retrying(self._open)
+            return True
+
+    def read(self, name: str, key: Any) -> np.ndarray:
+        """Reads from an output.
+
+        Args:
+            name: String. The output.
+            key: What h5py takes as an index.
+
+        Raises:
+            ValueError: If the file was closed, or is damaged where the rows are.
+        """
+
+        def attempt() -> np.ndarray:
+            # Other errors than these two are about the key.
+            try:
+                values: np.ndarray = self.datasets[name][key]
+            except (OSError, RuntimeError):
+                with naming_damage(self.path, f"output {name!r}"):
+                    raise
+            return values
+
+        with self._lock:
+            self.check_open()
+            return self._retrying(attempt)
+
+    def attribute(self, name: str, *, of: str = "/", default: Any = None) -> Any:
+        """An attribute of numbers or text, of an output or of the file itself.
+
+        Raises:
+            ValueError: If it is of another type, or longer than the file.
+        """
+        with self._lock:
+            self.check_open()
+            node = self._root if of == "/" else self.datasets[of]
+            if name not in node.attrs:
+                return default
+            if not self._is_plain(node, name):
+                raise ValueError(
+                    f"attribute {name!r} must have numbers or text of a fixed width, and is of "
+                    f"type {node.attrs.get_id(name).dtype}"
+                )
+            value = node.attrs[name]
+        return value.decode() if isinstance(value, bytes) else value
+
+    def attributes(self, *names: str) -> dict[str, Any]:
+        """The attributes of the file itself, all or some; those of other types are left out."""
+        found = {}
+        with self._lock:
+            self.check_open()
+            with naming_damage(self.path, "attributes"):
+                present = [name for name in self._root.attrs if not names or name in names]
+            for name in present:
+                with naming_damage(self.path, f"attribute {name!r}"):
+                    if self._is_plain(self._root, name):  # others may have added some
+                        found[name] = self.attribute(name)
+        return found
+
+    def has_sums(self, name: str) -> bool:
+        """Whether the rows of an output have the sums that were stored with them."""
+        with self._lock:
+            self.check_open()
+            output, sums = self.datasets[name], self._root.get(f"{SUMS}/{name}")
+            if not isinstance(sums, h5py.Dataset):
+                return False
+            rows, length = int(self.record["rows"]), output.chunks[0]
+            # The last chunk, partly filled, has its sum when no more rows will come.
+            chunks = math.ceil(rows / length) if self.is_complete else rows // length
+            for number in range(chunks):
+                chunk = self.read(name, slice(number * length, min((number + 1) * length, rows)))
+                with naming_damage(self.path, f"sums of {name!r}"):
+                    stored = sums[number : number + 1]
+                if not np.array_equal(chunk_sums(chunk), stored):
+                    return False
+            return True
+
+    def check_open(self) -> None:
+        """Raises `ValueError` if it was closed."""
+        if self._h5file is None:
+            raise ValueError(
+                f"The file was closed; open it again. Received: path={str(self.path)!r}"
+            )
+
+    def close(self) -> None:
+        """Closes the file; safe to call again."""
+        with self._lock:
+            self._close_hdf5()
+            self._view.close()
+
+    @property
+    def _root(self) -> Any:
+        return self._h5file
+
+    def _retrying(self, action: Callable[[], _T]) -> _T:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return action()
+            except ValueError:
+                self._view.look()
+                if attempt == _ATTEMPTS or not self._view.is_marked:
+                    raise
+            time.sleep(_PAUSE)
+        raise AssertionError
+
+    def _open(self) -> None:
+        self._close_hdf5()
+        self._view.look()
+        with _naming_what_is_no_hdf5(self.path):
+            self._h5file = h5py.File(self._view, "r")
+        self._check_format()
+        with naming_damage(self.path):
+            self._record_offset = commit_record.find(self._h5file).id.get_offset()
+            # Before the datasets, which are loaded after it: they have the rows that it counts.
+            self.record = self._read_record()
+            rows, size = int(self.record["rows"]), self._view.size
+            self.datasets = checked_datasets.find(self._h5file, rows, size)
+            # A disk that is full in a write leaves the file short of its end, with the rows that
+            # were committed; so does a broken copy, without them.
+            if self._view.is_cut_short:
+                checked_datasets.check_chunks(self.datasets, rows, 0 if self.is_complete else size)
+
+    def _close_hdf5(self) -> None:
+        file, self._h5file = self._h5file, None
+        self.datasets = {}
+        if file is not None:
+            # HDF5 can fail to drop damaged metadata: of no consequence, for nothing was written.
+            with contextlib.suppress(OSError, RuntimeError):
+                file.close()
+
+    def _read_record(self) -> np.ndarray:
+        return commit_record.parse(self._view.read_at(self._record_offset, RECORD_DTYPE.itemsize))
+
+    def _check_format(self) -> None:
+        found = self.attributes("format", "format_version")
+        name, version = found.get("format"), found.get("format_version", 0)
+        if not isinstance(name, str) or name != FORMAT:
+            raise ValueError(
+                f"The file must be a prediction file of kerasext. Received: path={str(self.path)!r}"
+            )
+        if np.ndim(version) or version != FORMAT_VERSION:
+            raise ValueError(
+                f"The file must be of format version {FORMAT_VERSION}; install a newer kerasext. "
+                f"Received: path={str(self.path)!r} of version {version}"
+            )
+
+    def _is_plain(self, node: h5py.HLObject, name: str) -> bool:
+        attribute = node.attrs.get_id(name)
+        dtype, shape = attribute.dtype, attribute.shape  # None for one that has no value
+        return (
+            dtype.kind in "biufcS"
+            and shape is not None
+            and dtype.itemsize * math.prod(shape) <= self._view.size
+        )
+
+
+@contextlib.contextmanager
+def _naming_what_is_no_hdf5(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"The file must be HDF5, and whole. Received: path={str(path)!r} ({error})"
+        ) from error
