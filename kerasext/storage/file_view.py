@@ -75,7 +75,7 @@ class FileView(io.RawIOBase):
             OSError: If the file ends before.
         """
         buffer, start = memoryview(target), self._position
-        count = self._fill(buffer, start)
+        count = self._fill(buffer, start) if start < self.size else 0
         if not count and buffer.nbytes:
             raise OSError(f"it ends before byte {start}")
         buffer[count:] = bytes(len(buffer) - count)

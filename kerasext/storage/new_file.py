@@ -26,6 +26,7 @@ from kerasext.storage.layout import (
 from kerasext.storage.output_spec import OutputSpec
 
 _PAGE_BYTES = 4096
+_MOST_ATTRIBUTES = 1000
 
 ClassNamesByHead = Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -51,15 +52,7 @@ def image(
         compression: As `check_compression` takes it.
     """
     content = io.BytesIO()
-    with h5py.File(
-        content,
-        "w",
-        # "latest" writes files that no other HDF5 version reads; with this one 1.10 to 2.0 do.
-        libver=("v110", "v110"),
-        # A kill can tear a write at a page's end: in pages of their own, small metadata have none.
-        fs_strategy="page",
-        fs_page_size=_PAGE_BYTES,
-    ) as file:
+    with _create(content) as file:
         # First, for what changes has to lie within one page.
         file.create_dataset(RECORD, data=with_checksum(np.zeros((), RECORD_DTYPE)))
         origin = {
@@ -99,6 +92,21 @@ def image(
     # The last page is written only as far as it is used, and counts in full.
     missing = -content.getbuffer().nbytes % _PAGE_BYTES
     return content.getvalue() + bytes(missing)
+
+
+def _create(content: io.BytesIO) -> h5py.File:
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, content)
+    # "latest" writes files that no other HDF5 version reads; with this one 1.10 to 2.0 do.
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    # A kill can tear a write at a page's end: in pages of their own, small metadata have none.
+    creation.set_file_space_strategy(h5py.h5f.FSPACE_STRATEGY_PAGE, False, 1)
+    creation.set_file_space_page_size(_PAGE_BYTES)
+    # HDF5 keeps attributes in the header up to here: its heaps and trees do not survive damage.
+    creation.set_attr_phase_change(_MOST_ATTRIBUTES, 0)
+    flags = h5py.h5f.ACC_TRUNC
+    return h5py.File(h5py.h5f.create(b"predictions", flags, fcpl=creation, fapl=access))
 
 
 def _class_names_of(name: str, class_names: ClassNamesByHead | None) -> Sequence[str] | None:

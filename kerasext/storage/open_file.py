@@ -160,10 +160,11 @@ class OpenFile:
         with self._lock:
             self.check_open()
             with naming_damage(self.path, "attributes"):
-                present = [name for name in self._root.attrs if not names or name in names]
-            for name in present:
+                attributes = self._root.attrs
+                wanted = names or tuple(attributes)
+            for name in wanted:
                 with naming_damage(self.path, f"attribute {name!r}"):
-                    if self._is_plain(self._root, name):  # others may have added some
+                    if name in attributes and self._is_plain(self._root, name):
                         found[name] = self.attribute(name)
         return found
 

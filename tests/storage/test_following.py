@@ -3,12 +3,13 @@
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kerasext.storage import PredictionFile
+from kerasext.storage import BackgroundWriter, PredictionFile, PredictionFileWriter
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from kill_harness import LAYOUTS, Server
@@ -165,3 +166,44 @@ def test_a_closed_file_is_not_followed(server, path):
         predictions.refresh()
     with pytest.raises(ValueError, match="was closed"):
         next(predictions.follow())
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_readers_in_the_process_that_writes(compression, path):
+    """Readers that come, stay and go in threads beside the writer see right rows only."""
+    layout = LAYOUTS["many small chunks"]
+    writer = BackgroundWriter(
+        PredictionFileWriter(path, compression=compression),
+        to_arrays=layout.outputs,
+        queue_bytes=2**20,
+        commit_interval=0.002,
+    )
+    writer.append(np.arange(64), 64)
+    seen = set()
+
+    def read(stays):
+        predictions = PredictionFile(path)
+        while not predictions.complete:
+            if not stays:
+                predictions.close()
+                predictions = PredictionFile(path)
+            predictions.refresh()
+            now = predictions.rows
+            start = max(now - 500, 0)
+            batch = {name: output[start:] for name, output in predictions.items()}
+            assert_rows(batch, "many small chunks", start, now)
+            seen.add(now)
+        batch = {name: output[:] for name, output in predictions.items()}
+        assert_rows(batch, "many small chunks", 0, layout.rows)
+        predictions.close()
+
+    with ThreadPoolExecutor() as pool:
+        readers = [pool.submit(read, stays) for stays in (True, True, False)]
+        for start in range(64, layout.rows, 64):
+            rows = np.arange(start, min(start + 64, layout.rows))
+            writer.append(rows, len(rows))
+            time.sleep(0.002)
+        writer.finish()
+        for reader in readers:
+            reader.result()
+    assert len(seen) > 20, "the readers came too late"
