@@ -15,13 +15,20 @@ import numpy as np
 Measured = dict[str, list[float]]
 
 
-def alternate(runs: int, **variants: Callable[[], object]) -> Measured:
-    """Seconds of each variant, run in turn after one warm-up, so that a slow minute hits all."""
+def alternate(
+    runs: int, before: Callable[[], object] = lambda: None, **variants: Callable[[], object]
+) -> Measured:
+    """Seconds of each variant, run in turn after one warm-up, so that a slow minute hits all.
+
+    `before` is called before each of them, and not timed.
+    """
     for variant in variants.values():
+        before()
         variant()
     seconds: Measured = {name: [] for name in variants}
     for _ in range(runs):
         for name, variant in variants.items():
+            before()
             start = time.perf_counter()
             variant()
             seconds[name].append(time.perf_counter() - start)

@@ -21,12 +21,14 @@ from kerasext.storage.file_lock import FileLock
 from kerasext.storage.layout import RECORD_DTYPE, SUMS, check_output_names, health
 from kerasext.storage.open_file import OpenFile
 from kerasext.storage.output_spec import OutputSpec
+from kerasext.storage.writeback import start_writeback
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 Mode = Literal["x", "w", "a", "resume"]
 
+_WRITEBACK_BYTES = 8 * 1024 * 1024
 # What the rows that are added must have in common with those that are there.
 _FINGERPRINT = "model_fingerprint"
 # Generous enough for other kernels and another cut into batches, also in float16.
@@ -104,6 +106,7 @@ class PredictionFileWriter:
         self._fsync = fsync
         self._file: h5py.File | None = None
         self._committed = 0
+        self._sent_bytes = 0
         self._seconds_before = 0.0
         self._specs: dict[str, OutputSpec] = {}
         self._columns: dict[str, ChunkedRows] = {}
@@ -172,6 +175,9 @@ class PredictionFileWriter:
             self.rows += rows - known
             self.bytes += sum(array.nbytes for array in arrays.values())
             self._state = "writing"
+            if self.bytes - self._sent_bytes > _WRITEBACK_BYTES:
+                start_writeback(file.id.get_vfd_handle())
+                self._sent_bytes = self.bytes
 
     def commit(self) -> None:
         """Makes the rows appended so far safe from a kill, and visible to readers.
