@@ -26,6 +26,11 @@ folder = tempfile.TemporaryDirectory()
 path = Path(folder.name) / "predictions.h5"
 
 
+def remove():
+    """Makes room: replacing a large file takes long, and is no part of the job."""
+    path.unlink(missing_ok=True)
+
+
 def predict_only():
     """Keeps nothing on disk."""
     model.predict(rows, verbose=0)
@@ -61,8 +66,7 @@ else:
         print(f"{name}: resident memory grows by {float(growth):,.0f} MiB")
     seconds = alternate(
         RUNS,
-        # Replacing a large file takes long, and is no part of the job.
-        before=lambda: path.unlink(missing_ok=True),
+        remove,
         predict_then_save=predict_then_save,
         writer=writer,
     )

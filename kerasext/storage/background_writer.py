@@ -56,6 +56,7 @@ class BackgroundWriter:
         self._wake = threading.Event()
         self._gone = threading.Event()
         self._end: Literal["", "finish", "close"] = ""
+        self._is_over = False
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
@@ -74,7 +75,7 @@ class BackgroundWriter:
         if self._thread is None:
             self._write_first(self._to_arrays(step), known)
             return
-        if not self._thread.is_alive():
+        if self._is_over:
             self._raise_error()
             raise ValueError("The writer was closed; make another one. Received: a step after it")
         size = int(rows * self._row_bytes)
@@ -153,6 +154,7 @@ class BackgroundWriter:
             except OSError as another:
                 error.add_note(str(another))
         finally:
+            self._is_over = True
             self._gone.set()
 
     def _write_until_the_end(self) -> None:
@@ -200,10 +202,11 @@ def _concatenate(steps: list[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarr
     if len(steps) == 1:
         return steps[0]
     first = steps[0]
-    for step in steps:
-        if len(step) != len(first) or len({len(array) for array in step.values()}) != 1:
-            raise ValueError("steps of other outputs, or of unequal rows")
+    columns = {name: [step[name] for step in steps] for name in first}
+    rows = [list(map(len, column)) for column in columns.values()]
+    if set(map(len, steps)) != {len(first)} or rows.count(rows[0]) != len(rows):
+        raise ValueError("steps of other outputs, or of unequal rows")
     return {
-        name: np.concatenate([step[name] for step in steps], dtype=array.dtype, casting="no")
-        for name, array in first.items()
+        name: np.concatenate(column, dtype=column[0].dtype, casting="no")
+        for name, column in columns.items()
     }
