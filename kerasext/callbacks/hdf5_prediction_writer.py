@@ -63,11 +63,12 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         dtypes: Dict from output name to dtype to store it as, such as
             `{"probabilities": "float16"}`, or `"S100"` for strings of up to 100 bytes of UTF-8 (64
             otherwise). A value that does not fit is an error.
-        compression: String. `"gzip"`, or `"zstd"`, `"blosc2"`, `"bitshuffle"` or a filter of
-            hdf5plugin such as `hdf5plugin.Zstd(clevel=3)`, which need hdf5plugin where the file is
-            read, too; for every output, or a dict from output name to one of these. Labels shrink
-            to a tenth, probabilities by an eighth. A chunk that was committed partly filled stays
-            uncompressed. Defaults to `None`.
+        compression: String or `None`. `"auto"` is gzip for labels and whatever else is not float,
+            which shrinks to a tenth and less at next to no cost, and nothing for probabilities,
+            which shrink by an eighth only. Others are `"gzip"` for all, and with hdf5plugin, which
+            is needed where the file is read, too, `"zstd"`, `"blosc2"`, `"bitshuffle"` or a filter
+            such as `hdf5plugin.Zstd(clevel=3)`; or a dict from output name to one of these. A chunk
+            that was committed partly filled stays uncompressed. Defaults to `"auto"`.
         metadata: Dict of JSON-serializable values to keep in the file.
         commit_interval: Float. Seconds between commits. Defaults to 1.
         fsync: Bool. Whether each commit waits for the disk itself, which only a loss of power
@@ -110,7 +111,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         accumulate: bool = True,
         outputs: Sequence[str] | None = None,
         dtypes: Mapping[str, DTypeLike] | None = None,
-        compression: Compression | Mapping[str, Compression] = None,
+        compression: Compression | Mapping[str, Compression] = "auto",
         metadata: Mapping[str, Any] | None = None,
         commit_interval: float = 1.0,
         fsync: bool = False,

@@ -4,7 +4,7 @@ import math
 
 import h5py
 import numpy as np
-from h5py._objects import phil
+from h5py._objects import with_phil
 
 from kerasext.storage.chunk_filters import ChunkFilters
 from kerasext.storage.chunk_sums import chunk_sums
@@ -16,6 +16,10 @@ _SMALLEST_CHUNK_BYTES = 16 * 1024
 _MOST_ROWS = 65536
 # Beyond about 8,180 chunks HDF5's index of them no longer fits into a page, and a kill can tear it.
 _MOST_CHUNKS = 8000
+
+# h5py 3.14 forgets its lock here, and HDF5 dies of two threads at once. Taken by a `with` of
+# Python's, Ctrl-C could leave it locked.
+_write_direct_chunk = with_phil(h5py.h5d.DatasetID.write_direct_chunk)
 
 
 def rows_per_chunk(spec: OutputSpec, expected_rows: int | None) -> int:
@@ -124,8 +128,7 @@ class ChunkedRows:
         if chunk.size:
             is_raw = first == self._raw_chunk
             content, mask = (self._filters.skip if is_raw else self._filters.encode)(chunk)
-            with phil:  # which h5py 3.14 forgets here, and HDF5 dies of two threads at once
-                self._h5id.write_direct_chunk(self._coordinates(first), content, mask)
+            _write_direct_chunk(self._h5id, self._coordinates(first), content, mask)
 
     def _coordinates(self, row: int) -> tuple[int, ...]:
         return (row,) + (0,) * len(self._row_shape)

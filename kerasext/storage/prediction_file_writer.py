@@ -19,8 +19,8 @@ from kerasext.storage.chunked_rows import ChunkedRows
 from kerasext.storage.commit_record import CommitRecord
 from kerasext.storage.file_lock import FileLock
 from kerasext.storage.layout import RECORD_DTYPE, SUMS, check_output_names, health
-from kerasext.storage.open_file import OpenFile
 from kerasext.storage.output_spec import OutputSpec
+from kerasext.storage.present_file import FINGERPRINT, PresentFile
 from kerasext.storage.writeback import start_writeback
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 Mode = Literal["x", "w", "a", "resume"]
 
 _WRITEBACK_BYTES = 8 * 1024 * 1024
-# What the rows that are added must have in common with those that are there.
-_FINGERPRINT = "model_fingerprint"
 # Generous enough for other kernels and another cut into batches, also in float16.
 _TOLERANCE = {"rtol": 1e-2, "atol": 1e-4}
 
@@ -53,7 +51,7 @@ class PredictionFileWriter:
             sequence. Kept on the `labels` and `probabilities` of the head.
         expected_steps: Int. Number of `append` calls to come, if known; sizes the chunks.
         compression: As `check_compression` takes it; outputs that a mapping leaves out are not
-            compressed. Defaults to `None`.
+            compressed. Defaults to `"auto"`: gzip for all but floats.
         fsync: Bool. Whether every commit waits until the disk has the rows, which only a loss of
             power needs; `finish` always does. Defaults to `False`.
 
@@ -87,7 +85,7 @@ class PredictionFileWriter:
         attributes: Mapping[str, str | float] | None = None,
         class_names: new_file.ClassNamesByHead | None = None,
         expected_steps: int | None = None,
-        compression: Compression | Mapping[str, Compression] = None,
+        compression: Compression | Mapping[str, Compression] = "auto",
         fsync: bool = False,
     ) -> None:
         if mode not in get_args(Mode):
@@ -119,7 +117,7 @@ class PredictionFileWriter:
         self._lock = FileLock(self.path)
         try:
             self._check_target()
-            self._present = self._read_present() if mode in {"a", "resume"} else None
+            self._present = self._read_present()
         except BaseException:
             self._lock.release()
             raise
@@ -213,30 +211,26 @@ class PredictionFileWriter:
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(f"The file must be writable. {received}")
 
-    def _read_present(self) -> dict[str, OutputSpec] | None:
-        if not self.path.exists():
+    def _read_present(self) -> PresentFile | None:
+        if self._mode not in {"a", "resume"} or not self.path.exists():
             return None
-        with contextlib.closing(OpenFile(self.path)) as present:
-            record = present.record
-            rows = int(record["rows"])
-            if self._mode == "a" and not present.is_complete:
-                raise ValueError(
-                    "`mode='a'` adds rows to a complete file, and this one was interrupted; pass "
-                    "mode='resume' with the same data to finish it. "
-                    f"Received: path={str(self.path)!r} with {rows} rows"
-                )
-            self.rows = self._committed = rows
-            self.first_row = rows if self._mode == "a" else int(record["first_row"])
-            self.is_complete = self._mode == "resume" and present.is_complete
-            if self._mode == "resume":
-                self.bytes = int(record["bytes"])
-                self.stalled_seconds = float(record["stalled_seconds"])
-                self._seconds_before = float(record["seconds"])
-            self._fingerprint = present.attribute(_FINGERPRINT)
-            specs = {name: OutputSpec.of_dataset(data) for name, data in present.datasets.items()}
+        present = PresentFile(self.path)
+        self.rows = self._committed = self.first_row = present.rows
+        if self._mode == "resume":
+            self.first_row = present.first_row
+            self.is_complete = present.is_complete
+            self.bytes = present.bytes
+            self.stalled_seconds = present.stalled_seconds
+            self._seconds_before = present.seconds
+        elif not present.is_complete:
+            raise ValueError(
+                "`mode='a'` adds rows to a complete file, and this one was interrupted; pass "
+                "mode='resume' with the same data to finish it. "
+                f"Received: path={str(self.path)!r} with {present.rows} rows"
+            )
         if self.is_complete:
             superblock.repair(self.path)  # its writer may have been killed in its last moment
-        return specs
+        return present
 
     def check_fingerprint(self) -> None:
         """Checks that `attributes` are of the model that an interrupted file was begun with.
@@ -244,13 +238,8 @@ class PredictionFileWriter:
         Raises:
             ValueError: If they are not.
         """
-        given = self.attributes.get(_FINGERPRINT)
-        if self._mode == "resume" and self._present is not None and given != self._fingerprint:
-            raise ValueError(
-                "`mode='resume'` goes on with the weights and settings that the file was begun "
-                "with; pass mode='w' to predict again with others. "
-                f"Stored: {_FINGERPRINT}={self._fingerprint!r}. Received: {given!r}"
-            )
+        if self._mode == "resume" and self._present is not None:
+            self._present.check_fingerprint(self.attributes.get(FINGERPRINT))
 
     def _describe(self, step: Mapping[str, np.ndarray]) -> dict[str, OutputSpec]:
         if not step:
@@ -267,20 +256,9 @@ class PredictionFileWriter:
             for name, array in step.items()
         }
         if self._present is not None:
-            self._check_present(self._present, specs)
+            self._present.check_specs(specs)
             self.check_fingerprint()
         return specs
-
-    def _check_present(
-        self, present: Mapping[str, OutputSpec], specs: Mapping[str, OutputSpec]
-    ) -> None:
-        if present.keys() != specs.keys():
-            raise ValueError(
-                "Rows can be added only for the outputs that the file has; write to another file. "
-                f"Stored: {sorted(present)}. Received: {sorted(specs)}"
-            )
-        for name, spec in specs.items():
-            present[name].check_same(spec, self.path)
 
     def _check_known(self, file: h5py.File, arrays: Mapping[str, np.ndarray]) -> None:
         for name, array in arrays.items():

@@ -147,3 +147,15 @@ def test_a_missing_hdf5plugin_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
     with pytest.raises(ImportError, match="pip install hdf5plugin"):
         check_compression({"labels": "zstd"})
+
+
+def test_default(path):
+    """Unless asked otherwise floats stay as they are, and what else there is shrinks."""
+    writer = PredictionFileWriter(path)
+    writer.append(make_step(0, ROWS))
+    writer.finish()
+    assert_content(path)
+    with h5py.File(path) as file:
+        for name, array in make_step(0, ROWS).items():
+            assert (file[name].compression == "gzip") is (array.dtype.kind not in "fc"), name
+        assert file["labels"].id.get_storage_size() < ROWS * 4 / 10

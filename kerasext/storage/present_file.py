@@ -1,0 +1,64 @@
+"""What is in a file that rows are to be added to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from kerasext.storage.open_file import OpenFile
+from kerasext.storage.output_spec import OutputSpec
+
+FINGERPRINT = "model_fingerprint"
+
+
+class PresentFile:
+    """The outputs of a file, and how far the call came that wrote it.
+
+    Args:
+        path: Path of the file.
+
+    Attributes:
+        rows: Int. Committed rows.
+        first_row: Int. Row at which the rows of its last predict call begin.
+        is_complete: Bool. Whether that call came to its end.
+        bytes: Int. Bytes of the rows of that call.
+        seconds: Float. Time that it took.
+        stalled_seconds: Float. Of it, how long the model waited for the disk.
+
+    Raises:
+        ValueError: If it is no prediction file, or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with contextlib.closing(OpenFile(path)) as file:
+            self.rows = int(file.record["rows"])
+            self.first_row = int(file.record["first_row"])
+            self.is_complete = file.is_complete
+            self.bytes = int(file.record["bytes"])
+            self.seconds = float(file.record["seconds"])
+            self.stalled_seconds = float(file.record["stalled_seconds"])
+            self._fingerprint = file.attribute(FINGERPRINT)
+            self._specs = {
+                name: OutputSpec.of_dataset(data) for name, data in file.datasets.items()
+            }
+
+    def check_specs(self, specs: Mapping[str, OutputSpec]) -> None:
+        """Raises `ValueError` if rows of other outputs, shapes or dtypes are to be added."""
+        if self._specs.keys() != specs.keys():
+            raise ValueError(
+                "Rows can be added only for the outputs that the file has; write to another file. "
+                f"Stored: {sorted(self._specs)}. Received: {sorted(specs)}"
+            )
+        for name, spec in specs.items():
+            self._specs[name].check_same(spec, self._path)
+
+    def check_fingerprint(self, given: object) -> None:
+        """Raises `ValueError` if rows of another model are to be added."""
+        if given != self._fingerprint:
+            raise ValueError(
+                "`mode='resume'` goes on with the weights and settings that the file was begun "
+                "with; pass mode='w' to predict again with others. "
+                f"Stored: {FINGERPRINT}={self._fingerprint!r}. Received: {given!r}"
+            )
