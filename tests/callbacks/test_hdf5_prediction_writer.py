@@ -219,9 +219,9 @@ def test_the_file_knows_where_it_comes_from(classifier, rows, path):
     with h5py.File(path) as file:
         for name in ("labels", "probabilities"):
             assert file[name].attrs["class_names"].tolist() == [b"ant", b"bee", b"cat", b"doe"]
-        assert file.attrs["model_name"] == "zoo"
-        assert file.attrs["keras_version"] == keras.__version__
-        assert file.attrs["backend"] == "tensorflow"
+        assert file.attrs["model_name"] == b"zoo"  # fixed width, which h5py reads as bytes
+        assert file.attrs["keras_version"].decode() == keras.__version__
+        assert file.attrs["backend"] == b"tensorflow"
         assert json.loads(file.attrs["prediction_metadata"])["task"] == "classifier"
         assert json.loads(file.attrs["metadata"]) == {
             "split": "test",
