@@ -98,11 +98,11 @@ LAYOUTS = {
     "many outputs of tiny rows": Layout(30_000, 60, _many_outputs, pace=2e-4),
     "wide rows": Layout(400, 8, _wide_rows, pace=5e-4),
     # An expectation that is far exceeded: chunks of 16 KiB, several of them in each commit.
-    "many small chunks": Layout(20_000, 300, _small_chunks, 2e-3, {"expected_steps": 1}),
+    "many small chunks": Layout(20_000, 300, _small_chunks, 2e-3, {"expected_rows": 300}),
     "strings": Layout(20_000, 60, _strings, pace=4e-4),
     "compressed": Layout(30_000, 100, _integers, pace=4e-4, options={"compression": "gzip"}),
     "compressed small chunks": Layout(
-        20_000, 200, _integers, 2e-3, {"compression": "gzip", "expected_steps": 1}
+        20_000, 200, _integers, 2e-3, {"compression": "gzip", "expected_rows": 200}
     ),
 }
 

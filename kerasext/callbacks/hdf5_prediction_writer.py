@@ -159,13 +159,11 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         """Checks the path, locks it and prepares to write."""
         self.close()
         model = self.model
-        batches = (self.params or {}).get("steps")
         writer = PredictionFileWriter(
             self.path,
             mode=self.mode,
             dtypes=self.dtypes,
             compression=self.compression,
-            expected_steps=batches and math.ceil(batches / model.steps_per_execution),
             fsync=self.fsync,
         )
         self._writer = BackgroundWriter(
@@ -218,6 +216,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             return  # it was computed for another callback of this `predict`
         if self._steps == 0:
             description = self._describe(self._writer.writer)
+            self._writer.writer.expected_rows = self._expected_rows(rows)
             check_probabilities(_to_arrays(outputs, self.outputs), description.get("task"))
         self._writer.append(outputs, rows, known=known)
         self._steps += 1
@@ -282,6 +281,10 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
                 "with the same model in its `on_predict_batch_begin`; put it before the writer in "
                 "`callbacks`. The file holds the rows before that step, and is incomplete."
             )
+
+    def _expected_rows(self, rows: int) -> int | None:
+        batches = (self.params or {}).get("steps")
+        return batches and math.ceil(batches / self._model.steps_per_execution) * rows
 
     def _was_stopped(self) -> bool:
         if not self._model.stop_predicting:

@@ -54,6 +54,7 @@ def parse(content: bytes) -> np.ndarray:
         0 <= record["first_row"] <= record["rows"]
         and 0 <= record["complete"] <= 1
         and record["bytes"] >= 0
+        and record["batch_size"] >= 0
         and all(0 <= seconds < float("inf") for seconds in times)
     ):
         raise ValueError(f"the record of commits is {record}")

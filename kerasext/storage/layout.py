@@ -21,6 +21,7 @@ RECORD_DTYPE = np.dtype(
         ("bytes", "<i8"),  # of the rows of the last predict call, before compression
         ("seconds", "<f8"),  # that the call took so far, since its first step or since resumed
         ("stalled_seconds", "<f8"),  # of them, how long the model waited for the disk
+        ("batch_size", "<i8"),  # rows of its batches, where the whole job is known; else 0
         ("checksum", "<u4"),  # CRC-32 of all before it
     ]
 )

@@ -49,7 +49,8 @@ class PredictionFileWriter:
             is made; like `class_names` it can be set until the first `append`.
         class_names: Sequence of strings, the names of the classes, or a mapping from head to such a
             sequence. Kept on the `labels` and `probabilities` of the head.
-        expected_steps: Int. Number of `append` calls to come, if known; sizes the chunks.
+        expected_rows: Int. Rows that the file will hold, if known; sizes the chunks. Can be set
+            until the first `append`, too.
         compression: As `check_compression` takes it; outputs that a mapping leaves out are not
             compressed. Defaults to `"auto"`: gzip for all but floats.
         fsync: Bool. Whether every commit waits until the disk has the rows, which only a loss of
@@ -60,6 +61,7 @@ class PredictionFileWriter:
         rows: Int. Rows that were appended, those of earlier calls included.
         first_row: Int. Row at which the rows of this call begin; under `"resume"` that of the call
             that was interrupted.
+        batch_size: Int. Rows of the batches that are predicted, 0 if unknown; kept in the file.
         is_complete: Bool. Whether the file was complete before, under `"resume"`: then nothing can
             be appended.
         bytes: Int. Bytes of the rows that were appended, before compression.
@@ -84,7 +86,7 @@ class PredictionFileWriter:
         dtypes: Mapping[str, DTypeLike] | None = None,
         attributes: Mapping[str, str | float] | None = None,
         class_names: new_file.ClassNamesByHead | None = None,
-        expected_steps: int | None = None,
+        expected_rows: int | None = None,
         compression: Compression | Mapping[str, Compression] = "auto",
         fsync: bool = False,
     ) -> None:
@@ -97,9 +99,10 @@ class PredictionFileWriter:
         self.is_complete = False
         self.attributes = dict(attributes or {})
         self.class_names = class_names
+        self.expected_rows = expected_rows
+        self.batch_size = 0
         self._mode = mode
         self._dtypes = dict(dtypes or {})
-        self._expected_steps = expected_steps
         self._compression = check_compression(compression)
         self._fsync = fsync
         self._file: h5py.File | None = None
@@ -163,7 +166,7 @@ class PredictionFileWriter:
                 f"All outputs of a step must have the same number of rows. Received: rows={lengths}"
             )
         with self._abandoning_on_error():
-            file = self._file or self._open(specs, rows)
+            file = self._file or self._open(specs)
             if known:
                 self._check_known(file, {name: a[:known] for name, a in arrays.items()})
                 arrays = {name: array[known:] for name, array in arrays.items()}
@@ -220,6 +223,7 @@ class PredictionFileWriter:
             self.first_row = present.first_row
             self.is_complete = present.is_complete
             self.bytes = present.bytes
+            self.batch_size = present.batch_size
             self.stalled_seconds = present.stalled_seconds
             self._seconds_before = present.seconds
         elif not present.is_complete:
@@ -274,10 +278,10 @@ class PredictionFileWriter:
                     f"output {name!r} in the rows before row {self.rows}"
                 )
 
-    def _open(self, specs: Mapping[str, OutputSpec], first_rows: int) -> h5py.File:
+    def _open(self, specs: Mapping[str, OutputSpec]) -> h5py.File:
         self._state = "opening"
         if self._present is None:
-            self._create(specs, first_rows)
+            self._create(specs)
         else:
             superblock.repair(self.path)
             self._file = _open_swmr(self.path)
@@ -293,10 +297,10 @@ class PredictionFileWriter:
         self._state = "writing"
         return file
 
-    def _create(self, specs: Mapping[str, OutputSpec], first_rows: int) -> None:
+    def _create(self, specs: Mapping[str, OutputSpec]) -> None:
         content = new_file.image(
             specs,
-            expected_rows=self._expected_steps and self._expected_steps * first_rows,
+            expected_rows=self.expected_rows,
             attributes=self.attributes,
             class_names=self.class_names,
             compression=self._compression,
@@ -355,6 +359,7 @@ class PredictionFileWriter:
         record["bytes"] = self.bytes
         record["seconds"] = self.seconds
         record["stalled_seconds"] = self.stalled_seconds
+        record["batch_size"] = self.batch_size
         return record
 
     def _close(self, *, complete: bool) -> None:

@@ -23,6 +23,7 @@ class PresentFile:
         first_row: Int. Row at which the rows of its last predict call begin.
         is_complete: Bool. Whether that call came to its end.
         bytes: Int. Bytes of the rows of that call.
+        batch_size: Int. Rows of its batches, 0 if unknown.
         seconds: Float. Time that it took.
         stalled_seconds: Float. Of it, how long the model waited for the disk.
 
@@ -37,6 +38,7 @@ class PresentFile:
             self.first_row = int(file.record["first_row"])
             self.is_complete = file.is_complete
             self.bytes = int(file.record["bytes"])
+            self.batch_size = int(file.record["batch_size"])
             self.seconds = float(file.record["seconds"])
             self.stalled_seconds = float(file.record["stalled_seconds"])
             self._fingerprint = file.attribute(FINGERPRINT)

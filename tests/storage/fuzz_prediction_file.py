@@ -94,7 +94,7 @@ def valid_files(folder: Path, *, longest_block: int) -> list[Valid]:
         names = {"a": NAMES} if step is wide else NAMES
         attributes = ATTRIBUTES | more
         writer = PredictionFileWriter(
-            path, attributes=attributes, class_names=names, expected_steps=1
+            path, attributes=attributes, class_names=names, expected_rows=20
         )
         steps = [step(number) for number in rows]
         for arrays in steps:

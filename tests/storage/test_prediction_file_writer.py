@@ -223,10 +223,10 @@ def test_class_names_of_heads(path):
 @pytest.mark.parametrize(
     "sizes", [[23, 23, 23, 1], [1], [0, 5], [5, 0, 0, 2], [1] * 300, [20_000, 1], [7, 50_000, 7]]
 )
-@pytest.mark.parametrize("expected_steps", [None, 1, 4, 10**6])
-def test_outputs_advance_together(path, sizes, expected_steps):
+@pytest.mark.parametrize("expected_rows", [None, 1, 100, 10**6])
+def test_outputs_advance_together(path, sizes, expected_rows):
     """Steps of any size, without rows too, end up as whole rows of every output."""
-    write(path, make_steps(sizes), expected_steps=expected_steps)
+    write(path, make_steps(sizes), expected_rows=expected_rows)
     check_rows(path, sum(sizes))
 
 
@@ -620,7 +620,7 @@ def check_wide_rows(path, allowed):
 def test_interrupt_at_any_line(path):
     """Ctrl-C anywhere in a step leaves whole rows after closing: none or all of that step."""
     for line in range(1, 2000):
-        writer = PredictionFileWriter(path, mode="w", expected_steps=1)
+        writer = PredictionFileWriter(path, mode="w", expected_rows=5)
         first, second = wide_steps([5, 12])
         writer.append(first)
         came = interrupted(line, writer.append, second)
@@ -634,7 +634,7 @@ def test_interrupt_at_any_line(path):
 def test_interrupt_at_any_line_and_further_steps(path):
     """After Ctrl-C in a step the next ones are kept in whole rows or refused, never shifted."""
     for line in range(1, 2000):
-        writer = PredictionFileWriter(path, mode="w", expected_steps=1)
+        writer = PredictionFileWriter(path, mode="w", expected_rows=5)
         first, second = wide_steps([5, 12])
         writer.append(first)
         came = interrupted(line, writer.append, second)
