@@ -1,20 +1,33 @@
 """kerasext: keep what a Keras model said.
 
 `kerasext.models` makes `predict` say labels and confidence, `kerasext.callbacks` writes them to one
-HDF5 file as they come, and `PredictionFile` reads that file back.
+HDF5 file as they come, and `PredictionFile` reads that file back. `predict_to_hdf5` does a whole
+job in one call.
 """
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 from kerasext._version import __version__
 from kerasext.storage import PredictionFile
 
-__all__ = ["PredictionFile", "__version__", "callbacks", "models", "storage"]
+__all__ = [
+    "PredictionFile",
+    "__version__",
+    "callbacks",
+    "compile_predict",
+    "inference",
+    "models",
+    "predict_to_hdf5",
+    "storage",
+    "tune_batch_size",
+]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     # Lazily, so that reading a file loads neither Keras nor its backend.
-    if name in ("callbacks", "models"):
+    if name in ("callbacks", "inference", "models"):
         return importlib.import_module(f"kerasext.{name}")
+    if name in __all__:
+        return getattr(importlib.import_module("kerasext.inference"), name)
     raise AttributeError(f"module 'kerasext' has no attribute {name!r}")

@@ -35,6 +35,7 @@ class BackgroundWriter:
 
     Attributes:
         writer: The writer, to be asked for its path and rows.
+        is_over: Bool. Whether the thread has ended, of itself or by an error.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class BackgroundWriter:
         self._wake = threading.Event()
         self._gone = threading.Event()
         self._end: Literal["", "finish", "close"] = ""
-        self._is_over = False
+        self.is_over = False
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
@@ -75,7 +76,7 @@ class BackgroundWriter:
         if self._thread is None:
             self._write_first(self._to_arrays(step), known)
             return
-        if self._is_over:
+        if self.is_over:
             self._raise_error()
             raise ValueError("The writer was closed; make another one. Received: a step after it")
         size = int(rows * self._row_bytes)
@@ -154,7 +155,7 @@ class BackgroundWriter:
             except OSError as another:
                 error.add_note(str(another))
         finally:
-            self._is_over = True
+            self.is_over = True
             self._gone.set()
 
     def _write_until_the_end(self) -> None:

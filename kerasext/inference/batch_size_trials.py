@@ -1,0 +1,112 @@
+"""Trying batch sizes on real rows, one after the other, and timing them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kerasext.inference.out_of_memory import is_out_of_memory
+
+SIZES = (32, 128, 512, 2048, 8192, 32768)
+# A larger batch costs memory, and waiting for the first result: it must be worth it.
+_GOOD_ENOUGH = 0.95
+_TIMED_SECONDS = 0.1  # long enough to tell sizes apart, on a machine that does other things too
+
+
+class Trial(NamedTuple):
+    """What was measured of one batch size."""
+
+    batch_size: int
+    rows: int
+    """Rows that were timed; the first batch of a size, in which the model may be traced, is not."""
+    seconds: float
+    first_seconds: float
+    """Time of the first batch."""
+
+    @property
+    def rows_per_second(self) -> float:
+        """The rate."""
+        return self.rows / self.seconds
+
+
+class Trials:
+    """Times a model at growing batch sizes until more rows at a time gain nothing.
+
+    Args:
+        predict: Callable that predicts the next rows, so many and at such a batch size.
+        rows: Int. Number of rows that may be predicted; no size is tried that is more than a fourth
+            of what is left of them.
+        largest: Int. Largest batch size to try.
+
+    Attributes:
+        trials: List of what was measured; empty if there are too few rows.
+        done: Int. Rows that were predicted.
+        is_conclusive: Bool. Whether larger sizes are slower, or too large, rather than untried.
+    """
+
+    def __init__(self, predict: Callable[[int, int], object], rows: int, largest: int) -> None:
+        self.trials: list[Trial] = []
+        self.done = 0
+        self.is_conclusive = False
+        self._predict = predict
+        self._rows = rows
+        self._largest = largest
+
+    @property
+    def best(self) -> Trial:
+        """The smallest batch size that is nearly as fast as the fastest one."""
+        fastest = max(trial.rows_per_second for trial in self.trials)
+        return next(
+            trial for trial in self.trials if trial.rows_per_second >= _GOOD_ENOUGH * fastest
+        )
+
+    def run(self, goes_on: Callable[[Trials], bool]) -> None:
+        """Tries the sizes.
+
+        Args:
+            goes_on: Callable, asked before each size but the first whether to try it.
+
+        Raises:
+            BaseException: What the model raises, unless it runs out of memory at another size than
+                the smallest.
+        """
+        for size in SIZES:
+            if self.done + 4 * size > self._rows or (self.trials and not goes_on(self)):
+                return
+            if self.trials and size > self._largest:
+                break
+            try:
+                self._try(size)
+            except Exception as error:
+                if self.trials and is_out_of_memory(error):
+                    break
+                raise
+            if self._has_fallen():
+                break
+        self.is_conclusive = True
+
+    def _try(self, size: int) -> None:
+        first_seconds = self._time(size, size)
+        rows, seconds = 0, 0.0
+        batches = 1
+        while seconds < _TIMED_SECONDS:
+            batches = min(batches, (self._rows - self.done) // size)
+            if not batches:
+                break
+            seconds += self._time(batches * size, size)
+            rows += batches * size
+            # So many more at the rate so far, that it is enough; each call has a cost of its own.
+            batches = max(int(_TIMED_SECONDS / seconds * rows / size), 1)
+        self.trials.append(Trial(size, rows, seconds, first_seconds))
+
+    def _time(self, rows: int, size: int) -> float:
+        began = time.perf_counter()
+        self._predict(rows, size)
+        self.done += rows
+        return time.perf_counter() - began
+
+    def _has_fallen(self) -> bool:
+        # Twice, for one time may be another program's.
+        rates = [trial.rows_per_second for trial in self.trials]
+        return len(rates) > 2 and max(rates[-2:]) * _GOOD_ENOUGH < max(rates[:-2])

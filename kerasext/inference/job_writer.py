@@ -1,0 +1,85 @@
+"""The writer of a job that takes several `predict` calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kerasext.callbacks import HDF5PredictionWriter
+
+
+class JobWriter(HDF5PredictionWriter):
+    """Writes what several `predict` calls yield, each of some of the rows, as if it were one.
+
+    Args:
+        path: String or path-like. The file.
+        rows: Int. Rows of the whole job.
+        **options: Those of `HDF5PredictionWriter`.
+
+    Attributes:
+        row: Int. The next row to predict.
+        known_rows: Int. Rows that the file had before, under `mode="resume"`.
+        is_complete: Bool. Whether it was complete before: then nothing is to be predicted.
+        has_failed: Bool. Whether the thread that writes has come to an error.
+        was_stopped: Bool. Whether a `predict` call ended before its last step, as another callback
+            may ask for.
+    """
+
+    def __init__(self, path: Any, *, rows: int, **options: Any) -> None:
+        super().__init__(path, accumulate=False, **options)
+        self._rows = rows
+        self.was_stopped = False
+
+    @property
+    def row(self) -> int:  # noqa: D102 - see Attributes, and so are those below
+        return self._rows_seen
+
+    @property
+    def known_rows(self) -> int:  # noqa: D102
+        return self._rows_known
+
+    @property
+    def is_complete(self) -> bool:  # noqa: D102
+        assert self._writer is not None
+        return self._writer.writer.is_complete
+
+    @property
+    def has_failed(self) -> bool:  # noqa: D102
+        return self._writer is None or self._writer.is_over
+
+    def begin(self, model: Any) -> int:
+        """Opens the file for the job.
+
+        Args:
+            model: The model.
+
+        Returns:
+            The batch size that an interrupted job had, 0 if it had none.
+        """
+        self.set_model(model)
+        super().on_predict_begin()
+        assert self._writer is not None
+        return self._writer.writer.batch_size
+
+    def go_on_from(self, row: int, batch_size: int) -> None:
+        """Says which row comes next, and the size of the batches from there on."""
+        assert self._writer is not None
+        self._rows_seen = row
+        self._writer.writer.batch_size = batch_size
+
+    def on_predict_begin(self, logs: Any = None) -> None:
+        """Does nothing: the job has opened the file."""
+
+    def on_predict_end(self, logs: Any = None) -> None:
+        """Leaves the file open for the next call."""
+        self._check_seen("called", "armed")
+        self.was_stopped = self.was_stopped or self._was_stopped()
+
+    def on_step_error(self) -> None:
+        """Leaves the file open: the job goes on with smaller batches, or closes it."""
+
+    def finish(self) -> None:
+        """Ends the job, as `on_predict_end` does a `predict` call."""
+        super().on_predict_end()
+
+    def _expected_rows(self, rows: int) -> int | None:
+        return self._rows

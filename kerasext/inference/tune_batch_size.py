@@ -1,0 +1,158 @@
+"""The batch size at which a model is fastest, and what it was measured by."""
+
+from __future__ import annotations
+
+import sys
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from kerasext.inference.batch_size_trials import SIZES, Trial, Trials
+from kerasext.inference.row_slices import RowSlices, count_rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from rich.table import Table
+
+_BATCH_BYTES = 64 * 1024 * 1024  # of the input of the largest batch that is tried
+
+_known: weakref.WeakKeyDictionary[keras.Model, dict[tuple[Any, ...], int]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+class TunedBatchSize:
+    """What `tune_batch_size` has found.
+
+    Attributes:
+        batch_size: Int. The smallest batch size within 5 % of the best rate.
+        table: List of what was measured, by growing `batch_size`: named tuples that have
+            `rows_per_second`, too. `rich.print` shows it.
+    """
+
+    def __init__(self, batch_size: int, table: list[Trial]) -> None:
+        self.batch_size = batch_size
+        self.table = table
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draws rows per second over batch size; needs matplotlib.
+
+        Args:
+            ax: Axes of matplotlib to draw on. Defaults to new ones.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+        """
+        if ax is None:
+            from matplotlib import pyplot  # noqa: PLC0415 - an extra
+
+            ax = pyplot.subplots()[1]
+        sizes = [trial.batch_size for trial in self.table]
+        ax.plot(sizes, [trial.rows_per_second for trial in self.table], marker="o")
+        ax.axvline(self.batch_size, linestyle=":", color="gray")
+        ax.set(xscale="log", xlabel="batch size", ylabel="rows per second", ylim=(0, None))
+        ax.set_xticks(sizes, labels=map(str, sizes))
+        ax.minorticks_off()
+        return ax
+
+    def __rich__(self) -> Table:
+        from rich.table import Table  # noqa: PLC0415 - takes a while to load
+
+        table = Table("batch size", "rows/s", "first batch, s", title="tune_batch_size")
+        for column in table.columns:
+            column.justify = "right"
+        for trial in self.table:
+            table.add_row(
+                f"{trial.batch_size:,}",
+                f"{trial.rows_per_second:,.0f}",
+                f"{trial.first_seconds:.2f}",
+                style="bold" if trial.batch_size == self.batch_size else None,
+            )
+        return table
+
+    def __repr__(self) -> str:
+        return f"<TunedBatchSize {self.batch_size}, of {len(self.table)} sizes tried>"
+
+
+def tune_batch_size(
+    model: keras.Model, x: Any, *, max_batch_size: int = SIZES[-1], max_seconds: float = 10.0
+) -> TunedBatchSize:
+    """Finds the batch size at which a model predicts the most rows per second.
+
+    Predicts rows of `x` at batch sizes from 32 to 32,768, each four times the last, until two in a
+    row are slower than the best. A size at which memory runs out ends it, too.
+
+    Args:
+        model: The model.
+        x: Array, or dicts, lists and tuples of arrays, with rows as `predict` takes them. At least
+            128 rows, and four times as many as the largest size that is of interest.
+        max_batch_size: Int. Largest size to try. No batch has more than 64 MiB of input, either.
+        max_seconds: Float. Seconds after which no other size is tried.
+
+    Returns:
+        `TunedBatchSize`, with the attributes `batch_size` and `table`.
+
+    Raises:
+        ValueError: If `x` is no array, has too few rows, or an argument is not positive.
+
+    Example:
+
+    ```python
+    tuned = tune_batch_size(model, images)
+    rich.print(tuned)
+    model.predict(images, batch_size=tuned.batch_size)
+    ```
+    """
+    rows = count_rows(x)
+    if max_batch_size < 1 or not max_seconds > 0:
+        raise ValueError(
+            "`max_batch_size` and `max_seconds` must be positive. "
+            f"Received: max_batch_size={max_batch_size}, max_seconds={max_seconds}"
+        )
+    if rows < 4 * SIZES[0]:
+        raise ValueError(
+            f"`x` must have at least {4 * SIZES[0]} rows to measure with. Received: {rows} rows"
+        )
+
+    def predict(count: int, size: int) -> None:
+        # From the first row on, again and again: nothing is kept.
+        for start in range(0, count, rows // size * size):
+            part = RowSlices(x, size, rows=min(count - start, rows // size * size))
+            model.predict(part, verbose=0)
+
+    until = time.perf_counter() + max_seconds
+    trials = Trials(predict, sys.maxsize, min(max_batch_size, largest_batch(x), rows // 4))
+    trials.run(lambda _: time.perf_counter() < until)
+    tuned = TunedBatchSize(trials.best.batch_size, trials.trials)
+    remember(model, x, tuned.batch_size)
+    return tuned
+
+
+def largest_batch(x: Any) -> int:
+    """Rows of the largest batch that is tried."""
+    row_bytes = sum(row.nbytes for row in _first_rows(x))
+    return max(_BATCH_BYTES // max(row_bytes, 1), 1)
+
+
+def remember(model: keras.Model, x: Any, batch_size: int) -> None:
+    """Keeps the best batch size of a model for such rows until the process or the model ends."""
+    _known.setdefault(model, {})[_signature(x)] = batch_size
+
+
+def remembered(model: keras.Model, x: Any) -> int | None:
+    """The batch size that was found for a model and such rows, if any."""
+    return _known.get(model, {}).get(_signature(x))
+
+
+def _signature(x: Any) -> tuple[Any, ...]:
+    return tuple((row.shape, row.dtype) for row in _first_rows(x))
+
+
+def _first_rows(x: Any) -> list[np.ndarray]:
+    return [np.asarray(array[:1]) for array in keras.tree.flatten(x)]

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasext.inference.out_of_memory import is_out_of_memory
+
+
+class OutOfMemoryError(RuntimeError):
+    """Stands for torch's."""
+
+
+class XlaRuntimeError(RuntimeError):
+    """Stands for XLA's."""
+
+
+def test_numpy():
+    """An array that no memory holds."""
+    with pytest.raises(MemoryError) as caught:
+        np.ones(2**45)
+    assert is_out_of_memory(caught.value)
+
+
+def test_tensorflow():
+    """What TensorFlow raises for a tensor that no memory holds."""
+    with pytest.raises(tf.errors.OpError) as caught:
+        tf.zeros((2**40,)) + 1
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OutOfMemoryError("CUDA out of memory"), True),
+        (XlaRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"), True),
+        (XlaRuntimeError("INVALID_ARGUMENT: no"), False),
+        (ValueError("a shape"), False),
+        (KeyboardInterrupt("RESOURCE_EXHAUSTED"), False),
+        (OSError(28, "No space left on device"), False),
+    ],
+    ids=repr,
+)
+def test_other_errors(error, expected):
+    """Those of torch and XLA are told by name and text; a full disk is none."""
+    assert is_out_of_memory(error) is expected

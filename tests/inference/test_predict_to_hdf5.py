@@ -1,0 +1,376 @@
+import sys
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasext import PredictionFile
+from kerasext.inference import predict_to_hdf5
+from kerasext.models import ClassifierModel
+
+ROWS = 1000
+
+
+@pytest.fixture
+def model():
+    """A small classifier."""
+    inputs = keras.Input((8,))
+    hidden = keras.layers.Dense(16, activation="relu")(inputs)
+    return ClassifierModel(inputs, keras.layers.Dense(4, activation="softmax")(hidden))
+
+
+@pytest.fixture
+def x():
+    """1,000 rows of 8 features."""
+    return np.random.default_rng(0).normal(size=(ROWS, 8)).astype("float32")
+
+
+@pytest.fixture
+def limited(model):
+    """Makes a model that runs out of memory above a batch size, from some call on."""
+
+    def make(largest, *, after=0, error=MemoryError):
+        calls = []
+
+        def check(values):
+            calls.append(len(values))
+            if len(values) > largest and len(calls) > after:
+                raise error("no memory")
+            return values
+
+        class Limited(ClassifierModel):
+            def predict_step(self, data):
+                shape = data.shape
+                data = tf.numpy_function(check, [data], tf.float32)
+                data.set_shape(shape)
+                return super().predict_step(data)
+
+        return Limited(model.input, model.output), calls
+
+    return make
+
+
+class StopsAfter(keras.callbacks.Callback):
+    """Ends `predict` after some steps, in one way or another."""
+
+    def __init__(self, steps, error=None):
+        super().__init__()
+        self.steps, self.error = steps, error
+
+    def on_predict_batch_end(self, batch, logs=None):
+        self.steps -= 1
+        if not self.steps and self.error:
+            raise self.error
+        self.model.stop_predicting = not self.steps
+
+
+def assert_holds(path, expected, *, exact=True):
+    """The file is complete and has what `predict` returned, bit for bit or nearly."""
+    with h5py.File(path) as file:
+        assert file["_kerasext/record"]["complete"] == 1
+        for name, array in expected.items():
+            found = file[name][()]
+            assert (found.dtype, found.shape) == (array.dtype, array.shape)
+            if exact or array.dtype.kind == "i":
+                np.testing.assert_array_equal(found, array)
+            else:
+                np.testing.assert_allclose(found, array, rtol=1e-5, atol=1e-6)
+
+
+def batch_size(path):
+    """The batch size that the file says."""
+    with h5py.File(path) as file:
+        return int(file["_kerasext/record"]["batch_size"])
+
+
+@pytest.mark.parametrize("size", [1, 23, 32, 333, ROWS, 5 * ROWS])
+def test_holds_what_predict_returns(model, x, path, size):
+    """The file has what a plain `predict` of that batch size returns, and is returned open."""
+    rows = x[:70] if size == 1 else x
+    expected = model.predict(rows, batch_size=size, verbose=0)
+    with predict_to_hdf5(model, rows, path, batch_size=size, verbose=0) as predictions:
+        assert isinstance(predictions, PredictionFile)
+        assert (predictions.rows, predictions.complete) == (len(rows), True)
+    assert_holds(path, expected)
+    assert batch_size(path) == size
+
+
+@pytest.mark.parametrize("size", ["auto", 32])
+def test_one_row(model, x, path, size):
+    """One row is a job too."""
+    expected = model.predict(x[:1], verbose=0)
+    predict_to_hdf5(model, x[:1], path, batch_size=size, verbose=0).close()
+    assert_holds(path, expected)
+
+
+def test_sources(model, x, path, tmp_path):
+    """Datasets of h5py, memory maps and predictions of another model are read from the disk."""
+    expected = model.predict(x, batch_size=100, verbose=0)
+    np.save(tmp_path / "x.npy", x)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["x"] = x
+        sources = [file["x"], np.load(tmp_path / "x.npy", mmap_mode="r"), tf.constant(x)]
+        for source in sources:
+            predict_to_hdf5(model, source, path, batch_size=100, mode="w", verbose=0).close()
+            assert_holds(path, expected)
+
+
+def test_several_inputs(x, path):
+    """Dicts of arrays go to the inputs of their names."""
+    inputs = {name: keras.Input((8,), name=name) for name in ("a", "b")}
+    total = keras.layers.Add()([inputs["a"], keras.layers.Dense(8)(inputs["b"])])
+    model = keras.Model(inputs, {"total": total, "b": inputs["b"]})
+    data = {"b": x, "a": x.astype("float64")}
+    expected = model.predict(data, batch_size=64, verbose=0)
+    predict_to_hdf5(model, data, path, batch_size=64, verbose=0).close()
+    assert_holds(path, expected)
+
+
+def test_everything_else_goes_to_keras(model, x, path):
+    """What can't be cut by rows is predicted as `predict` does, `steps` included."""
+    expected = model.predict(x[:96], batch_size=32, verbose=0)
+    endless = tf.data.Dataset.from_tensor_slices(x).batch(32).repeat()
+    predict_to_hdf5(model, endless, path, steps=3, verbose=0).close()
+    assert_holds(path, expected)
+    generator = ((batch,) for batch in np.split(x[:96], 3))
+    with pytest.warns(UserWarning, match="ran out of data"):  # Keras's own
+        predict_to_hdf5(model, generator, path, mode="w", verbose=0).close()
+    assert_holds(path, expected)
+
+
+def test_small_batches_go_together(model, x, path):
+    """Where it saves time several batches make a step; afterwards the model is as it was."""
+    many = np.tile(x, (60, 1))
+    expected = model.predict(many, batch_size=4, verbose=0)
+    before = model.predict_function
+    steps = []
+
+    class Counts(keras.callbacks.Callback):
+        def on_predict_batch_begin(self, batch, logs=None):
+            steps.append(self.model.steps_per_execution)
+
+    predict_to_hdf5(model, many, path, batch_size=4, verbose=0, callbacks=[Counts()]).close()
+    assert_holds(path, expected)
+    assert set(steps) == {16}
+    assert (model.steps_per_execution, model.predict_function) == (1, before)
+
+
+def test_own_steps_per_execution(model, x, path):
+    """What the user has compiled the model with is not changed."""
+    model.compile(steps_per_execution=3)
+    expected = model.predict(x, batch_size=32, verbose=0)
+    predict_to_hdf5(model, x, path, batch_size=32, verbose=0).close()
+    assert_holds(path, expected)
+    assert model.steps_per_execution == 3
+
+
+@pytest.mark.parametrize("steps", [1, 5, 30])
+@pytest.mark.parametrize("error", [None, RuntimeError("stop"), KeyboardInterrupt()])
+def test_resume(model, limited, x, path, steps, error):
+    """A job that was stopped goes on at the batch of its last row, bit for bit."""
+    expected = model.predict(x, batch_size=32, verbose=0)
+    stop = StopsAfter(steps, error)
+    options = {"batch_size": 32, "verbose": 0}
+    if error is None:
+        with predict_to_hdf5(model, x, path, callbacks=[stop], **options) as predictions:
+            assert not predictions.complete
+    else:
+        with pytest.raises(type(error)):
+            predict_to_hdf5(model, x, path, callbacks=[stop], **options)
+    with PredictionFile(path) as predictions:
+        assert not predictions.complete
+        rows = predictions.rows
+    assert rows % 32 == 0
+    counted, calls = limited(ROWS)
+    predict_to_hdf5(counted, x, path, mode="resume", verbose=0).close()
+    assert_holds(path, expected)
+    assert batch_size(path) == 32
+    assert sum(calls) == ROWS - rows + 32
+
+
+def test_resume_of_a_complete_job(model, limited, x, path, capsys):
+    """There is nothing to predict, and that is said."""
+    predict_to_hdf5(model, x, path, verbose=0).close()
+    before = path.read_bytes()
+    counted, calls = limited(ROWS)
+    with predict_to_hdf5(counted, x, path, mode="resume", verbose=0) as predictions:
+        assert predictions.complete
+    assert not calls
+    assert path.read_bytes() == before
+    assert "nothing was predicted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", [32, "auto"])
+def test_resume_begins_a_file(model, x, path, size):
+    """Under "resume" a missing file is made."""
+    expected = model.predict(x, batch_size=32, verbose=0)
+    predict_to_hdf5(model, x, path, mode="resume", batch_size=size, verbose=0).close()
+    assert_holds(path, expected, exact=size == 32)
+
+
+def test_resume_with_fewer_rows(model, x, path):
+    """Data that is shorter than the file is refused, and the file stays."""
+    options = {"batch_size": 32, "verbose": 0}
+    predict_to_hdf5(model, x, path, callbacks=[StopsAfter(20)], **options).close()
+    with pytest.raises(ValueError, match=r"those that are in the file.*100 rows"):
+        predict_to_hdf5(model, x[:100], path, mode="resume", **options)
+    predict_to_hdf5(model, x, path, mode="resume", **options).close()
+    assert_holds(path, model.predict(x, batch_size=32, verbose=0))
+
+
+def test_adding_rows(model, x, path):
+    """Under "a" a second job stands after the first, and is resumed from its own first row."""
+    options = {"batch_size": 32, "verbose": 0}
+    predict_to_hdf5(model, x[:300], path, **options).close()
+    predict_to_hdf5(model, x[300:], path, mode="a", callbacks=[StopsAfter(4)], **options).close()
+    predict_to_hdf5(model, x[300:], path, mode="resume", **options).close()
+    parts = [model.predict(part, batch_size=32, verbose=0) for part in (x[:300], x[300:])]
+    assert_holds(path, {name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_out_of_memory(model, limited, x, path, after):
+    """When memory runs out, the batches become smaller, and every row is there once."""
+    limit, calls = limited(60, after=after)
+    expected = model.predict(x, batch_size=200, verbose=0)
+    predict_to_hdf5(limit, x, path, batch_size=200, verbose=0).close()
+    assert_holds(path, expected, exact=False)
+    assert calls.count(200) == after + 1
+    assert calls.count(100) == 1
+    assert batch_size(path) == 50
+    assert sum(size for size in calls if size <= 60) == ROWS - 200 * after
+
+
+def test_out_of_memory_for_good(limited, x, path):
+    """A model for which one row is too large fails with its own error."""
+    limit, _ = limited(0)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        predict_to_hdf5(limit, x, path, batch_size=4, verbose=0)
+    assert not path.exists()
+
+
+def test_other_errors_of_the_model(limited, x, path):
+    """An error that is not of memory ends the job, with the rows before it in the file."""
+    limit, _ = limited(60, after=2, error=ZeroDivisionError)
+    with pytest.raises(tf.errors.OpError):
+        predict_to_hdf5(limit, x, path, batch_size=100, verbose=0)
+    with PredictionFile(path) as predictions:
+        assert (predictions.rows, predictions.complete) == (200, False)
+
+
+def test_tuning(model, x, path, monkeypatch):
+    """A long job is tuned on its own rows, each predicted once, and the model only once."""
+    job = sys.modules["kerasext.inference.predict_to_hdf5"]  # its name is the function's, too
+    monkeypatch.setattr(job, "_SHORT_SECONDS", 0)
+    monkeypatch.setattr(job, "_LEAST_LOST_SECONDS", 1e9)
+    monkeypatch.setattr("kerasext.inference.batch_size_trials._TIMED_SECONDS", 0.002)
+    many = np.tile(x, (300, 1))
+    expected = model.predict(many, batch_size=8192, verbose=0)
+    tried = []
+    predict = keras.Model.predict
+
+    def noting(self, part, **options):
+        tried.append(part.batch_size)
+        return predict(self, part, **options)
+
+    monkeypatch.setattr(keras.Model, "predict", noting)
+    predict_to_hdf5(model, many, path, verbose=0).close()
+    assert_holds(path, expected, exact=False)
+    assert {32, 128, 512} <= set(tried)
+    first = batch_size(path)
+    tried.clear()
+    predict_to_hdf5(model, many, path, mode="w", verbose=0).close()
+    assert_holds(path, expected, exact=False)
+    assert batch_size(path) == first
+    assert set(tried) == {first}
+
+
+def test_a_short_job_is_not_tuned(model, x, path):
+    """A job of a few seconds takes the usual batch size."""
+    predict_to_hdf5(model, x, path, verbose=0).close()
+    assert batch_size(path) == 32
+    assert_holds(path, model.predict(x, batch_size=32, verbose=0))
+
+
+def test_options_of_the_writer(model, x, path):
+    """What is written, and as what, is chosen as for the callback."""
+    predict_to_hdf5(
+        model,
+        x,
+        path,
+        outputs=["probabilities"],
+        dtypes={"probabilities": "float16"},
+        metadata={"fold": 3},
+        compression="gzip",
+        verbose=0,
+    ).close()
+    with h5py.File(path) as file:
+        assert set(file) == {"_kerasext", "probabilities"}
+        assert (file["probabilities"].dtype, file["probabilities"].compression) == ("f2", "gzip")
+    with PredictionFile(path) as predictions:
+        assert predictions.metadata == {"fold": 3}
+
+
+BAD = {
+    "batch size of zero": ({"batch_size": 0}, "`batch_size` must be positive.*batch_size=0"),
+    "negative batch size": ({"batch_size": -3}, "batch_size=-3"),
+    "another word": ({"batch_size": "large"}, "an int or 'auto'.*batch_size='large'"),
+    "a fraction": ({"batch_size": 2.5}, "an int or 'auto'.*batch_size=2.5"),
+    "a truth": ({"batch_size": True}, "batch_size=True"),
+    "steps": ({"steps": 3}, "`steps` is for data without an end.*steps=3"),
+    "no rows": ({"x": np.zeros((0, 8), "f4")}, "at least one.*len"),
+    "lengths": ({"x": {"a": np.zeros((3, 8)), "b": np.zeros((4, 8))}}, "len.*=3.*len.*=4"),
+    "features": ({"x": np.zeros((30, 7), "f4")}, r"Received: x=float32\[30, 7\]"),
+    "interval": ({"commit_interval": 0}, "commit_interval=0"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_input(model, x, path, bad):
+    """The error names the argument and what was received, and there is no file."""
+    arguments, message = BAD[bad]
+    arguments = {"x": x, "verbose": 0, **arguments}
+    with pytest.raises(ValueError, match=message):
+        predict_to_hdf5(model, arguments.pop("x"), path, **arguments)
+    assert not list(path.parent.iterdir())
+
+
+def test_a_present_file_is_found_before_anything_is_computed(limited, x, path):
+    """Under "x" a present file is an error before the model is called."""
+    path.write_bytes(b"mine")
+    counted, calls = limited(ROWS)
+    with pytest.raises(FileExistsError):
+        predict_to_hdf5(counted, x, path, verbose=0)
+    assert not calls
+    assert path.read_bytes() == b"mine"
+
+
+def test_the_model_is_usable_after_any_end(model, x, path):
+    """After an error the next plain `predict` returns what it always does."""
+    expected = model.predict(x, verbose=0)
+    with pytest.raises(RuntimeError):
+        predict_to_hdf5(
+            model, x, path, batch_size=32, verbose=0, callbacks=[StopsAfter(2, RuntimeError())]
+        )
+    found = model.predict(x, verbose=0)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_under_a_strategy(x, path):
+    """A model of `tf.distribute` is given the data as it is, and all rows are there, in order."""
+    strategy = tf.distribute.MirroredStrategy(["cpu:0"])
+    with strategy.scope():
+        inputs = keras.Input((8,))
+        model = ClassifierModel(inputs, keras.layers.Dense(3, activation="softmax")(inputs))
+    expected = model.predict(x, batch_size=64, verbose=0)
+    predict_to_hdf5(model, x, path, batch_size=64, verbose=0).close()
+    assert_holds(path, expected)
+
+
+def test_the_progress_bar(model, x, path, capsys):
+    """`verbose=1` shows Keras's own bar, once."""
+    predict_to_hdf5(model, x, path, batch_size=32, verbose=1).close()
+    assert capsys.readouterr().out.count("32/32") >= 1

@@ -1,0 +1,111 @@
+import gc
+import weakref
+
+import keras
+import numpy as np
+import pytest
+import rich
+from rich.console import Console
+
+from kerasext.inference import tune_batch_size as tune
+from kerasext.inference.batch_size_trials import Trial
+from kerasext.inference.tune_batch_size import TunedBatchSize, remember, remembered
+
+
+@pytest.fixture
+def model():
+    """One layer."""
+    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+
+
+@pytest.fixture
+def x():
+    """2,100 rows of 8 features."""
+    return np.zeros((2100, 8), "float32")
+
+
+@pytest.fixture
+def tuned():
+    """A result that was not measured."""
+    table = [Trial(32, 1000, 0.1, 0.2), Trial(128, 4000, 0.1, 0.02), Trial(512, 4100, 0.1, 0.02)]
+    return TunedBatchSize(128, table)
+
+
+def test_result(model, x):
+    """The batch size is one of those in the table, whose sizes and rates grow from 32 on."""
+    found = tune(model, x)
+    sizes = [trial.batch_size for trial in found.table]
+    assert sizes[:2] == [32, 128]
+    assert found.batch_size in sizes
+    assert max(sizes) <= len(x)
+    best = max(trial.rows_per_second for trial in found.table)
+    chosen = found.table[sizes.index(found.batch_size)]
+    assert chosen.rows_per_second >= 0.95 * best
+
+
+def test_bounds(model, x):
+    """Neither larger sizes nor more time than asked for are spent."""
+    assert [trial.batch_size for trial in tune(model, x, max_batch_size=100).table] == [32]
+    assert [trial.batch_size for trial in tune(model, x, max_seconds=1e-9).table] == [32]
+
+
+def test_the_job_remembers(model, x):
+    """What was found is known for the model and rows of the shape, until the model goes."""
+    found = tune(model, x)
+    assert remembered(model, x[:5]) == found.batch_size
+    assert remembered(model, {"a": x}) == found.batch_size
+    assert remembered(model, x[:, :4]) is None
+    assert remembered(model, x.astype("float64")) is None
+    remember(model, x, 7)
+    assert remembered(model, x) == 7
+    reference = weakref.ref(model)
+    del model
+    keras.backend.clear_session()
+    gc.collect()
+    assert reference() is None or remembered(reference(), x) == 7
+
+
+def test_table(tuned):
+    """`rich.print` shows what was measured."""
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(tuned)
+    shown = captured.get()
+    for text in ("batch size", "rows/s", "10,000", "40,000", "0.20"):
+        assert text in shown
+    assert repr(tuned) == "<TunedBatchSize 128, of 3 sizes tried>"
+    assert rich.get_console() is not None
+
+
+def test_plot(tuned):
+    """The rates are drawn on the axes that are given."""
+    drawn = {}
+
+    class Axes:
+        def __getattr__(self, name):
+            return lambda *args, **options: drawn.update({name: (args, options)})
+
+    axes = Axes()
+    assert tuned.plot(axes) is axes
+    (sizes, values), _ = drawn["plot"]
+    assert sizes == [32, 128, 512]
+    assert values == [10_000, 40_000, 41_000]
+    assert drawn["axvline"][0] == (128,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_batch_size": 0}, "max_batch_size=0"),
+        ({"max_seconds": 0}, "max_seconds=0"),
+        ({"x": np.zeros((127, 8), "f4")}, "at least 128 rows.*127 rows"),
+        ({"x": np.zeros((0, 8), "f4")}, "at least one"),
+        ({"x": (row for row in [1])}, "must be an array"),
+    ],
+    ids=["size", "seconds", "few", "none", "generator"],
+)
+def test_bad_input(model, x, arguments, message):
+    """What can't be tuned with is refused with what was received."""
+    arguments = {"x": x, **arguments}
+    with pytest.raises(ValueError, match=message):
+        tune(model, arguments.pop("x"), **arguments)
