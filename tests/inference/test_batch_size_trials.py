@@ -84,7 +84,7 @@ def test_rows_are_counted(trials):
 
 @pytest.mark.parametrize(("rows", "tried"), [(127, []), (128, [32]), (10_000, [32, 128, 512])])
 def test_few_rows(trials, rows, tried):
-    """No more rows are predicted than there are, and no size is tried that is too large for them."""
+    """No more rows are predicted than there are, and no size is tried that needs more."""
     machine = Machine(rates(1e3, 1e4, 1e7))
     found = trials(machine, rows=rows)
     assert [trial.batch_size for trial in found.trials] == tried

@@ -9,7 +9,12 @@ from rich.console import Console
 
 from kerasext.inference import tune_batch_size as tune
 from kerasext.inference.batch_size_trials import Trial
-from kerasext.inference.tune_batch_size import TunedBatchSize, remember, remembered
+from kerasext.inference.tune_batch_size import (
+    TunedBatchSize,
+    largest_batch,
+    remember,
+    remembered,
+)
 
 
 @pytest.fixture
@@ -109,3 +114,12 @@ def test_bad_input(model, x, arguments, message):
     arguments = {"x": x, **arguments}
     with pytest.raises(ValueError, match=message):
         tune(model, arguments.pop("x"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("row_shape", "rows"),
+    [((), 8 * 2**20), ((32,), 2**18), ((64, 64, 3), 682), ((224, 224, 3), 128), ((2**24,), 0)],
+)
+def test_largest_batch(row_shape, rows):
+    """What is tried is bounded in bytes of input, for large images in rows."""
+    assert largest_batch(np.broadcast_to(np.float32(0), (3, *row_shape))) == rows
