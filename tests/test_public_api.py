@@ -9,7 +9,10 @@ import pytest
 
 import kerasext
 
-PACKAGES = ["kerasext", "kerasext.models", "kerasext.callbacks", "kerasext.storage"]
+PACKAGES = [
+    "kerasext",
+    *(f"kerasext.{name}" for name in ("models", "callbacks", "storage", "inference")),
+]
 HEAVY = {"keras", "tensorflow", "jax", "torch"}
 
 
@@ -103,7 +106,7 @@ def test_reading_loads_no_backend(statement):
     assert not HEAVY & set(modules)
 
 
-@pytest.mark.parametrize("package", ["models", "callbacks"])
+@pytest.mark.parametrize("package", ["models", "callbacks", "predict_to_hdf5"])
 def test_keras_is_loaded_when_it_is_needed(package):
     """`import kerasext` is enough to use the packages that need Keras."""
     code = f"import kerasext, sys\nkerasext.{package}\nprint('keras' in sys.modules)"

@@ -1,6 +1,7 @@
-"""Whole jobs at full speed: knows the callbacks, the storage and Keras."""
+"""Whole jobs, and single rows, at full speed: knows the callbacks, the storage and Keras."""
 
+from kerasext.inference.compile_predict import compile_predict
 from kerasext.inference.predict_to_hdf5 import predict_to_hdf5
 from kerasext.inference.tune_batch_size import TunedBatchSize, tune_batch_size
 
-__all__ = ["TunedBatchSize", "predict_to_hdf5", "tune_batch_size"]
+__all__ = ["TunedBatchSize", "compile_predict", "predict_to_hdf5", "tune_batch_size"]

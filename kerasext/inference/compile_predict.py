@@ -1,0 +1,158 @@
+"""A few rows through a model, without what `predict` does before its first step."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasext.inference.compiled_step import Array, Step, make_step, needs_fixed_shapes
+
+_Path = tuple[Any, ...]  # of keys and positions that lead to an array in a structure
+
+
+def compile_predict(model: keras.Model) -> Callable[[Any], Any]:
+    """Makes a function that does what `model.predict` does, for one row up to one batch.
+
+    The rows go through `model.predict_step`, compiled at the first call, for any number of rows.
+    Where XLA needs fixed shapes, on JAX and with `jit_compile=True`, it is compiled for powers of
+    two, to which copies of the last row are added and taken off again: there a row's outputs must
+    not depend on the other rows.
+
+    Each call uses the weights as they then are, and minds `jit_compile` and `run_eagerly`; what is
+    `trainable` plays no part. Everything else is as it was when the function compiled, and
+    `model.compile` does not renew it. The function is stale, and does not notice, once layers were
+    added to a `Sequential` or popped; after `quantize`, `enable_lora`, another `adapt` or another
+    `dtype_policy` of a layer; and when a Python value has changed that `call` or `predict_step`
+    read, such as the `threshold` of a mixin. Then call `compile_predict` again.
+
+    Threads may share the function. On JAX none may call it while another is in `fit`, `evaluate` or
+    `predict` of the same model, which take the weights out of it; on TensorFlow, where a model is
+    random in `predict`, two may draw the same numbers, as in `predict` itself.
+
+    Args:
+        model: A `keras.Model`, built or not, compiled or not.
+
+    Returns:
+        Function from `x`, an array or the dict, list or tuple of arrays that the model takes, to
+        what `model.predict` would return if the rows of `x` were one batch: the same structure and
+        dtypes, in NumPy arrays. The first `x` settles the structure and the shape of a row.
+
+    Raises:
+        TypeError: If `model` is not a `keras.Model`. By the function, if an input is not an array.
+        ValueError: By the function, if arrays have no rows, not equally many, or other shapes than
+            the first ones; if an output has no rows where they had to be filled up.
+
+    Example:
+
+    ```python
+    predict = compile_predict(keras.saving.load_model("digits.keras"))
+    predict(image[None])  # one row is a batch of one
+    ```
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
+    return _CompiledPredict(model)
+
+
+class _CompiledPredict:
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._first_shapes = ""
+        self._steps: dict[tuple[Any, ...], Step] = {}
+        self._lock = threading.RLock()  # a step may take it again
+
+    def __call__(self, x: Any) -> Any:
+        leaves = [((), x)] if isinstance(x, np.ndarray) else keras.tree.flatten_with_path(x)
+        arrays = {path: _as_array(path, leaf) for path, leaf in leaves}
+        rows = _count_rows(arrays)
+        size = 1 << (rows - 1).bit_length() if needs_fixed_shapes(self._model) else None
+        # Dtypes too: JSON makes integers of one request and floats of the next.
+        kind = (
+            self._model.run_eagerly,
+            size,
+            *[(path, array.shape[1:], array.dtype) for path, array in arrays.items()],
+        )
+        inputs = list(arrays.values())
+        if size not in (None, rows):  # by what the model can take: zeros may be outside its domain
+            inputs = [array.take(range(size), axis=0, mode="clip") for array in inputs]
+        step = self._steps.get(kind)
+        outputs = step(inputs) if step else self._run_first(kind, x, arrays, inputs)
+        if size in (None, rows):
+            return outputs
+        return keras.tree.map_structure(lambda output: _cut(output, size, rows), outputs)
+
+    def _run_first(
+        self, kind: tuple[Any, ...], x: Any, arrays: Mapping[_Path, Array], inputs: list[Array]
+    ) -> Any:
+        """Runs a step that is made for inputs of this kind, and keeps it if it works."""
+        shapes = _shown(arrays, rows=False)
+        with self._lock:  # threads that come together compile once
+            if self._first_shapes not in ("", shapes):
+                raise ValueError(
+                    "`x` must have the structure and the shapes of the first one, "
+                    f"{self._first_shapes}; call `compile_predict` again for others. "
+                    f"Received: {_shown(arrays)}"
+                )
+            try:
+                step = self._steps.get(kind) or make_step(self._model, x, inputs, self._lock)
+                outputs = step(inputs)
+            except Exception as error:
+                error.add_note(
+                    "`x` must be what the model takes, with rows first; one row is `x[None]`. "
+                    f"Received: {_shown(arrays)}"
+                )
+                raise
+            self._steps[kind], self._first_shapes = step, shapes
+        return outputs
+
+
+def _as_array(path: _Path, leaf: Any) -> Array:
+    if isinstance(leaf, np.ndarray):
+        array: Array = leaf
+    elif keras.ops.is_tensor(leaf) and None not in tuple(leaf.shape):  # a ragged tensor has None
+        array = keras.ops.convert_to_numpy(leaf)
+    else:
+        raise TypeError(
+            "`x` must be a dense array, or a dict, list or tuple of them; make one with "
+            "`np.asarray`. "
+            f"Received: {_name(path)}={leaf!r}"
+        )
+    floatx = keras.config.floatx()
+    if array.dtype not in (floatx, object) and keras.backend.is_float_dtype(array.dtype):
+        return array.astype(floatx)  # as `predict` does, which leaves integers as they are
+    return array
+
+
+def _count_rows(arrays: Mapping[_Path, Array]) -> int:
+    counts = {len(array) if array.ndim else 0 for array in arrays.values()}
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(
+            "`x` must have rows on the first axis, at least one, and equally many in each array; "
+            f"one row is `x[None]`. Received: {_shown(arrays) or 'no arrays'}"
+        )
+    return counts.pop()
+
+
+def _cut(output: Array, size: int, rows: int) -> Array:
+    if output.shape[:1] != (size,):
+        raise ValueError(
+            "Outputs must have rows on the first axis where XLA needs fixed shapes; compile the "
+            "model with `jit_compile=False`. "
+            f"Received: an output of shape {output.shape} for {size} rows"
+        )
+    return output[:rows]
+
+
+def _shown(arrays: Mapping[_Path, Array], *, rows: bool = True) -> str:
+    return ", ".join(
+        f"{_name(path)}.shape={array.shape if rows else (None, *array.shape[1:])}"
+        for path, array in arrays.items()
+    )
+
+
+def _name(path: _Path) -> str:
+    return "x" + "".join(f"[{key!r}]" for key in path)
