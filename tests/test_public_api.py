@@ -25,10 +25,13 @@ def public_objects():
 
 
 def public_members():
-    """The methods and properties of ours that public classes have, and their constructors."""
+    """The public functions, and of public classes the constructors, methods and properties."""
     seen = set()
     for parameter in public_objects():
         owner = parameter.values[0]
+        if inspect.isfunction(owner) and owner not in seen:
+            seen.add(owner)
+            yield pytest.param(owner, id=owner.__qualname__)
         if not inspect.isclass(owner):
             continue
         for base in owner.__mro__:
@@ -68,7 +71,7 @@ def test_packages(package):
 @pytest.mark.parametrize("thing", list(public_objects()))
 def test_public_objects_have_docstrings(thing):
     """Every public name is documented where it is defined."""
-    if inspect.isclass(thing) or inspect.isfunction(thing):
+    if inspect.isclass(thing):
         assert "__doc__" in vars(thing)
     assert inspect.getdoc(thing)
 
