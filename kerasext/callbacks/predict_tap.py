@@ -8,7 +8,9 @@ A callback's `logs` are flattened, converted and keyed by the innermost name
 - `predict` and `predict_on_batch` begin with `self.make_predict_function()`;
 - the loop appends whatever structure `predict_function` returns: of `{}` it keeps nothing;
 - on JAX `predict_function` takes and returns the model's state too, and ends the data by
-  `StopIteration`.
+  `StopIteration`;
+- on JAX the model has no weights from its first step to its last, so that any error in between, one
+  of a callback or Ctrl-C included, leaves it without. `fit` was repaired (keras-team/keras#21019).
 """
 
 from __future__ import annotations
@@ -95,15 +97,20 @@ class PredictTap:
         self.disarm()
         self.state = "called"
         listeners = [found for ref in self._listeners if (found := ref()) is not None]
+        is_jax = keras.backend.backend() == "jax"
+        if is_jax:
+            self._attach(args[0])
         try:
             if any(listener.resuming for listener in listeners):
                 rows, args = self._count_rows(args)
                 if all(one.resuming and one.knows_step(rows) for one in listeners):
                     for listener in listeners:
                         listener.on_step_skipped(rows)
-                    return ({}, args[0]) if keras.backend.backend() == "jax" else {}
+                    return ({}, args[0]) if is_jax else {}
             result = self._predict_function(*args)
-            outputs, *state = result if keras.backend.backend() == "jax" else (result,)
+            outputs, *state = result if is_jax else (result,)
+            if is_jax:
+                self._attach(*state)
             for listener in listeners:
                 listener.on_step_outputs(outputs)
         except StopIteration:
@@ -115,6 +122,14 @@ class PredictTap:
         if not any(listener.accumulate for listener in listeners):
             outputs = {}
         return (outputs, *state) if state else outputs
+
+    def _attach(self, state: Any) -> None:
+        """Gives the model the weights that `predict` has taken from it."""
+        variables = self._model.trainable_variables, self._model.non_trainable_variables
+        for variable, value in zip(
+            itertools.chain(*variables), itertools.chain(*state), strict=True
+        ):
+            variable._value = value  # `assign` would take fifty times as long
 
     def _count_rows(self, args: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
         """The number of rows of a step, and the arguments to go on with."""
