@@ -97,22 +97,10 @@ class PredictTap:
         self.disarm()
         self.state = "called"
         listeners = [found for ref in self._listeners if (found := ref()) is not None]
-        is_jax = keras.backend.backend() == "jax"
-        if is_jax:
-            self._attach(args[0])
+        *state, data = args  # no state but on JAX
+        self._attach(state)
         try:
-            if any(listener.resuming for listener in listeners):
-                rows, args = self._count_rows(args)
-                if all(one.resuming and one.knows_step(rows) for one in listeners):
-                    for listener in listeners:
-                        listener.on_step_skipped(rows)
-                    return ({}, args[0]) if is_jax else {}
-            result = self._predict_function(*args)
-            outputs, *state = result if is_jax else (result,)
-            if is_jax:
-                self._attach(*state)
-            for listener in listeners:
-                listener.on_step_outputs(outputs)
+            outputs, state = self._run(listeners, state, data)
         except StopIteration:
             raise  # the data has come to its end
         except BaseException:
@@ -123,22 +111,35 @@ class PredictTap:
             outputs = {}
         return (outputs, *state) if state else outputs
 
-    def _attach(self, state: Any) -> None:
-        """Gives the model the weights that `predict` has taken from it."""
-        variables = self._model.trainable_variables, self._model.non_trainable_variables
-        for variable, value in zip(
-            itertools.chain(*variables), itertools.chain(*state), strict=True
-        ):
-            variable._value = value  # `assign` would take fifty times as long
+    def _run(self, listeners: list[StepListener], state: list[Any], data: Any) -> tuple[Any, Any]:
+        """Runs the step, or skips it if no listener needs it."""
+        if any(listener.resuming for listener in listeners):
+            rows, data = self._count_rows(data)
+            if all(listener.resuming and listener.knows_step(rows) for listener in listeners):
+                for listener in listeners:
+                    listener.on_step_skipped(rows)
+                return {}, state
+        result = self._predict_function(*state, data)
+        outputs, *state = result if state else (result,)
+        self._attach(state)
+        for listener in listeners:
+            listener.on_step_outputs(outputs)
+        return outputs, state
 
-    def _count_rows(self, args: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
-        """The number of rows of a step, and the arguments to go on with."""
+    def _attach(self, state: list[Any]) -> None:
+        """Gives the model the weights that `predict` has taken from it."""
+        model = self._model
+        for values in state:
+            variables = [*model.trainable_variables, *model.non_trainable_variables]
+            for variable, value in zip(variables, itertools.chain(*values), strict=True):
+                variable._value = value  # `assign` would take fifty times as long
+
+    def _count_rows(self, data: Any) -> tuple[int, Any]:
+        """The number of rows of a step, and the data to go on with."""
+        batches = data
         if keras.backend.backend() == "jax":  # the step would take its batches from an iterator
-            state, iterator = args
-            batches = list(itertools.islice(iterator, self._model.steps_per_execution))
+            batches = list(itertools.islice(data, self._model.steps_per_execution))
             if not batches:
                 raise StopIteration
-            args = (state, iter(batches))
-        else:
-            (batches,) = args
-        return sum(len(keras.tree.flatten(batch)[0]) for batch in batches), args
+            data = iter(batches)
+        return sum(len(keras.tree.flatten(batch)[0]) for batch in batches), data
