@@ -1,0 +1,1 @@
+"""Whole inference jobs: joins `callbacks` and `storage` to Keras's `predict`."""
