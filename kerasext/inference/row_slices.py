@@ -1,0 +1,252 @@
+"""Batches cut straight from arrays, without Keras's input pipeline.
+
+Of arrays, `predict` on TensorFlow makes a copy, whose rows it gathers again in a `tf.data` pipeline
+that takes longer than a small model.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import weakref
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+# Not public, checked with Keras 3.12 to 3.15: the only way into `predict` for batches that Keras
+# did not cut. In a Keras that has moved it this import fails; giving `predict` the arrays
+# themselves has the same result.
+from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+
+from kerasext.callbacks.step_outputs import to_numpy
+from kerasext.inference.read_ahead import read_ahead
+
+# Cut at once from arrays in memory: less makes the calls for it count, more leaves the cache.
+_BLOCK_BYTES = 1024 * 1024
+
+
+def can_slice(x: Any) -> bool:
+    """Whether `RowSlices` takes `x`.
+
+    Args:
+        x: Anything that `predict` takes.
+
+    Returns:
+        `True` for NumPy arrays and memory maps, pandas, dense tensors of any framework, and what
+        else has `shape`, `__array__` and slices of rows, such as datasets of h5py and
+        `StoredOutput`; and for nested dicts, lists and tuples of them.
+    """
+    leaves = keras.tree.flatten(x)
+    return bool(leaves) and all(map(_is_array, leaves))
+
+
+def count_rows(x: Any) -> int:
+    """The number of rows that all arrays in `x` have.
+
+    Args:
+        x: What `can_slice` accepts.
+
+    Raises:
+        ValueError: If `can_slice` does not accept it, if the numbers differ, or if there are none.
+    """
+    if not can_slice(x):
+        raise ValueError(
+            "`x` must be an array with a rows axis, or dicts, lists and tuples of such arrays; "
+            f"give `predict` anything else as it is. Received: type(x)={type(x)}"
+        )
+    lengths: dict[str, int] = {
+        "x" + "".join(f"[{key!r}]" for key in path): array.shape[0]
+        for path, array in keras.tree.flatten_with_path(x)
+    }
+    rows = min(lengths.values())
+    if rows < 1 or rows != max(lengths.values()):
+        received = ", ".join(f"len({name})={length}" for name, length in lengths.items())
+        raise ValueError(
+            "All arrays must have the same number of rows, at least one; cut the longer ones. "
+            f"Received: {received}"
+        )
+    return rows
+
+
+class RowSlices(DataAdapter):
+    """Rows of arrays in batches, for `model.predict(RowSlices(x, batch_size))`.
+
+    The model is given the batches of `model.predict(x, batch_size)`: floats as `floatx`, the
+    structure of `x`, at the end a batch of the rows that are left. `x` is never copied as a whole.
+    Of what is on disk a thread reads ahead of the model.
+
+    Not for a model under a `tf.distribute` strategy, which distributes `tf.data` only.
+
+    Args:
+        x: What `can_slice` accepts.
+        batch_size: Int. Rows of a batch.
+        first_row: Int. Row to begin at. Defaults to 0.
+        rows: Int. Number of rows to give. Defaults to `None`, which gives all that follow.
+        read_ahead_bytes: Int. About how much of `x` may be in memory if it is on disk; the batch in
+            use and the next one always are. Defaults to 32 MiB.
+
+    Attributes:
+        first_row: As given.
+        rows: Int. Number of rows that are given.
+
+    Raises:
+        ValueError: See `count_rows`, and if an argument is out of range. During `predict`: what
+            reading `x` raises, at the batch that can't be read.
+
+    Example:
+
+    ```python
+    with h5py.File("images.h5") as file:
+        slices = RowSlices(file["images"], batch_size=256, first_row=10_000)
+        with contextlib.closing(slices):
+            model.predict(slices)
+    ```
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        batch_size: int,
+        *,
+        first_row: int = 0,
+        rows: int | None = None,
+        read_ahead_bytes: int = 32 * 1024 * 1024,
+    ) -> None:
+        total = count_rows(x)
+        self.first_row = first_row
+        self.rows = total - first_row if rows is None else rows
+        if first_row < 0 or self.rows < 1 or first_row + self.rows > total:
+            raise ValueError(
+                f"`first_row` and `rows` must choose at least one of the {total} rows, and no "
+                f"others. Received: first_row={first_row}, rows={rows}"
+            )
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be positive. Received: batch_size={batch_size}")
+        self._batch_size = batch_size
+        self._readers: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+        self._arrays = keras.tree.flatten(x)
+        self._structure = keras.utils.pack_x_y_sample_weight(x)
+        if keras.backend.backend() == "tensorflow":  # `tf.data` would make tuples of lists
+            self._structure = keras.tree.lists_to_tuples(self._structure)
+        self._is_on_disk = any(map(_is_on_disk, self._arrays))
+        # An eighth: one is read, cast and made a tensor while one is in use and one about to go.
+        block_bytes = read_ahead_bytes // 8 if self._is_on_disk else _BLOCK_BYTES
+        row_bytes = sum(
+            _read(array, range(first_row, first_row + 1)).nbytes for array in self._arrays
+        )
+        self._block_rows = batch_size * max(block_bytes // max(batch_size * row_bytes, 1), 1)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of each batch but the last one."""
+        return self._batch_size
+
+    @property
+    def num_batches(self) -> int:
+        """Number of batches."""
+        return math.ceil(self.rows / self._batch_size)
+
+    @property
+    def has_partial_batch(self) -> bool:
+        """Whether the last batch has fewer rows."""
+        return self.partial_batch_size is not None
+
+    @property
+    def partial_batch_size(self) -> int | None:
+        """Rows of the last batch if they are fewer, else `None`."""
+        return self.rows % self._batch_size or None
+
+    def get_tf_dataset(self) -> Iterable[Any]:
+        """The batches, as tensors; iterated over more than once."""
+        return self
+
+    def get_jax_iterator(self) -> Iterator[Any]:
+        """The batches, as NumPy arrays."""
+        return iter(self)
+
+    # Each backend's loop calls one of its own, and only iterates over what it returns.
+    get_torch_dataloader = get_tf_dataset
+    get_numpy_iterator = get_jax_iterator
+
+    def __iter__(self) -> Iterator[Any]:
+        parts = _cut(range(self.first_row, self.first_row + self.rows), self._block_rows)
+        if not self._is_on_disk:
+            return itertools.chain.from_iterable(map(self._read_block, parts))
+        blocks = read_ahead(self._read_block, parts)
+        self._readers.add(blocks)
+        return itertools.chain.from_iterable(blocks)
+
+    def close(self) -> None:
+        """Ends every iteration, and its thread.
+
+        Needed only after a `predict` that was interrupted: Keras's loop refers to itself, so that
+        what it holds would stay until Python's next garbage collection.
+        """
+        for blocks in self._readers:
+            blocks.close()
+
+    def _read_block(self, rows: range) -> Iterable[Any]:
+        try:
+            return self._read_batches(rows)
+        except Exception:  # noqa: BLE001 - raised again, at the batch that it is about
+            parts = _cut(rows, self._batch_size)
+            return (batch for part in parts for batch in self._read_batches(part))
+
+    def _read_batches(self, rows: range) -> Iterable[Any]:
+        columns = [self._split(_read(array, rows)) for array in self._arrays]
+        batches = zip(*columns, strict=True)
+        return [keras.tree.pack_sequence_as(self._structure, batch) for batch in batches]
+
+    def _split(self, array: Any) -> Sequence[Any]:
+        split = np.split
+        if keras.backend.backend() in ("tensorflow", "torch"):
+            # Parts share the memory of one tensor; a tensor of each takes ten times as long.
+            array, split = keras.ops.convert_to_tensor(array), keras.ops.split
+        rows, size = len(array), self._batch_size
+        if rows <= size:
+            return [array]
+        cuts = list(range(size, rows, size)) if rows % size else rows // size
+        parts: Sequence[Any] = split(array, cuts)
+        return parts
+
+
+def _cut(rows: range, size: int) -> Iterator[range]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _is_array(leaf: Any) -> bool:
+    # Sparse and ragged tensors have no `__array__`, symbolic ones no number of rows.
+    is_sliced = hasattr(leaf, "__array__") and hasattr(leaf, "__getitem__")
+    shape: Any = (getattr(leaf, "shape", None) or ()) if is_sliced else ()
+    return len(shape) > 0 and isinstance(shape[0], int)
+
+
+def _is_on_disk(array: Any) -> bool:
+    # Every framework's arrays have `__dlpack__`, those of pandas `iloc`.
+    is_in_memory = hasattr(array, "__dlpack__") or hasattr(array, "iloc")
+    return not is_in_memory or isinstance(array, np.memmap)
+
+
+def _read(array: Any, rows: range) -> np.ndarray:
+    """Rows as an array, with the type that Keras gives to models."""
+    key = slice(rows.start, rows.stop)
+    if hasattr(array, "iloc"):
+        frame = array.iloc[key] if array.ndim == 2 else array.iloc[key].to_frame()
+        # By column: the array of them all may have a wider type than any.
+        as_floatx = any(map(_is_other_float, frame.dtypes))
+        return np.asarray((frame.astype(keras.config.floatx()) if as_floatx else frame).to_numpy())
+    values = to_numpy(array[key])
+    if _is_other_float(values.dtype):
+        return values.astype(keras.config.floatx())
+    # Nothing is read of a memory map before it is copied.
+    return values.copy() if isinstance(array, np.memmap) else values
+
+
+def _is_other_float(dtype: Any) -> bool:
+    if dtype == "object" and keras.backend.backend() == "tensorflow":
+        return False  # strings, which `keras.backend` does not know
+    if not keras.backend.is_float_dtype(dtype):
+        return False
+    return bool(keras.backend.standardize_dtype(dtype) != keras.config.floatx())
