@@ -15,9 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
-# Not public, checked with Keras 3.12 to 3.15: the only way into `predict` for batches that Keras
-# did not cut. In a Keras that has moved it this import fails; giving `predict` the arrays
-# themselves has the same result.
+# Not public, checked with Keras 3.12 to 3.15: the one way into `predict` past `tf.data`. In a Keras
+# that has moved it this import fails; `predict` of the arrays themselves has the same result.
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 from kerasext.callbacks.step_outputs import to_numpy
