@@ -232,7 +232,8 @@ class _Job:
             options.setdefault("verbose", 0)
             options["callbacks"] = [*options.get("callbacks", ()), self._writer]
             part = RowSlices(self._x, size, first_row=self._writer.row, rows=rows)
-            self._model.predict(part, **options)
+            with contextlib.closing(part):  # Keras keeps it until a garbage collection
+                self._model.predict(part, **options)
 
     @property
     def _left(self) -> int:

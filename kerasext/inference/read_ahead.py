@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -10,24 +10,26 @@ Part = TypeVar("Part")
 Block = TypeVar("Block")
 
 
-def read_ahead(read: Callable[[Part], Block], parts: Iterable[Part]) -> Iterator[Block]:
+def read_ahead(
+    read: Callable[[Part], Block], parts: Iterable[Part]
+) -> Generator[Block, None, None]:
     """Yields what is read of each part; while a block is in use, a thread reads the next one.
 
-    Nothing is read before the first block is asked for, and never more than one block ahead. The
-    iterator may be dropped at any time: the thread ends with the read that it is at, and so does a
-    process that exits.
+    Nothing is read before the first block is asked for, and never more than one block ahead. When
+    the generator is closed, the thread ends with the read that it is at, which the exit of the
+    interpreter waits for.
 
     Args:
         read: Callable from a part to its block.
         parts: Iterable of what to read, at least one part.
 
     Returns:
-        Iterator over the blocks.
+        Generator of the blocks.
 
     Raises:
         BaseException: What `read` raised, when that block is asked for.
     """
-    # One thread for all blocks: each new one would be given memory of its own by the allocator.
+    # One thread for all blocks: to each new one the allocator gives memory of its own.
     thread = ThreadPoolExecutor(1, thread_name_prefix="kerasext-read-ahead")
     try:
         following = iter(parts)

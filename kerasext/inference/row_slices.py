@@ -6,16 +6,17 @@ that takes longer than a small model.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-# Not public, checked with Keras 3.12 to 3.15: the only way into `predict` for batches that Keras
-# did not cut. In a Keras that has moved it this import fails; giving `predict` the arrays
-# themselves has the same result.
+# Not public, checked with Keras 3.12 to 3.15: the one way into `predict` past `tf.data`. In a Keras
+# that has moved it this import fails; `predict` of the arrays themselves has the same result.
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 from kerasext.callbacks.step_outputs import to_numpy
@@ -97,7 +98,9 @@ class RowSlices(DataAdapter):
 
     ```python
     with h5py.File("images.h5") as file:
-        model.predict(RowSlices(file["images"], batch_size=256, first_row=10_000))
+        slices = RowSlices(file["images"], batch_size=256, first_row=10_000)
+        with contextlib.closing(slices):
+            model.predict(slices)
     ```
     """
 
@@ -121,6 +124,7 @@ class RowSlices(DataAdapter):
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be positive. Received: batch_size={batch_size}")
         self._batch_size = batch_size
+        self._readers: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
         self._arrays = keras.tree.flatten(x)
         self._structure = keras.utils.pack_x_y_sample_weight(x)
         if keras.backend.backend() == "tensorflow":  # `tf.data` would make tuples of lists
@@ -154,22 +158,38 @@ class RowSlices(DataAdapter):
         return self.rows % self._batch_size or None
 
     def get_tf_dataset(self) -> Iterable[Any]:
-        """The batches: tensors on TensorFlow and torch, NumPy arrays elsewhere."""
+        """The batches, as tensors; iterated over more than once."""
         return self
 
-    # Each backend's loop has its own, and only iterates over what it returns.
-    get_jax_iterator = get_torch_dataloader = get_numpy_iterator = get_tf_dataset
+    def get_jax_iterator(self) -> Iterator[Any]:
+        """The batches, as NumPy arrays."""
+        return iter(self)
+
+    # Each backend's loop calls one of its own, and only iterates over what it returns.
+    get_torch_dataloader = get_tf_dataset
+    get_numpy_iterator = get_jax_iterator
 
     def __iter__(self) -> Iterator[Any]:
-        blocks = _cut(range(self.first_row, self.first_row + self.rows), self._block_rows)
-        read = read_ahead if self._is_on_disk else map
-        for batches in read(self._read_block, blocks):
-            yield from batches
+        parts = _cut(range(self.first_row, self.first_row + self.rows), self._block_rows)
+        if not self._is_on_disk:
+            return itertools.chain.from_iterable(map(self._read_block, parts))
+        blocks = read_ahead(self._read_block, parts)
+        self._readers.add(blocks)
+        return itertools.chain.from_iterable(blocks)
+
+    def close(self) -> None:
+        """Ends every iteration, and its thread.
+
+        Needed only after a `predict` that was interrupted: Keras's loop refers to itself, so that
+        what it holds would stay until Python's next garbage collection.
+        """
+        for blocks in self._readers:
+            blocks.close()
 
     def _read_block(self, rows: range) -> Iterable[Any]:
         try:
             return self._read_batches(rows)
-        except Exception:  # noqa: BLE001 - comes again, when the batch that can't be read is asked for
+        except Exception:  # noqa: BLE001 - raised again, at the batch that it is about
             parts = _cut(rows, self._batch_size)
             return (batch for part in parts for batch in self._read_batches(part))
 
@@ -181,14 +201,13 @@ class RowSlices(DataAdapter):
     def _split(self, array: Any) -> Sequence[Any]:
         split = np.split
         if keras.backend.backend() in ("tensorflow", "torch"):
-            # Parts of one tensor share its memory; to make each of NumPy takes ten times as long.
+            # Parts share the memory of one tensor; a tensor of each takes ten times as long.
             array, split = keras.ops.convert_to_tensor(array), keras.ops.split
         rows, size = len(array), self._batch_size
         if rows <= size:
             return [array]
-        parts: Sequence[Any] = split(
-            array, range(size, rows, size) if rows % size else rows // size
-        )
+        cuts = list(range(size, rows, size)) if rows % size else rows // size
+        parts: Sequence[Any] = split(array, cuts)
         return parts
 
 
@@ -225,7 +244,7 @@ def _read(array: Any, rows: range) -> np.ndarray:
 
 
 def _is_other_float(dtype: Any) -> bool:
-    if dtype == object and keras.backend.backend() == "tensorflow":
+    if dtype == "object" and keras.backend.backend() == "tensorflow":
         return False  # strings, which `keras.backend` does not know
     if not keras.backend.is_float_dtype(dtype):
         return False

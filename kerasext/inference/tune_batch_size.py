@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import weakref
@@ -128,7 +129,8 @@ def tune_batch_size(
         # From the first row on, again and again: nothing is kept.
         for start in range(0, count, rows // size * size):
             part = RowSlices(x, size, rows=min(count - start, rows // size * size))
-            model.predict(part, verbose=0)
+            with contextlib.closing(part):
+                model.predict(part, verbose=0)
 
     until = time.perf_counter() + max_seconds
     trials = Trials(predict, sys.maxsize, min(max_batch_size, largest_batch(x), rows // 4))
