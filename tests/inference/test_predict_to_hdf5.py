@@ -1,5 +1,3 @@
-import sys
-
 import h5py
 import keras
 import numpy as np
@@ -7,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from kerasext import PredictionFile
+from kerasext.callbacks import HDF5PredictionWriter
 from kerasext.inference import predict_to_hdf5
 from kerasext.models import ClassifierModel
 
@@ -220,6 +219,18 @@ def test_resume_with_fewer_rows(model, x, path):
     assert_holds(path, model.predict(x, batch_size=32, verbose=0))
 
 
+def test_resume_of_what_a_callback_has_begun(model, limited, x, path):
+    """A file whose batch size is not known is gone on with at one that is found."""
+    expected = model.predict(x, batch_size=32, verbose=0)
+    writer = HDF5PredictionWriter(path, accumulate=False)
+    with writer:
+        model.predict(x, verbose=0, callbacks=[StopsAfter(10), writer])
+    counted, calls = limited(ROWS)
+    predict_to_hdf5(counted, x, path, mode="resume", verbose=0).close()
+    assert_holds(path, expected, exact=False)
+    assert sum(calls) == ROWS - 320 + 32
+
+
 def test_adding_rows(model, x, path):
     """Under "a" a second job stands after the first, and is resumed from its own first row."""
     options = {"batch_size": 32, "verbose": 0}
@@ -228,6 +239,14 @@ def test_adding_rows(model, x, path):
     predict_to_hdf5(model, x[300:], path, mode="resume", **options).close()
     parts = [model.predict(part, batch_size=32, verbose=0) for part in (x[:300], x[300:])]
     assert_holds(path, {name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
+
+
+def test_out_of_memory_at_the_usual_size(model, limited, x, path):
+    """Where even the smallest size that is tried is too large, smaller ones are."""
+    limit, _ = limited(10)
+    predict_to_hdf5(limit, x, path, verbose=0).close()
+    assert_holds(path, model.predict(x, verbose=0), exact=False)
+    assert batch_size(path) == 8
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])
@@ -262,9 +281,8 @@ def test_other_errors_of_the_model(limited, x, path):
 
 def test_tuning(model, x, path, monkeypatch):
     """A long job is tuned on its own rows, each predicted once, and the model only once."""
-    job = sys.modules["kerasext.inference.predict_to_hdf5"]  # its name is the function's, too
-    monkeypatch.setattr(job, "_SHORT_SECONDS", 0)
-    monkeypatch.setattr(job, "_LEAST_LOST_SECONDS", 1e9)
+    monkeypatch.setattr("kerasext.inference.array_job._SHORT_SECONDS", 0)
+    monkeypatch.setattr("kerasext.inference.array_job._LEAST_LOST_SECONDS", 1e9)
     monkeypatch.setattr("kerasext.inference.batch_size_trials._TIMED_SECONDS", 0.002)
     many = np.tile(x, (300, 1))
     expected = model.predict(many, batch_size=8192, verbose=0)

@@ -1,0 +1,161 @@
+"""Predicting the rows of arrays: from which row on, at which batch size, past lack of memory."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from kerasext.inference.batch_size_trials import SIZES, Trials
+from kerasext.inference.job_writer import JobWriter
+from kerasext.inference.out_of_memory import is_out_of_memory
+from kerasext.inference.row_slices import RowSlices
+from kerasext.inference.tune_batch_size import largest_batch, remember, remembered
+
+# A job that takes less at the smallest batch size is not worth trying others for.
+_SHORT_SECONDS = 2.0
+_LEAST_LOST_SECONDS = 0.5
+_MOST_LOST = 0.03  # of a job's time, by batch sizes that are tried and are not the best
+# Steps shorter than this are mostly Keras's loop; several are put into one call of the model.
+_SHORT_STEP_SECONDS = 0.004
+_STEPS_PER_EXECUTION = 16
+
+
+class ArrayJob:
+    """One call of `predict_to_hdf5` with arrays, in as many calls of `predict` as it takes.
+
+    Args:
+        model: The model.
+        x: What `can_slice` accepts.
+        rows: Int. Number of its rows.
+        writer: `JobWriter` that was not begun.
+    """
+
+    def __init__(self, model: keras.Model, x: Any, rows: int, writer: JobWriter) -> None:
+        self._model = model
+        self._x = x
+        self._rows = rows
+        self._writer = writer
+
+    def run(self, batch_size: int | None, **options: Any) -> None:
+        """Predicts what is missing in the file.
+
+        Args:
+            batch_size: Int, or `None` to find one.
+            **options: Those of `model.predict`.
+        """
+        earlier = self._writer.begin(self._model)
+        if not self._writer.is_complete:
+            size = batch_size or earlier or remembered(self._model, self._x)
+            self._go_to_first_missing_row(size or SIZES[0])
+            try:
+                self._predict_all(size or self._tune(), **options)
+            except Exception as error:
+                if not self._writer.row:
+                    error.add_note(f"In the first rows. Received: x={_describe(self._x)}")
+                raise
+        if not self._writer.was_stopped:
+            self._writer.finish()
+
+    def _go_to_first_missing_row(self, size: int) -> None:
+        known = self._writer.known_rows
+        if known > self._rows:
+            raise ValueError(
+                "`mode='resume'` goes on with the same rows, and those that are in the file must "
+                f"be the first of them. Received: {self._rows} rows, with {known} in the file"
+            )
+        # The last row that is there is predicted again, to see that it is the same; and where a
+        # batch began in the run that was interrupted, so that the same batches are computed.
+        self._writer.go_on_from(max(known - 1, 0) // size * size, size)
+
+    def _tune(self) -> int:
+        began = time.perf_counter()
+        trials = Trials(self._predict, self._left, largest_batch(self._x))
+
+        def goes_on(trials: Trials) -> bool:
+            rate = trials.best.rows_per_second
+            spent, left = time.perf_counter() - began, self._left / rate
+            # The model is traced anyway, once.
+            lost = spent - trials.done / rate - trials.trials[0].first_seconds
+            allowed = max(_MOST_LOST * (spent + left), _LEAST_LOST_SECONDS)
+            short = _SHORT_SECONDS if len(trials.trials) == 1 else _SHORT_SECONDS / 4
+            return left > short and lost < allowed
+
+        try:
+            trials.run(goes_on)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return SIZES[0] // 2
+        size = trials.best.batch_size if trials.trials else SIZES[0]
+        if trials.is_conclusive:
+            remember(self._model, self._x, size)
+        return size
+
+    def _predict_all(self, size: int, **options: Any) -> None:
+        while self._left and not self._writer.was_stopped:
+            try:
+                self._predict_with(size, **options)
+            except Exception as error:
+                if size == 1 or not is_out_of_memory(error) or self._writer.has_failed:
+                    raise
+                size //= 2
+
+    def _predict_with(self, size: int, **options: Any) -> None:
+        self._writer.go_on_from(self._writer.row, size)
+        # To where a batch begins that `mode="resume"` can begin with.
+        self._predict(min(-self._writer.row % size, self._left), size)
+        with _steps_per_execution(self._model, self._choose_steps(size)):
+            self._predict(self._left, size, **options)
+
+    def _choose_steps(self, size: int) -> int:
+        """How many batches to give to one call of the model's predict function."""
+        before: int = self._model.steps_per_execution
+        if before > 1 or self._model.run_eagerly or keras.backend.backend() == "torch":
+            return before
+        if self._left < 8 * _STEPS_PER_EXECUTION * size:
+            return 1
+        first_seconds, step_seconds = (self._time(size, size) for _ in range(2))
+        saved = self._left / size * step_seconds / 2
+        # Tracing takes as many times as long.
+        is_worth_it = saved > _STEPS_PER_EXECUTION * first_seconds
+        return _STEPS_PER_EXECUTION if is_worth_it and step_seconds < _SHORT_STEP_SECONDS else 1
+
+    def _time(self, rows: int, size: int) -> float:
+        began = time.perf_counter()
+        self._predict(rows, size)
+        return time.perf_counter() - began
+
+    def _predict(self, rows: int, size: int, **options: Any) -> None:
+        """Predicts the next rows."""
+        if rows:
+            options.setdefault("verbose", 0)
+            options["callbacks"] = [*options.get("callbacks", ()), self._writer]
+            part = RowSlices(self._x, size, first_row=self._writer.row, rows=rows)
+            with contextlib.closing(part):  # Keras keeps it until a garbage collection
+                self._model.predict(part, **options)
+
+    @property
+    def _left(self) -> int:
+        return self._rows - self._writer.row
+
+
+@contextlib.contextmanager
+def _steps_per_execution(model: keras.Model, steps: int) -> Iterator[None]:
+    before = model.steps_per_execution, model.predict_function
+    if steps != before[0]:
+        # The function is made for a number of steps, and would be used again.
+        model.steps_per_execution, model.predict_function = steps, None
+    try:
+        yield
+    finally:
+        model.steps_per_execution, model.predict_function = before
+
+
+def _describe(x: Any) -> Any:
+    return keras.tree.map_structure(
+        lambda array: f"{getattr(array, 'dtype', type(array).__name__)}{list(array.shape)}", x
+    )
