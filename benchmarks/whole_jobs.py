@@ -31,7 +31,6 @@ from measure import (
 )
 
 from kerasext.inference import predict_to_hdf5, tune_batch_size
-from kerasext.inference.tune_batch_size import remembered
 from kerasext.models import ClassifierModel
 
 RUNS = 9
@@ -97,9 +96,10 @@ def plain(model, rows, batch_size) -> Callable[[], object]:
     return lambda: model.predict(rows, batch_size=batch_size, verbose=0)
 
 
-def to_file(model, rows, batch_size) -> Callable[[], object]:
+def to_file(model, rows, batch_size, callbacks=()) -> Callable[[], object]:
     """The job that is measured."""
-    return lambda: predict_to_hdf5(model, rows, path, batch_size=batch_size, verbose=0).close()
+    options = {"batch_size": batch_size, "verbose": 0, "callbacks": callbacks}
+    return lambda: predict_to_hdf5(model, rows, path, **options).close()
 
 
 def loop(model, rows, batch_size) -> Callable[[], object]:
@@ -126,6 +126,13 @@ def fastest(job: Callable, model, rows) -> int:
         if size <= len(rows) // 2
     }
     return min(seconds, key=seconds.get)
+
+
+def seconds_of(job: Callable[[], object]) -> float:
+    """What it takes, once."""
+    began = time.perf_counter()
+    job()
+    return time.perf_counter() - began
 
 
 def rate(name: str, seconds, of: str, target: str, variant: str = "to_file") -> Figure:
@@ -215,27 +222,28 @@ def tuning() -> Iterator[Figure]:
         minute = rows[: int(60 * max(trial.rows_per_second for trial in trials))]
         seconds = {"tuned": [], "known": []}
         for _ in range(RUNS):
-            tuned, known = make(), make()
             remove()
-            began = time.perf_counter()
-            with predict_to_hdf5(tuned, minute, path, verbose=0, callbacks=[StopAtOnce()]) as begun:
-                seconds["tuned"].append(time.perf_counter() - began)
-            size = remembered(tuned, minute)
+            job = to_file(make(), minute, "auto", callbacks=[StopAtOnce()])
+            seconds["tuned"].append(seconds_of(job))
+            with h5py.File(path) as file:
+                record = file["_kerasext/record"][()]
             remove()
-            began = time.perf_counter()
-            to_file(known, minute[: begun.rows], size)()
-            seconds["known"].append(time.perf_counter() - began)
+            job = to_file(make(), minute[: record["rows"]], int(record["batch_size"]))
+            seconds["known"].append(seconds_of(job))
         lost = np.median(np.subtract(seconds["tuned"], seconds["known"])) / 60 * 100
         yield Figure(f"{name}, a job of a minute: lost by tuning", lost, "%", "<= 5", seconds)
 
 
 def memory() -> Iterator[Figure]:
     """Memory that input takes which is in memory already."""
-    name = "input of 780 MiB: resident memory grows"
-    yield Figure(f"{name}, plain predict", in_own_process(__file__, "memory_plain"), "MiB")
-    for batch_size in ("1024", "auto"):
-        grown = in_own_process(__file__, "memory_to_file", batch_size)
-        yield Figure(f"{name}, batch {batch_size}", grown, "MiB", "< 64")
+    for job, batch_size, target in (
+        ("plain", "1024", ""),
+        ("to_file", "1024", "< 64"),
+        ("to_file", "auto", "< 64"),
+    ):
+        grown = in_own_process(__file__, "memory_of", job, batch_size)
+        case = f"780 MiB of input, {job}, batch {batch_size}: resident memory grows"
+        yield Figure(case, grown, "MiB", target)
 
 
 def larger_than_memory() -> Iterator[Figure]:
@@ -262,32 +270,20 @@ def figures(large: bool = False) -> Iterator[Figure]:
 
 def first_plain() -> float:
     """Seconds of the first call of `predict`."""
-    model, rows = mlp(), random_rows(200_000, 32)
-    began = time.perf_counter()
-    model.predict(rows, batch_size=32, verbose=0)
-    return time.perf_counter() - began
+    return seconds_of(plain(mlp(), random_rows(200_000, 32), 32))
 
 
 def first_to_file() -> float:
     """Seconds of the first call of `predict_to_hdf5`."""
-    model, rows = mlp(), random_rows(200_000, 32)
-    began = time.perf_counter()
-    predict_to_hdf5(model, rows, path, verbose=0).close()
-    return time.perf_counter() - began
+    return seconds_of(to_file(mlp(), random_rows(200_000, 32), "auto"))
 
 
-def memory_plain() -> float:
+def memory_of(job: str, batch_size: str) -> float:
     """Growth in MiB."""
     model, rows = mlp(1024), random_rows(200_000, 1024)
     model.predict(rows[:64], verbose=0)
-    return peak_growth(plain(model, rows, 1024))
-
-
-def memory_to_file(batch_size: str) -> float:
-    """Growth in MiB."""
-    model, rows = mlp(1024), random_rows(200_000, 1024)
-    model.predict(rows[:64], verbose=0)
-    return peak_growth(to_file(model, rows, "auto" if batch_size == "auto" else int(batch_size)))
+    size = int(batch_size) if batch_size.isdigit() else batch_size
+    return peak_growth({"plain": plain, "to_file": to_file}[job](model, rows, size))
 
 
 def memory_of_large_job(rows: str) -> float:
