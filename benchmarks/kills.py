@@ -76,14 +76,13 @@ def figures(storage_kills: int = 240, predict_kills: int = 10) -> Iterator[Figur
         for kills, run in ((storage_kills, storage), (predict_kills, predict)):
             if kills:
                 total.add(run(Path(folder), kills))
-    found = {
-        "files that did not open": total.not_opened,
-        "committed rows lost": total.rows_lost,
-        "wrong values": total.wrong_values,
-        "files left over": len(total.left_over),
-    }
-    for name, number in found.items():
-        yield Figure(f"{total.kills:,} kills: {name}", number, "", "<= 0")
+    for name, number, unit in (
+        ("not opened", total.not_opened, "files"),
+        ("lost", total.rows_lost, "committed rows"),
+        ("wrong", total.wrong_values, "values"),
+        ("left over", len(total.left_over), "files"),
+    ):
+        yield Figure(f"{total.kills:,} kills, {name}", number, unit, "<= 0")
 
 
 if __name__ == "__main__":
