@@ -43,7 +43,7 @@ class Figure(NamedTuple):
         if not self.target:
             return None
         comparison, bound = self.target.split()
-        return _COMPARISONS[comparison](self.value, float(bound))
+        return bool(_COMPARISONS[comparison](self.value, float(bound)))  # not NumPy's
 
     @property
     def rounded(self) -> str:

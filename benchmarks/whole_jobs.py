@@ -180,10 +180,10 @@ def against_loop() -> Iterator[Figure]:
 def larger_models() -> Iterator[Figure]:
     """Models that take longer than what is around them."""
     images, sequences, tokens = (
-        random_rows(*shape) for shape in ((4096, 64, 64, 3), (16_384, 32, 16), (4096, 64, 32))
+        random_rows(*shape) for shape in ((16_384, 64, 64, 3), (16_384, 32, 16), (4096, 64, 32))
     )
     for name, model, rows, target in (
-        ("CNN, 4,096 x 64 x 64 x 3", cnn(), images, ">= 1.7"),
+        ("CNN, 16,384 x 64 x 64 x 3", cnn(), images, ">= 1.7"),
         ("LSTM, 16,384 x 32 x 16", lstm(), sequences, ">= 0.9"),
     ):
         seconds = alternate(
@@ -230,7 +230,7 @@ def tuning() -> Iterator[Figure]:
             remove()
             job = to_file(make(), minute[: record["rows"]], int(record["batch_size"]))
             seconds["known"].append(seconds_of(job))
-        lost = np.median(np.subtract(seconds["tuned"], seconds["known"])) / 60 * 100
+        lost = float(np.median(np.subtract(seconds["tuned"], seconds["known"]))) / 60 * 100
         yield Figure(f"{name}, a job of a minute: lost by tuning", lost, "%", "<= 5", seconds)
 
 
