@@ -6,19 +6,18 @@ python benchmarks/kills.py [kills of the storage] [kills of predict]
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import h5py
 from kill_harness import LAYOUTS, Outcome, Predictions, Server, kill_and_resume
+from measure import Figure, machine, show
 
 from kerasext.storage import PredictionFile
 
-STORAGE_KILLS = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
-PREDICT_KILLS = int(sys.argv[2]) if len(sys.argv) > 2 else 100
 INTERVALS = (0.005, 0.01, 0.02, 0.05)
 
 
-def show(name: str, outcome: Outcome, seconds: float) -> None:
+def describe(name: str, outcome: Outcome, seconds: float) -> None:
     """Prints what was found."""
     print(
         f"{name}: {outcome.kills} kills ({outcome.before_the_file} before there was a file, "
@@ -31,7 +30,7 @@ def show(name: str, outcome: Outcome, seconds: float) -> None:
         print(f"  {problem}")
 
 
-def storage(folder: Path) -> Outcome:
+def storage(folder: Path, kills: int) -> Outcome:
     """Kills processes that write without Keras."""
     total = Outcome()
     runs = [(layout, interval) for layout in LAYOUTS for interval in INTERVALS]
@@ -45,18 +44,18 @@ def storage(folder: Path) -> Outcome:
                 files,
                 LAYOUTS[layout].content(),
                 # as many as divide evenly, and one of the rest
-                kills=(STORAGE_KILLS + number) // len(runs),
+                kills=(kills + number) // len(runs),
                 seed=number,
                 layout=layout,
                 commit_interval=interval,
             )
             name = f"{layout}, a commit every {interval * 1000:.0f} ms"
-            show(name, outcome, time.monotonic() - began)
+            describe(name, outcome, time.monotonic() - began)
             total.add(outcome)
     return total
 
 
-def predict(folder: Path) -> Outcome:
+def predict(folder: Path, kills: int) -> Outcome:
     """Kills processes in `model.predict`."""
     began = time.monotonic()
     files = folder / "predict"
@@ -65,19 +64,28 @@ def predict(folder: Path) -> Outcome:
         server.run(folder / "whole.h5")
         with PredictionFile(folder / "whole.h5") as whole:
             expected = {name: output[:] for name, output in whole.items()}
-        outcome = kill_and_resume(
-            server, files, expected, kills=PREDICT_KILLS, span=Predictions.SPAN
-        )
-    show("predict", outcome, time.monotonic() - began)
+        outcome = kill_and_resume(server, files, expected, kills=kills, span=Predictions.SPAN)
+    describe("predict", outcome, time.monotonic() - began)
     return outcome
 
 
-total = Outcome()
-with tempfile.TemporaryDirectory() as folder:
-    print(f"h5py {h5py.__version__} (HDF5 {h5py.version.hdf5_version})")
-    began = time.monotonic()
-    for kills, run in ((STORAGE_KILLS, storage), (PREDICT_KILLS, predict)):
-        if kills:
-            total.add(run(Path(folder)))
-show("all", total, time.monotonic() - began)
-sys.exit(not total.is_good)
+def figures(storage_kills: int = 240, predict_kills: int = 10) -> Iterator[Figure]:
+    """Measures."""
+    total = Outcome()
+    with tempfile.TemporaryDirectory() as folder:
+        for kills, run in ((storage_kills, storage), (predict_kills, predict)):
+            if kills:
+                total.add(run(Path(folder), kills))
+    for name, number, unit in (
+        ("not opened", total.not_opened, "files"),
+        ("lost", total.rows_lost, "committed rows"),
+        ("wrong", total.wrong_values, "values"),
+        ("left over", len(total.left_over), "files"),
+    ):
+        yield Figure(f"{total.kills:,} kills, {name}", number, unit, "<= 0")
+
+
+if __name__ == "__main__":
+    kills = [int(argument) for argument in sys.argv[1:]] or [2000, 100]
+    print(machine())
+    sys.exit(not all(figure.is_met for figure in show(figures(*kills))))

@@ -7,11 +7,12 @@ and not in memory.
 """
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
-from measure import alternate, machine, ratio, rounded
+from measure import Figure, alternate, machine, ratio, show
 
 from kerasext.callbacks import HDF5PredictionWriter
 from kerasext.models import ClassifierModel
@@ -27,27 +28,33 @@ CASES = [
 
 folder = tempfile.TemporaryDirectory()
 path = Path(folder.name) / "predictions.h5"
-print(machine())
-for count, classes, batch_size, mixin in CASES:
-    rows = np.random.default_rng(0).normal(size=(count, 32)).astype("float32")
-    inputs = keras.Input((32,))
-    hidden = keras.layers.Dense(64, activation="relu")(inputs)
-    outputs = keras.layers.Dense(classes, activation="softmax")(hidden)
-    model = (ClassifierModel if mixin else keras.Model)(inputs, outputs)
 
-    def plain(model=model, rows=rows, batch_size=batch_size):
-        """Predicts as without the library."""
-        model.predict(rows, batch_size=batch_size, verbose=0)
 
-    def writer(model=model, rows=rows, batch_size=batch_size):
-        """Predicts into a file, nothing kept in memory."""
-        callback = HDF5PredictionWriter(path, mode="w", accumulate=False)
-        model.predict(rows, batch_size=batch_size, verbose=0, callbacks=[callback])
+def figures() -> Iterator[Figure]:
+    """Measures."""
+    for count, classes, batch_size, mixin in CASES:
+        rows = np.random.default_rng(0).normal(size=(count, 32)).astype("float32")
+        inputs = keras.Input((32,))
+        hidden = keras.layers.Dense(64, activation="relu")(inputs)
+        outputs = keras.layers.Dense(classes, activation="softmax")(hidden)
+        model = (ClassifierModel if mixin else keras.Model)(inputs, outputs)
 
-    seconds = alternate(RUNS, plain=plain, writer=writer)
-    print(
-        f"{count:,} rows, {classes} classes, batch {batch_size}, "
-        f"{'with the mixin' if mixin else 'one output'}: writer / plain predict "
-        f"{ratio(seconds, 'writer', 'plain'):.2f}, median of {RUNS} alternating runs; "
-        f"seconds: {rounded(seconds)}"
-    )
+        def plain(model=model, rows=rows, batch_size=batch_size):
+            """Predicts as without the library."""
+            model.predict(rows, batch_size=batch_size, verbose=0)
+
+        def writer(model=model, rows=rows, batch_size=batch_size):
+            """Predicts into a file, nothing kept in memory."""
+            callback = HDF5PredictionWriter(path, mode="w", accumulate=False)
+            model.predict(rows, batch_size=batch_size, verbose=0, callbacks=[callback])
+
+        seconds = alternate(RUNS, plain=plain, writer=writer)
+        case = f"{count:,} rows, {classes} classes, batch {batch_size}"
+        case += ", with the mixin" if mixin else ", one output"
+        value = ratio(seconds, "writer", "plain")
+        yield Figure(f"{case}: time with the writer", value, "of plain predict", runs=seconds)
+
+
+if __name__ == "__main__":
+    print(machine())
+    show(figures())

@@ -1,18 +1,68 @@
-"""What the benchmarks share: alternating timed runs, memory of a process, the machine."""
+"""What the benchmarks share: their figures, alternating timed runs, memory, the machine."""
 
+import operator
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 
 Measured = dict[str, list[float]]
+
+_COMPARISONS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
+
+
+class Figure(NamedTuple):
+    """What a benchmark found.
+
+    Attributes:
+        name: String. What was measured.
+        value: Float. The median, where there are several runs.
+        unit: String. Of the value.
+        target: String. What it should be, such as `">= 2"`; empty where it only informs.
+        runs: Dict from variant to what each of its runs measured, if there are several.
+    """
+
+    name: str
+    value: float
+    unit: str
+    target: str = ""
+    runs: Measured | None = None
+
+    @property
+    def is_met(self) -> bool | None:
+        """Whether the value is as it should be, `None` where nothing is said of it."""
+        if not self.target:
+            return None
+        comparison, bound = self.target.split()
+        return bool(_COMPARISONS[comparison](self.value, float(bound)))  # not NumPy's
+
+    @property
+    def rounded(self) -> str:
+        """The value to two digits, without any where it is large or whole."""
+        digits = 2 if abs(self.value) < 10 and self.value % 1 else 0
+        return f"{self.value:,.{digits}f}"
+
+    def __str__(self) -> str:
+        verdict = {None: "", True: f", {self.target} met", False: f", {self.target} MISSED"}
+        return f"{self.name}: {self.rounded} {self.unit}{verdict[self.is_met]}"
+
+
+def show(figures: Iterable[Figure]) -> list[Figure]:
+    """Prints figures as they come."""
+    shown = []
+    for figure in figures:
+        print(figure, flush=True)
+        shown.append(figure)
+    return shown
 
 
 def alternate(
@@ -40,9 +90,19 @@ def ratio(seconds: Measured, name: str, of: str) -> float:
     return statistics.median(a / b for a, b in zip(seconds[name], seconds[of], strict=True))
 
 
-def rounded(seconds: Measured) -> Measured:
-    """The seconds to two digits, for printing."""
-    return {name: [round(value, 2) for value in values] for name, values in seconds.items()}
+def in_own_process(script: str, *arguments: str) -> float:
+    """The number that a script prints when it is started with these arguments."""
+    command = [sys.executable, script, *arguments]
+    return float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def alternate_processes(runs: int, script: str, *variants: str) -> Measured:
+    """What each variant measures, in turn, each time in a process of its own."""
+    measured: Measured = {name: [] for name in variants}
+    for _ in range(runs):
+        for name in variants:
+            measured[name].append(in_own_process(script, name))
+    return measured
 
 
 def peak_growth(run: Callable[[], object]) -> float:

@@ -4,14 +4,14 @@ python benchmarks/storage_throughput.py
 """
 
 import os
-import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
-from measure import alternate, machine, peak_growth, ratio
+from measure import Figure, alternate, in_own_process, machine, peak_growth, ratio, show
 
 from kerasext.storage import BackgroundWriter, PredictionFileWriter
 
@@ -87,29 +87,30 @@ def write_100_000_steps():
     writer.finish()
 
 
-if len(sys.argv) > 1:
-    write_steps([np.ones((32, 10), np.float32)])
-    remove()
-    print(peak_growth(globals()[sys.argv[1]]))
-else:
-    print(machine())
+def figures() -> Iterator[Figure]:
+    """Measures."""
     blocks = list(np.random.default_rng(0).random((256, 1024, 256), dtype=np.float32))
     seconds = alternate(
         RUNS, remove, writer=lambda: write_blocks(blocks), raw=lambda: write_raw(blocks)
     )
-    print(
-        f"256 blocks of 1 MiB: the writer has {ratio(seconds, 'raw', 'writer'):.2f} of the rate of "
-        f"raw writes, both with one fsync at the end, median of {RUNS} alternating runs"
-    )
+    value = ratio(seconds, "raw", "writer")
+    yield Figure("256 blocks of 1 MiB and one fsync: rate", value, "of raw writes", runs=seconds)
     steps = [np.ones((32, 10), np.float32)] * 20_000
     seconds = alternate(
         RUNS, remove, writer=lambda: write_steps(steps), resizing=lambda: write_by_resizing(steps)
     )
-    print(
-        f"20,000 steps of 32 x 10: the writer is {ratio(seconds, 'resizing', 'writer'):.0f} times "
-        f"as fast as resizing a dataset at each step, median of {RUNS} alternating runs"
-    )
+    value = ratio(seconds, "resizing", "writer")
+    yield Figure("20,000 steps of 32 x 10: speed", value, "times that of resizing", runs=seconds)
     for name in ("write_4_gb", "write_100_000_steps"):
-        command = [sys.executable, __file__, name]
-        growth = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        print(f"{name}: resident memory grows by {float(growth):,.0f} MiB")
+        grown = in_own_process(__file__, name)
+        yield Figure(f"{name}: resident memory grows", grown, "MiB")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        write_steps([np.ones((32, 10), np.float32)])
+        remove()
+        print(peak_growth(globals()[sys.argv[1]]))
+    else:
+        print(machine())
+        show(figures())

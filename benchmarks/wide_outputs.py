@@ -6,25 +6,31 @@ in a process of its own for each.
     python benchmarks/wide_outputs.py
 """
 
+import functools
 import os
-import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import keras
 import numpy as np
-from measure import alternate, machine, peak_growth, ratio, rounded
+from measure import Figure, alternate, in_own_process, machine, peak_growth, ratio, show
 
 from kerasext.callbacks import HDF5PredictionWriter
 
 ROWS, WIDTH, RUNS = 2048, 100_000, 9
 
-rows = np.random.default_rng(0).normal(size=(ROWS, 8)).astype("float32")
-model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(WIDTH)])
 folder = tempfile.TemporaryDirectory()
 path = Path(folder.name) / "predictions.h5"
+
+
+@functools.cache
+def job():
+    """The model and its rows."""
+    rows = np.random.default_rng(0).normal(size=(ROWS, 8)).astype("float32")
+    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(WIDTH)]), rows
 
 
 def remove():
@@ -34,11 +40,13 @@ def remove():
 
 def predict_only():
     """Keeps nothing on disk."""
+    model, rows = job()
     model.predict(rows, verbose=0)
 
 
 def predict_then_save():
     """What people write today."""
+    model, rows = job()
     predictions = model.predict(rows, verbose=0)
     with h5py.File(path, "w") as file:
         file["predictions"] = predictions
@@ -46,12 +54,14 @@ def predict_then_save():
 
 def writer():
     """The same values in a file, none of them kept in memory."""
+    model, rows = job()
     callback = HDF5PredictionWriter(path, accumulate=False)
     model.predict(rows, verbose=0, callbacks=[callback])
 
 
 def raw_writes():
     """The least that it can take: the model, and plain writes that the disk is waited for."""
+    model, rows = job()
     with path.open("wb") as file:
         for start in range(0, ROWS, 32):
             file.write(np.asarray(model.predict_on_batch(rows[start : start + 32])))
@@ -65,22 +75,25 @@ VARIANTS = {
     "writer": writer,
 }
 
-if len(sys.argv) > 1:
-    model.predict(rows[:64], verbose=0)
-    print(peak_growth(VARIANTS[sys.argv[1]]))
-else:
-    print(machine())
+
+def figures() -> Iterator[Figure]:
+    """Measures."""
     for name in VARIANTS:
-        command = [sys.executable, __file__, name]
-        growth = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        print(f"{name}: resident memory grows by {float(growth):,.0f} MiB")
-    seconds = alternate(
-        RUNS,
-        remove,
-        predict_then_save=predict_then_save,
-        writer=writer,
-        raw_writes=raw_writes,
-    )
+        grown = in_own_process(__file__, name)
+        yield Figure(f"{name}: resident memory grows", grown, "MiB")
+    variants = {**VARIANTS, "raw_writes": raw_writes}
+    del variants["predict_only"]
+    seconds = alternate(RUNS, remove, **variants)
     for name in ("writer", "raw_writes"):
-        print(f"{name} / predict_then_save: {ratio(seconds, name, 'predict_then_save'):.2f}")
-    print(f"medians of {RUNS} alternating runs; seconds: {rounded(seconds)}")
+        value = ratio(seconds, name, "predict_then_save")
+        yield Figure(f"{name}: time", value, "of predict_then_save", runs=seconds)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        model, rows = job()
+        model.predict(rows[:64], verbose=0)
+        print(peak_growth(VARIANTS[sys.argv[1]]))
+    else:
+        print(machine())
+        show(figures())
