@@ -19,9 +19,11 @@ from kerasext.inference.tune_batch_size import largest_batch, remember, remember
 _SHORT_SECONDS = 2.0
 _LEAST_LOST_SECONDS = 0.5
 _MOST_LOST = 0.03  # of a job's time, by batch sizes that are tried and are not the best
-# Steps shorter than this are mostly Keras's loop; several are put into one call of the model.
-_SHORT_STEP_SECONDS = 0.004
+# Short steps are mostly Keras's loop; several are put into one call of the model.
 _STEPS_PER_EXECUTION = 16
+_SAVED_SHARE, _SAVED_SECONDS = 0.7, 0.0004  # of a step, at most
+_TRACE_SHARE = 0.5  # of the time that as many traces by themselves would take
+_KEPT = "_kerasext_predict_function"
 
 
 class ArrayJob:
@@ -116,13 +118,21 @@ class ArrayJob:
         before: int = self._model.steps_per_execution
         if before > 1 or self._model.run_eagerly or keras.backend.backend() == "torch":
             return before
-        if self._left < 8 * _STEPS_PER_EXECUTION * size:
+        model, steps = self._model, self._left / size
+        if steps < 8 * _STEPS_PER_EXECUTION:
             return 1
-        first_seconds, step_seconds = (self._time(size, size) for _ in range(2))
-        saved = self._left / size * step_seconds / 2
-        # Tracing takes as many times as long.
-        is_worth_it = saved > _STEPS_PER_EXECUTION * first_seconds
-        return _STEPS_PER_EXECUTION if is_worth_it and step_seconds < _SHORT_STEP_SECONDS else 1
+        if _kept_function(model):
+            return _STEPS_PER_EXECUTION
+        step_seconds = min(self._time(size, size) for _ in range(2))  # the first may be traced
+        saved = steps * min(_SAVED_SHARE * step_seconds, _SAVED_SECONDS)
+        if saved < _LEAST_LOST_SECONDS:
+            return 1
+        # How long a model takes to be traced is seen of one that is not.
+        traced, model.predict_function = model.predict_function, None
+        trace_seconds = self._time(size, size) - step_seconds
+        model.predict_function = traced
+        is_worth_it = saved > _STEPS_PER_EXECUTION * _TRACE_SHARE * trace_seconds
+        return _STEPS_PER_EXECUTION if is_worth_it else 1
 
     def _time(self, rows: int, size: int) -> float:
         began = time.perf_counter()
@@ -146,13 +156,23 @@ class ArrayJob:
 @contextlib.contextmanager
 def _steps_per_execution(model: keras.Model, steps: int) -> Iterator[None]:
     before = model.steps_per_execution, model.predict_function
-    if steps != before[0]:
-        # The function is made for a number of steps, and would be used again.
-        model.steps_per_execution, model.predict_function = steps, None
+    if steps == before[0]:
+        yield
+        return
+    # The function is made for a number of steps, and would be used again.
+    model.steps_per_execution, model.predict_function = steps, _kept_function(model)
     try:
         yield
     finally:
+        # Past Keras's `__setattr__`, which tracks what it is given.
+        model.__dict__[_KEPT] = before[1], model.predict_function
         model.steps_per_execution, model.predict_function = before
+
+
+def _kept_function(model: keras.Model) -> Any:
+    """The function of several steps that an earlier job has left, unless `compile` came since."""
+    of, function = model.__dict__.get(_KEPT, (None, None))
+    return function if of is model.predict_function else None
 
 
 def _describe(x: Any) -> Any:

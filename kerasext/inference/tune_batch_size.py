@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from rich.table import Table
 
-# Of the input of the largest batch that is tried; up to 128 rows may have four times as much, for
+# Of the input of the largest batch that is tried; up to 128 rows may have eight times as much, for
 # large images are not worth less to an accelerator.
-_BATCH_BYTES = 32 * 1024 * 1024
+_BATCH_BYTES = 16 * 1024 * 1024
 _FEW_ROWS = 128
 
 _known: weakref.WeakKeyDictionary[keras.Model, dict[tuple[Any, ...], int]] = (
@@ -96,7 +96,7 @@ def tune_batch_size(
         model: The model.
         x: Array, or dicts, lists and tuples of arrays, with rows as `predict` takes them. At least
             128 rows, and four times as many as the largest size that is of interest.
-        max_batch_size: Int. Largest size to try. No size above 32 is tried that has more than 32
+        max_batch_size: Int. Largest size to try. No size above 32 is tried that has more than 16
             MiB of input, or 128 MiB up to 128 rows.
         max_seconds: Float. Seconds after which no other size is tried.
 
@@ -144,7 +144,7 @@ def largest_batch(x: Any) -> int:
     """Rows of the largest batch that is tried."""
     row_bytes = sum(row.nbytes for row in _first_rows(x))
     rows = _BATCH_BYTES // max(row_bytes, 1)
-    return max(rows, min(4 * rows, _FEW_ROWS))
+    return max(rows, min(8 * rows, _FEW_ROWS))
 
 
 def remember(model: keras.Model, x: Any, batch_size: int) -> None:

@@ -118,7 +118,14 @@ def test_bad_input(model, x, arguments, message):
 
 @pytest.mark.parametrize(
     ("row_shape", "rows"),
-    [((), 8 * 2**20), ((32,), 2**18), ((64, 64, 3), 682), ((224, 224, 3), 128), ((2**24,), 0)],
+    [
+        ((), 2**22),
+        ((32,), 2**17),
+        ((64, 64, 3), 341),
+        ((224, 224, 3), 108),
+        ((160, 160, 3), 128),
+        ((2**24,), 0),
+    ],
 )
 def test_largest_batch(row_shape, rows):
     """What is tried is bounded in bytes of input, for large images in rows."""
