@@ -129,8 +129,10 @@ class ArrayJob:
             return 1
         # How long a model takes to be traced is seen of one that is not.
         traced, model.predict_function = model.predict_function, None
-        trace_seconds = self._time(size, size) - step_seconds
-        model.predict_function = traced
+        try:
+            trace_seconds = self._time(size, size) - step_seconds
+        finally:
+            model.predict_function = traced
         is_worth_it = saved > _STEPS_PER_EXECUTION * _TRACE_SHARE * trace_seconds
         return _STEPS_PER_EXECUTION if is_worth_it else 1
 
@@ -163,9 +165,10 @@ def _steps_per_execution(model: keras.Model, steps: int) -> Iterator[None]:
     model.steps_per_execution, model.predict_function = steps, _kept_function(model)
     try:
         yield
-    finally:
-        # Past Keras's `__setattr__`, which tracks what it is given.
+        # Not after an error, which may leave a tap in its place. Past Keras's `__setattr__`, which
+        # tracks what it is given.
         model.__dict__[_KEPT] = before[1], model.predict_function
+    finally:
         model.steps_per_execution, model.predict_function = before
 
 

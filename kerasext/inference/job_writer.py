@@ -16,10 +16,6 @@ class JobWriter(HDF5PredictionWriter):
         **options: Those of `HDF5PredictionWriter`.
 
     Attributes:
-        row: Int. The next row to predict.
-        known_rows: Int. Rows that the file had before, under `mode="resume"`.
-        is_complete: Bool. Whether it was complete before: then nothing is to be predicted.
-        has_failed: Bool. Whether the thread that writes has come to an error.
         was_stopped: Bool. Whether a `predict` call ended before its last step, as another callback
             may ask for.
     """
@@ -30,20 +26,24 @@ class JobWriter(HDF5PredictionWriter):
         self.was_stopped = False
 
     @property
-    def row(self) -> int:  # noqa: D102 - see Attributes, and so are those below
+    def row(self) -> int:
+        """The next row to predict."""
         return self._rows_seen
 
     @property
-    def known_rows(self) -> int:  # noqa: D102
+    def known_rows(self) -> int:
+        """Rows that the file had before, under `mode="resume"`."""
         return self._rows_known
 
     @property
-    def is_complete(self) -> bool:  # noqa: D102
+    def is_complete(self) -> bool:
+        """Whether the file was complete before: then nothing is to be predicted."""
         assert self._writer is not None
         return self._writer.writer.is_complete
 
     @property
-    def has_failed(self) -> bool:  # noqa: D102
+    def has_failed(self) -> bool:
+        """Whether the thread that writes has come to an error."""
         return self._writer is None or self._writer.is_over
 
     def begin(self, model: Any) -> int:

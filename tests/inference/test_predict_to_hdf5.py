@@ -392,3 +392,37 @@ def test_the_progress_bar(model, x, path, capsys):
     """`verbose=1` shows Keras's own bar, once."""
     predict_to_hdf5(model, x, path, batch_size=32, verbose=1).close()
     assert capsys.readouterr().out.count("32/32") >= 1
+
+
+class FailsOnce:
+    """Rows on a disk that can't be read at first, from some row on."""
+
+    def __init__(self, rows, first_bad):
+        self.rows, self.first_bad = rows, first_bad
+        self.shape, self.dtype = rows.shape, rows.dtype
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.rows, dtype)
+
+    def __getitem__(self, key):
+        if key.stop > self.first_bad:
+            self.first_bad = len(self.rows) + 1 if key.stop - key.start == 4 else self.first_bad
+            raise OSError("unreadable")
+        return self.rows[key]
+
+
+def test_rows_that_can_not_be_read(model, x, path):
+    """An error between two steps leaves nothing behind that writes rows of later jobs twice."""
+    many = np.tile(x, (60, 1))
+    source = FailsOnce(many, 50_000)
+    options = {"batch_size": 4, "mode": "w", "verbose": 0}
+    for _ in range(2):  # the second one with the steps that the first has left
+        predict_to_hdf5(model, many, path, **options).close()
+    before = model.predict_function
+    with pytest.raises(OSError, match="unreadable"):
+        predict_to_hdf5(model, source, path, **options)
+    assert (model.steps_per_execution, model.predict_function) == (1, before)
+    expected = model.predict(many, batch_size=4, verbose=0)
+    for data in (many, source):
+        predict_to_hdf5(model, data, path, **options).close()
+        assert_holds(path, expected)
