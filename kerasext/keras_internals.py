@@ -30,14 +30,14 @@ _UNDONATED = "_kerasext_undonated"
 
 
 def check_predict_loop(model: keras.Model) -> None:
-    """Checks that steps of a model's `predict` can be seen, and that this process sees every row.
+    """Checks that the steps of a model's `predict` can be seen, and by this process alone.
 
     Args:
         model: A model in `on_predict_begin`.
 
     Raises:
         RuntimeError: If Keras has changed.
-        ValueError: If other processes predict a part of the rows.
+        ValueError: If other processes share it.
     """
     missing = [
         name
@@ -59,8 +59,9 @@ def check_predict_loop(model: keras.Model) -> None:
     processes = number_of_processes(model)
     if processes > 1:
         raise ValueError(
-            "Each of the processes that share a distributed `predict` sees some of the rows only; "
-            "let each predict a part of the data by itself, to a file of its own. "
+            "A `predict` that several processes share can't be written: each would write all rows, "
+            "and one that stops or resumes would leave the others waiting. Let each predict a part "
+            "of the data by itself, to a file of its own. "
             f"Received: {processes} processes"
         )
 
