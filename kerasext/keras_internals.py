@@ -123,13 +123,22 @@ def attach_state(variables: list[Any], state: Any) -> None:
         variable._value = value  # `assign` would take fifty times as long
 
 
-def undonated(model: keras.Model, function: Any, state: Any) -> Callable[..., Any]:
+def forget_state(model: keras.Model) -> None:
+    """Lets a model on JAX forget what a `predict` that failed has left for it.
+
+    The model has the same values; but they would be put back, over weights set since, as soon as a
+    callback asks for its `model`.
+    """
+    if keras.backend.backend() == "jax":
+        model._jax_state = None
+
+
+def undonated(model: keras.Model, function: Any) -> Callable[..., Any]:
     """A predict function on JAX that leaves alone the arrays of the state that it is given.
 
     Args:
         model: The model.
         function: Its predict function.
-        state: What the function will be given.
 
     Returns:
         A function with the same results; Keras's own where that gives nothing away, or is not the
@@ -141,15 +150,15 @@ def undonated(model: keras.Model, function: Any, state: Any) -> Callable[..., An
         return function  # type: ignore[no-any-return]
     # Kept on Keras's own, which `compile` drops, and which is made for a number of steps.
     if _UNDONATED not in vars(function):
-        jax = importlib.import_module("jax")
-
-        def predict_step(state: Any, data: Any) -> Any:
-            outputs, other = model.predict_step(state, data)
-            return outputs, (state[0], other)
-
+        jax: Any = importlib.import_module("jax")
         shardings = None
         if keras.distribution.distribution() is not None:
-            shardings = None, jax.tree.map(lambda array: array.sharding, tuple(state))
-        step = jax.jit(predict_step, out_shardings=shardings)
+            shardings = None, model._get_state_sharding_spec()[1]
+        compiled = jax.jit(model.predict_step, out_shardings=shardings)
+
+        def step(state: Any, data: Any) -> Any:
+            outputs, others = compiled(state, data)
+            return outputs, (state[0], others)
+
         setattr(function, _UNDONATED, model._make_function(step, concatenate_outputs=True))
     return getattr(function, _UNDONATED)  # type: ignore[no-any-return]

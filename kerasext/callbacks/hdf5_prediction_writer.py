@@ -160,7 +160,8 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
     def on_predict_begin(self, logs: Any = None) -> None:
         """Checks the path, locks it and prepares to write."""
         self.close()
-        model = self.model
+        model = self._model
+        keras_internals.forget_state(model)
         keras_internals.check_predict_loop(model)
         writer = PredictionFileWriter(
             self.path,
@@ -267,6 +268,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         if tap is not None:
             tap.disarm()
         if writer is not None:
+            keras_internals.forget_state(self._model)
             self._finalizer.detach()
             try:
                 writer.close()

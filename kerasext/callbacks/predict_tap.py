@@ -110,6 +110,7 @@ class PredictTap:
                     listener.on_step_outputs(outputs, rows)
         except BaseException as error:
             self._attach(state)
+            keras_internals.forget_state(self._model)
             if not isinstance(error, StopIteration):  # the data has come to its end
                 for listener in listeners:
                     listener.on_step_error()
@@ -121,7 +122,7 @@ class PredictTap:
     def _run(self, state: list[Any], data: Any) -> tuple[Any, ...]:
         if not state:
             return (self._predict_function(data),)
-        function = keras_internals.undonated(self._model, self._predict_function, *state)
+        function = keras_internals.undonated(self._model, self._predict_function)
         result: tuple[Any, ...] = function(*state, data)
         return result
 

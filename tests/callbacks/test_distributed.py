@@ -90,15 +90,14 @@ def test_mirrored_strategy(path):
         for steps in (1, 2):
             model.compile(steps_per_execution=steps)
             plain = model.predict(rows, batch_size=8, verbose=0)
+            options = {"batch_size": 8, "verbose": 0}
             try:
-                predict_to_hdf5(model, rows, path, batch_size=8, verbose=0, callbacks=[Interrupts()])
+                predict_to_hdf5(model, rows, path, callbacks=[Interrupts()], **options)
             except KeyboardInterrupt:
                 pass
             with PredictionFile(path) as predictions:
                 assert not predictions.complete and 24 <= predictions.rows <= 32, predictions
-            with predict_to_hdf5(
-                model, rows, path, batch_size=8, mode="resume", verbose=0
-            ) as predictions:
+            with predict_to_hdf5(model, rows, path, mode="resume", **options) as predictions:
                 assert_equal(predictions, plain)
             os.unlink(path)
         print("done")
