@@ -153,6 +153,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self.queue_bytes = queue_bytes
         self.verbose = verbose
         self.resuming = mode == "resume"
+        self.async_safe = accumulate  # see `on_predict_batch_end`
         self.health: dict[str, float] = {}
         self._writer: BackgroundWriter | None = None
         self._tap: PredictTap | None = None
@@ -196,6 +197,14 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self._first_batch = batch
         # `self.model` would synchronize the whole state of the model on JAX.
         self._tap = PredictTap.arm(self._model, self._variables, self)
+
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Does nothing: without it Keras hands each step's end to a pool of threads.
+
+        On JAX and torch (keras-team/keras#20284), which costs more than a small step. Where there
+        are `logs` to be converted (`accumulate=True`) the threads have their use, and
+        `async_safe` leaves them on.
+        """
 
     def knows_step(self, rows: int) -> bool:
         """Whether the rows of a step are in the file; called by the tap, not by Keras."""
