@@ -20,6 +20,7 @@ from kerasext.callbacks.step_outputs import (
     check_probabilities,
     choose,
     number_of_rows,
+    that_stay,
     to_numpy,
 )
 from kerasext.storage import BackgroundWriter, PredictionFileWriter
@@ -218,7 +219,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             description = self._describe(self._writer.writer)
             self._writer.writer.expected_rows = self._expected_rows(rows)
             check_probabilities(_to_arrays(outputs, self.outputs), description.get("task"))
-        self._writer.append(outputs, rows, known=known)
+        self._writer.append(that_stay(outputs, self.outputs), rows, known=known)
         self._steps += 1
 
     def on_step_error(self) -> None:

@@ -11,13 +11,18 @@ A callback's `logs` are flattened, converted and keyed by the innermost name
   `StopIteration`;
 - on JAX the model has no weights from its first step to its last, so that any error in between, one
   of a callback or Ctrl-C included, leaves it without. `fit` was repaired (keras-team/keras#21019).
+  A step that is compiled gives them away for good (`donate_argnums`): if it fails, or Ctrl-C comes
+  before its result is assigned, no array holds them any more.
 """
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import threading
+import types
 import weakref
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import keras
@@ -40,6 +45,10 @@ class StepListener(Protocol):
 
     def on_step_error(self) -> None:
         """Called if the step raises, in the model or in a listener."""
+
+
+# Keras's predict functions on JAX, and the same without donation. Neither keeps its model alive.
+_without_donation: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 class PredictTap:
@@ -96,6 +105,8 @@ class PredictTap:
             return self._predict_function(*args)
         self.disarm()
         self.state = "called"
+        if len(args) > 1:
+            self._predict_function = _keeping_weights(self._model, self._predict_function)
         listeners = [found for ref in self._listeners if (found := ref()) is not None]
         *state, data = args  # no state but on JAX
         self._attach(state)
@@ -120,19 +131,24 @@ class PredictTap:
                     listener.on_step_skipped(rows)
                 return {}, state
         result = self._predict_function(*state, data)
-        outputs, *state = result if state else (result,)
-        self._attach(state)
+        outputs, *after = result if state else (result,)
+        self._attach(after, attached=state)
         for listener in listeners:
             listener.on_step_outputs(outputs)
-        return outputs, state
+        return outputs, after
 
-    def _attach(self, state: list[Any]) -> None:
-        """Gives the model the weights that `predict` has taken from it."""
+    def _attach(self, state: list[Any], attached: Sequence[Any] = ()) -> None:
+        """Gives the model the weights that `predict` has taken from it, but those it has."""
         model = self._model
-        for values in state:
-            variables = [*model.trainable_variables, *model.non_trainable_variables]
-            for variable, value in zip(variables, itertools.chain(*values), strict=True):
-                variable._value = value  # `assign` would take fifty times as long
+        has = {id(values) for kinds in attached for values in kinds}
+        for trainable, others in state:
+            for kind, values in (("trainable", trainable), ("non_trainable", others)):
+                if id(values) not in has:
+                    variables = getattr(model, f"{kind}_variables")
+                    for variable, value in zip(variables, values, strict=True):
+                        variable._value = value  # `assign` would take fifty times as long
+            # Or the next `callback.model` would put back these, over weights set since an error.
+            model._jax_state_synced = True
 
     def _count_rows(self, data: Any) -> tuple[int, Any]:
         """The number of rows of a step, and the data to go on with."""
@@ -143,3 +159,39 @@ class PredictTap:
                 raise StopIteration
             data = iter(batches)
         return sum(len(keras.tree.flatten(batch)[0]) for batch in batches), data
+
+
+def _keeping_weights(model: keras.Model, function: Any) -> Any:
+    """The function, or on JAX the same that does not donate the state it is given."""
+    made_by_keras = "JAXTrainer.make_predict_function.<locals>.step_function"
+    if (
+        getattr(function, "__qualname__", "") != made_by_keras
+        or model.run_eagerly
+        or not model.jit_compile
+        or keras.config.is_nnx_enabled()
+    ):
+        return function
+    if function not in _without_donation:
+        jax: Any = importlib.import_module("jax")  # by name: it need not be installed
+        held = weakref.ref(model)
+
+        def predict_step(state: Any, data: Any) -> Any:
+            alive = held()
+            assert alive is not None
+            return alive.predict_step(state, data)
+
+        shardings = None
+        if keras.distribution.distribution() is not None:
+            shardings = (None, model._get_state_sharding_spec()[1])
+        compiled = jax.jit(predict_step, out_shardings=shardings)
+
+        def step(state: Any, data: Any) -> Any:
+            outputs, others = compiled(state, data)
+            return outputs, (state[0], others)
+
+        settings = types.SimpleNamespace(
+            steps_per_execution=model.steps_per_execution, run_eagerly=False, jit_compile=True
+        )
+        make_function: Any = type(model)._make_function
+        _without_donation[function] = make_function(settings, step, concatenate_outputs=True)
+    return _without_donation[function]

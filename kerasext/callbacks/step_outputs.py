@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
 import keras
+import ml_dtypes
 import numpy as np
 
 SINGLE_OUTPUT = "predictions"
@@ -75,10 +77,34 @@ def _is_in(output: str, name: str) -> bool:
 
 def to_numpy(tensor: Any) -> np.ndarray:
     """The values of a tensor, without a copy where the backend allows it."""
-    if keras.backend.backend() == "torch":
-        return np.asarray(keras.ops.convert_to_numpy(tensor))
     # `convert_to_numpy` copies, and makes dense what is ragged or sparse.
-    return np.asarray(tensor)
+    if keras.backend.backend() != "torch" or not hasattr(tensor, "detach"):
+        return np.asarray(tensor)
+    # Nor does `np.asarray` know a tensor that has a gradient, is on a GPU or of bfloat16.
+    torch: Any = importlib.import_module("torch")  # by name: it need not be installed
+    tensor = tensor.detach()
+    if tensor.is_floating_point() and tensor.element_size() < 4 and tensor.dtype != torch.float16:
+        bits = {1: torch.uint8, 2: torch.uint16}[tensor.element_size()]
+        dtype = getattr(ml_dtypes, str(tensor.dtype).removeprefix("torch."))
+        return np.asarray(tensor.view(bits).numpy(force=True).view(dtype))
+    return np.asarray(tensor.numpy(force=True))
+
+
+def that_stay(outputs: Any, names: tuple[str, ...] | None) -> Any:
+    """The outputs of a step, so that no later step can change them.
+
+    Only torch has tensors that change, such as a buffer into which a model writes each of its
+    results, or a view of its input; on the others they are returned as they are. What they are on
+    the GPU is not waited for, but on torch.
+
+    Args:
+        outputs: Tensor, or nested dicts, lists and tuples of them.
+        names: Names of the outputs to keep; `None` for all.
+    """
+    if keras.backend.backend() != "torch":
+        return outputs
+    kept = choose(by_name(outputs), names).items()
+    return {name: np.array(to_numpy(tensor)) for name, tensor in kept}
 
 
 def check_probabilities(outputs: Mapping[str, np.ndarray], task: str | None) -> None:
