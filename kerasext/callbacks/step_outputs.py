@@ -83,6 +83,10 @@ def to_numpy(tensor: Any) -> np.ndarray:
     # Nor does `np.asarray` know a tensor that has a gradient, is on a GPU or of bfloat16.
     torch: Any = importlib.import_module("torch")  # by name: it need not be installed
     tensor = tensor.detach()
+    if tensor.layout != torch.strided or tensor.is_nested:
+        array = np.empty((), dtype=object)  # as NumPy makes of others' sparse tensors
+        array[()] = tensor
+        return array
     if tensor.is_floating_point() and tensor.element_size() < 4 and tensor.dtype != torch.float16:
         bits = {1: torch.uint8, 2: torch.uint16}[tensor.element_size()]
         dtype = getattr(ml_dtypes, str(tensor.dtype).removeprefix("torch."))
@@ -94,8 +98,7 @@ def that_stay(outputs: Any, names: tuple[str, ...] | None) -> Any:
     """The outputs of a step, so that no later step can change them.
 
     Only torch has tensors that change, such as a buffer into which a model writes each of its
-    results, or a view of its input; on the others they are returned as they are. What they are on
-    the GPU is not waited for, but on torch.
+    results, or a view of its input; on the others they are returned as they are, not waited for.
 
     Args:
         outputs: Tensor, or nested dicts, lists and tuples of them.
