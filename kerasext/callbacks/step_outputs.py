@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -28,7 +28,7 @@ def by_name(outputs: Any) -> dict[str, Any]:
         ValueError: If two tensors have the same name.
     """
     named: dict[str, Any] = {}
-    for path, tensor in keras.tree.flatten_with_path(outputs):
+    for path, tensor in _flatten(outputs):
         name = "/".join(map(str, path)) if path else SINGLE_OUTPUT
         if name in named:
             raise ValueError(
@@ -39,10 +39,29 @@ def by_name(outputs: Any) -> dict[str, Any]:
     return named
 
 
+def _flatten(outputs: Any, path: tuple[Any, ...] = ()) -> Iterable[tuple[tuple[Any, ...], Any]]:
+    """The path and the tensor of each output, as from `keras.tree`."""
+    if keras.backend.backend() != "torch":
+        yield from keras.tree.flatten_with_path(outputs)
+    # There Keras's own leaves what it is given in a reference cycle, so that outputs of any size
+    # would stay until the garbage collector comes, which counts objects and not bytes.
+    elif isinstance(outputs, dict):
+        for key, output in outputs.items():
+            yield from _flatten(output, (*path, key))
+    elif isinstance(outputs, list | tuple):
+        for position, output in enumerate(outputs):
+            yield from _flatten(output, (*path, position))
+    elif keras.tree.is_nested(outputs):
+        for end, output in keras.tree.flatten_with_path(outputs):
+            yield (*path, *end), output
+    else:
+        yield path, outputs
+
+
 def number_of_rows(outputs: Any) -> int:
     """Rows of the first tensor of a structure; 0 if it has no rows axis."""
-    leaves = keras.tree.flatten(outputs)
-    shape: Any = getattr(leaves[0], "shape", ()) if leaves else ()
+    _, first = next(iter(_flatten(outputs)), ((), None))
+    shape: Any = getattr(first, "shape", ())
     return int(shape[0]) if len(shape) else 0
 
 

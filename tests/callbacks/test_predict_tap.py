@@ -166,6 +166,7 @@ def test_a_dead_listener_is_not_kept_alive(model, rows):
     assert is_untouched(model)
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")  # Keras, of generators
 def test_unknown_length_leaves_a_tap_that_can_be_taken_off(model, rows):
     """Where the data end unannounced the last tap is armed for nothing, and `disarm` removes it.
 
@@ -178,8 +179,7 @@ def test_unknown_length_leaves_a_tap_that_can_be_taken_off(model, rows):
 
     listener = Listener()
     tapping = Tapping(listener)
-    with pytest.warns(UserWarning, match="ran out of data"):
-        model.predict(batches(), verbose=0, callbacks=[tapping])
+    model.predict(batches(), verbose=0, callbacks=[tapping])
     assert len(listener.seen) == 2
     assert listener.errors == 0
     last = {"tensorflow": ["armed"], "jax": ["called"], "torch": []}[keras.backend.backend()]

@@ -1,5 +1,6 @@
-"""What the backends do beside the loop: threads of Keras's, buffers used again, work not waited for."""
+"""What backends do beside the loop: hooks in threads, buffers used again, work not waited for."""
 
+import gc
 import importlib
 import threading
 import weakref
@@ -13,6 +14,8 @@ from kerasext.callbacks import HDF5PredictionWriter, hdf5_prediction_writer
 
 BACKEND = keras.backend.backend()
 COUNTED = np.arange(400, dtype="float32").reshape(400, 1)  # each row tells which one it is
+
+IGNORED = "ignore:Your input ran out of data:UserWarning"  # Keras, of generators
 
 
 @pytest.fixture
@@ -55,6 +58,7 @@ def test_order_in_threads(bare, accumulate, double, path, assert_file_equals):
         assert threading.get_ident() not in safe.threads, "it was to test another thread"
 
 
+@pytest.mark.filterwarnings(IGNORED)
 def test_a_bare_callback_can_resume(double, path, assert_file_equals):
     """A callback that is not in a list is stopped and goes on like any other."""
 
@@ -67,8 +71,7 @@ def test_a_bare_callback_can_resume(double, path, assert_file_equals):
     writer = HDF5PredictionWriter(path, mode="resume", accumulate=False)
     with pytest.raises(Exception, match="on purpose"), writer:
         double.predict(batches(RuntimeError("on purpose")), verbose=0, callbacks=writer)
-    with pytest.warns(UserWarning, match="ran out of data"):
-        double.predict(batches(), verbose=0, callbacks=writer)
+    double.predict(batches(), verbose=0, callbacks=writer)
     assert_file_equals(path, double.predict(COUNTED[:40], batch_size=1, verbose=0))
 
 
@@ -105,19 +108,20 @@ def test_outputs_are_not_waited_for(double, path, monkeypatch):
     assert ours <= 2 * 2  # to check them, and to write them
 
 
+@pytest.mark.filterwarnings(IGNORED)
 @pytest.mark.backends("tensorflow", "torch", reason="JAX itself reads such input too late")
 def test_input_that_is_used_again(structure_model, path):
     """Outputs that are a view of the input are stored as they were, whatever becomes of it."""
     buffer = np.empty((10, 1), dtype="float32")
 
     def batches():
-        for start in range(0, 400, 10):
+        yield (COUNTED[:10],)  # Keras reads one more before it gives this to the model
+        for start in range(10, 400, 10):
             buffer[:] = COUNTED[start : start + 10]
             yield (buffer,)
 
     writer = HDF5PredictionWriter(path, accumulate=False, commit_interval=60)
-    with pytest.warns(UserWarning, match="ran out of data"):
-        structure_model(lambda x: x).predict(batches(), verbose=0, callbacks=[writer])
+    structure_model(lambda x: x).predict(batches(), verbose=0, callbacks=[writer])
     with PredictionFile(path) as predictions:
         np.testing.assert_array_equal(predictions["predictions"][:], COUNTED)
 
@@ -154,8 +158,15 @@ def test_no_graph_is_kept_alive(structure_model, path):
 
     writer = HDF5PredictionWriter(path, accumulate=False, commit_interval=60)
     model = structure_model(function)
-    model.predict(COUNTED, batch_size=10, verbose=0, callbacks=[writer])
-    assert max(counts) <= 2
+    model.predict_on_batch(COUNTED[:10])
+    gc.collect()
+    del counts[:]
+    gc.disable()
+    try:
+        model.predict(COUNTED, batch_size=10, verbose=0, callbacks=[writer])
+    finally:
+        gc.enable()
+    assert counts == [0] * 40
     with PredictionFile(path) as predictions:
         np.testing.assert_array_equal(predictions["predictions"][:], COUNTED * 2)
 
