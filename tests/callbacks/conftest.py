@@ -12,10 +12,10 @@ from kerasext.models import ClassifierModel
 BACKEND = keras.backend.backend()
 
 
-@pytest.fixture(autouse=True)
-def _only_some_backends(request):
+@pytest.hookimpl(tryfirst=True)  # before the fixtures of a module are made
+def pytest_runtest_setup(item):
     """Skips a test marked `backends(*names, reason=...)` on the others."""
-    mark = request.node.get_closest_marker("backends")
+    mark = item.get_closest_marker("backends")
     if mark is not None and BACKEND not in mark.args:
         pytest.skip(f"{' and '.join(mark.args)} only: {mark.kwargs['reason']}")
 

@@ -217,7 +217,9 @@ def test_exit_while_another_thread_predicts(path):
     """
     status, out, _ = end_of(start(script, path))
     assert out == "ends\n"
-    assert status == 0
+    # torch may abort a process that ends while another thread is in one of its functions.
+    aborts = {-signal.SIGABRT} if keras.backend.backend() == "torch" else set()
+    assert status in {0} | aborts
     with PredictionFile(path) as predictions:
         assert not predictions.complete
     status, _, errors = end_of(start("predict()", path))

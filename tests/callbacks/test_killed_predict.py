@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
@@ -12,8 +11,9 @@ from kerasext import PredictionFile
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from kill_harness import Predictions, Server, kill_and_resume
 
-# Few where it is only to be seen that the backend bears it.
-KILLS = 24 if keras.backend.backend() == "tensorflow" else 6
+KILLS = 24
+
+pytestmark = pytest.mark.backends("tensorflow", reason="kills are many, and of the same storage")
 
 
 @pytest.fixture(scope="module")
