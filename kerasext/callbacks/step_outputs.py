@@ -98,6 +98,8 @@ def to_numpy(tensor: Any) -> np.ndarray:
     """The values of a tensor, without a copy where the backend allows it."""
     # `convert_to_numpy` copies, and makes dense what is ragged or sparse.
     if keras.backend.backend() != "torch" or not hasattr(tensor, "detach"):
+        if hasattr(tensor, "numpy") and tensor.shape == ():
+            tensor = tensor.numpy()  # TensorFlow's `__array__` makes no array of one bfloat16
         return np.asarray(tensor)
     # Nor does `np.asarray` know a tensor that has a gradient, is on a GPU or of bfloat16.
     torch: Any = importlib.import_module("torch")  # by name: it need not be installed
