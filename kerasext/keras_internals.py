@@ -89,7 +89,10 @@ def number_of_rows(batch: Any, model: keras.Model) -> int | None:
         batch: Structure of tensors, or of values of a strategy's replicas.
         model: The model.
     """
-    first = next(iter(keras.tree.flatten(batch)), None)
+    # Not by `keras.tree`: on torch it leaves what it is given in a reference cycle.
+    first = batch
+    while isinstance(first, dict | list | tuple):
+        first = next(iter(first.values() if isinstance(first, dict) else first), None)
     distributed = strategy(model)
     parts: Any = (first,)
     if distributed is not None:

@@ -22,6 +22,7 @@ from kerasext.callbacks.step_outputs import (
     check_rows,
     choose,
     number_of_rows,
+    that_stay,
     to_numpy,
 )
 from kerasext.storage import BackgroundWriter, PredictionFileWriter
@@ -234,7 +235,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             self._writer.writer.expected_rows = self._expected_rows(rows)
             arrays = _to_arrays((outputs, rows), self.outputs)
             check_probabilities(arrays, description.get("task"))
-        self._writer.append((outputs, rows), rows, known=known)
+        self._writer.append((that_stay(outputs, self.outputs), rows), rows, known=known)
         self._steps += 1
 
     def on_step_error(self) -> None:

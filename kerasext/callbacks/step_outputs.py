@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
+import ml_dtypes
 import numpy as np
 
 SINGLE_OUTPUT = "predictions"
@@ -26,7 +28,7 @@ def by_name(outputs: Any) -> dict[str, Any]:
         ValueError: If two tensors have the same name.
     """
     named: dict[str, Any] = {}
-    for path, tensor in keras.tree.flatten_with_path(outputs):
+    for path, tensor in _flatten(outputs):
         name = "/".join(map(str, path)) if path else SINGLE_OUTPUT
         if name in named:
             raise ValueError(
@@ -37,10 +39,29 @@ def by_name(outputs: Any) -> dict[str, Any]:
     return named
 
 
+def _flatten(outputs: Any, path: tuple[Any, ...] = ()) -> Iterable[tuple[tuple[Any, ...], Any]]:
+    """The path and the tensor of each output, as from `keras.tree`."""
+    if keras.backend.backend() != "torch":
+        yield from keras.tree.flatten_with_path(outputs)
+    # There Keras's own leaves what it is given in a reference cycle, so that outputs of any size
+    # would stay until the garbage collector comes, which counts objects and not bytes.
+    elif isinstance(outputs, dict):
+        for key, output in outputs.items():
+            yield from _flatten(output, (*path, key))
+    elif isinstance(outputs, list | tuple):
+        for position, output in enumerate(outputs):
+            yield from _flatten(output, (*path, position))
+    elif keras.tree.is_nested(outputs):
+        for end, output in keras.tree.flatten_with_path(outputs):
+            yield (*path, *end), output
+    else:
+        yield path, outputs
+
+
 def number_of_rows(outputs: Any) -> int:
     """Rows of the first tensor of a structure; 0 if it has no rows axis."""
-    leaves = keras.tree.flatten(outputs)
-    shape: Any = getattr(leaves[0], "shape", ()) if leaves else ()
+    _, first = next(iter(_flatten(outputs)), ((), None))
+    shape: Any = getattr(first, "shape", ())
     return int(shape[0]) if len(shape) else 0
 
 
@@ -75,10 +96,39 @@ def _is_in(output: str, name: str) -> bool:
 
 def to_numpy(tensor: Any) -> np.ndarray:
     """The values of a tensor, without a copy where the backend allows it."""
-    if keras.backend.backend() == "torch":
-        return np.asarray(keras.ops.convert_to_numpy(tensor))
     # `convert_to_numpy` copies, and makes dense what is ragged or sparse.
-    return np.asarray(tensor)
+    if keras.backend.backend() != "torch" or not hasattr(tensor, "detach"):
+        if hasattr(tensor, "numpy") and tensor.shape == ():
+            tensor = tensor.numpy()  # TensorFlow's `__array__` makes no array of one bfloat16
+        return np.asarray(tensor)
+    # Nor does `np.asarray` know a tensor that has a gradient, is on a GPU or of bfloat16.
+    torch: Any = importlib.import_module("torch")  # by name: it need not be installed
+    tensor = tensor.detach()
+    if tensor.layout != torch.strided or tensor.is_nested:
+        array = np.empty((), dtype=object)  # as NumPy makes of others' sparse tensors
+        array[()] = tensor
+        return array
+    if tensor.is_floating_point() and tensor.element_size() < 4 and tensor.dtype != torch.float16:
+        bits = {1: torch.uint8, 2: torch.uint16}[tensor.element_size()]
+        dtype = getattr(ml_dtypes, str(tensor.dtype).removeprefix("torch."))
+        return np.asarray(tensor.view(bits).numpy(force=True).view(dtype))
+    return np.asarray(tensor.numpy(force=True))
+
+
+def that_stay(outputs: Any, names: tuple[str, ...] | None) -> Any:
+    """The outputs of a step, so that no later step can change them.
+
+    Only torch has tensors that change, such as a buffer into which a model writes each of its
+    results, or a view of its input; on the others they are returned as they are, not waited for.
+
+    Args:
+        outputs: Tensor, or nested dicts, lists and tuples of them.
+        names: Names of the outputs to keep; `None` for all.
+    """
+    if keras.backend.backend() != "torch":
+        return outputs
+    kept = choose(by_name(outputs), names).items()
+    return {name: np.array(to_numpy(tensor)) for name, tensor in kept}
 
 
 def check_rows(outputs: Mapping[str, np.ndarray], rows: int) -> None:

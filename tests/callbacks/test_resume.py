@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from kerasext import PredictionFile
 from kerasext.callbacks import HDF5PredictionWriter
@@ -25,16 +24,17 @@ class StopsAfter(keras.callbacks.Callback):
 
 
 @pytest.fixture
-def counted():
-    """A classifier that counts the batches it computes, and the count."""
+def counted(on_host):
+    """A classifier that counts the batches it computes, and the list that it adds them to."""
     inputs = keras.Input((8,))
     model = ClassifierModel(inputs, keras.layers.Dense(4, activation="softmax")(inputs))
-    count = tf.Variable(0)
+    count = []
 
     class Counts(ClassifierModel):
-        def predict_step(self, data):
-            count.assign_add(1)
-            return super().predict_step(data)
+        def postprocess(self, y_pred):
+            outputs = super().postprocess(y_pred)
+            confidence = on_host(lambda: count.append(1), outputs["confidence"])
+            return {**outputs, "confidence": confidence}
 
     return Counts(model.input, model.output), count
 
@@ -61,7 +61,15 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found[name], array, strict=True)
 
 
-@pytest.mark.parametrize("steps_per_execution", [1, 3])
+STEPS_PER_EXECUTION = [
+    1,
+    pytest.param(
+        3, marks=pytest.mark.backends("tensorflow", "jax", reason="Keras refuses it on torch")
+    ),
+]
+
+
+@pytest.mark.parametrize("steps_per_execution", STEPS_PER_EXECUTION)
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_goes_on_at_the_first_missing_row(steps, steps_per_execution, counted, rows, tmp_path):
     """Committed steps but the last are not computed again, and the result is the same."""
@@ -73,10 +81,10 @@ def test_goes_on_at_the_first_missing_row(steps, steps_per_execution, counted, r
     with PredictionFile(tmp_path / "p.h5") as predictions:
         done = predictions.rows
         assert done == min(steps * steps_per_execution * 8, 70)
-    count.assign(0)
+    count.clear()
     predict(model, rows, tmp_path / "p.h5")
     assert_same(content(tmp_path / "p.h5"), content(tmp_path / "whole.h5"))
-    assert count.numpy() == 9 - (steps - 1) * steps_per_execution
+    assert len(count) == 9 - (steps - 1) * steps_per_execution
 
 
 def cut(path, rows):
