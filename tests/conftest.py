@@ -9,6 +9,13 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+def pytest_runtest_setup(item):
+    """Skips what only TensorFlow has on other backends; a test so marked has loaded Keras."""
+    marker = item.get_closest_marker("tensorflow_only")
+    if marker and sys.modules["keras"].backend.backend() != "tensorflow":
+        pytest.skip(f"only on TensorFlow: {marker.kwargs['reason']}")
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     """Gives every test the same initial weights; Keras is seeded only where it is loaded."""
