@@ -19,6 +19,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasext.inference.jax_weights import changes_of_step
+
 Array = np.ndarray[Any, Any]
 Step = Callable[[list[Array]], Any]
 _Data = Callable[[Any], Any]
@@ -93,11 +95,10 @@ def _jax_step(
             model(keras.utils.unpack_x_y_sample_weight(data(inputs))[0])
     trainable, other = model.trainable_variables, model.non_trainable_variables
 
+    changes = changes_of_step(model)
+
     def predict_step(state: Any, arrays: list[Array]) -> Any:
-        outputs, after = model.predict_step(state, data(arrays))
-        # What the step leaves alone, most often all, comes back as the very same object.
-        pairs = enumerate(zip(state[1], after, strict=True))
-        return outputs, {index: new for index, (old, new) in pairs if new is not old}
+        return changes(state, data(arrays))
 
     function = jax.jit(predict_step) if needs_fixed_shapes(model) else predict_step
 
