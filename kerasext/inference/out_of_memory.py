@@ -1,6 +1,5 @@
 """Telling whether a model has run out of memory."""
 
-
 _TEXTS = ("RESOURCE_EXHAUSTED", "DefaultCPUAllocator: ")
 
 

@@ -211,7 +211,9 @@ def test_precision(dtype, x64):
 
     x = ops.convert_to_tensor(np.array([0.1, 0.9, 0.3]), "float64")
     model = Third(dtype=dtype)
-    outputs = ClassifierModel.from_model(model).predict_on_batch(x)
+    dressed = ClassifierModel.from_model(model)
+    dressed.compile(run_eagerly=True)
+    outputs = dressed.predict_on_batch(x)
     # What the model says when it is called: Keras's `predict` on JAX casts no inputs.
     expected = ops.convert_to_numpy(model(x)).astype(outputs["probabilities"].dtype)
     np.testing.assert_array_equal(outputs["probabilities"], expected)
