@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 from kerasext.inference.jax_weights import changes_of_step
+from kerasext.inference.numbered import filled, numbered
 
 Array = np.ndarray[Any, Any]
 Step = Callable[[list[Array]], Any]
@@ -44,11 +45,11 @@ def make_step(model: keras.Model, x: Any, inputs: list[Array], lock: threading.R
     Returns:
         Function from the list of inputs to the outputs, in new NumPy arrays.
     """
-    structure = keras.tree.map_structure(lambda _: None, x)  # or the step would keep the rows
+    numbers = numbered(x)  # with the arrays the step would keep the rows
 
     def data(inputs: Any) -> Any:
         tensors = [keras.ops.convert_to_tensor(value) for value in inputs]
-        return keras.utils.pack_x_y_sample_weight(keras.tree.pack_sequence_as(structure, tensors))
+        return keras.utils.pack_x_y_sample_weight(filled(numbers, tensors))
 
     # By name: only the backend in use may be loaded, or installed.
     backend: Any = importlib.import_module(keras.backend.backend())

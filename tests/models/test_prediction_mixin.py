@@ -14,7 +14,6 @@ from kerasext.models import (
     MultiLabelClassifierModel,
 )
 
-
 BACKEND = keras.backend.backend()
 # Keras refuses several steps on torch, which takes half a minute to compile a model like these; one
 # that takes less is compiled in `test_settings.py`.
