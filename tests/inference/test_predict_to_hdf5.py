@@ -520,7 +520,7 @@ def test_the_model_is_usable_after_any_end(model, x, path, end):
     if hasattr(data, "shape"):
         options["batch_size"] = 32
     # TensorFlow makes errors of its own of those in a generator or a compiled step.
-    with pytest.raises((Exception, KeyboardInterrupt), match="^no$|unreadable|shape|size|^$"):
+    with pytest.raises((Exception, KeyboardInterrupt), match=r"^no$|unreadable|shape|size|^$"):
         predict_to_hdf5(model, data, path, verbose=0, **options)
     for weight, before in zip(model.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(weight, before)
