@@ -245,5 +245,8 @@ if __name__ == "__main__":
     parser.add_argument("--figure", type=Path, help="SVG to draw; needs matplotlib")
     arguments = parser.parse_args()
     if keras.backend.backend() != "tensorflow":
-        raise SystemExit("This example is about TensorFlow.")
+        raise SystemExit(
+            "This example is about TensorFlow; run it with KERAS_BACKEND=tensorflow. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}"
+        )
     main(arguments.figure, full=arguments.full)

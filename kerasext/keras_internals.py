@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
-_UNDONATED = "_kerasext_undonated"
+_SPARING = "_kerasext_sparing_function"
 
 
 def check_predict_loop(model: keras.Model) -> None:
@@ -136,32 +136,67 @@ def forget_state(model: keras.Model) -> None:
         model._jax_state = None
 
 
-def undonated(model: keras.Model, function: Any) -> Callable[..., Any]:
-    """A predict function on JAX that leaves alone the arrays of the state that it is given.
+def changes_of_step(model: keras.Model) -> Callable[[Any, Any], tuple[Any, dict[int, Any]]]:
+    """`model.predict_step` on JAX as a function that does not return what it leaves alone.
+
+    Returns:
+        Function from state and data to the outputs, and the new values of those variables that are
+        not trainable and were changed, by index.
+    """
+
+    def predict_step(state: Any, data: Any) -> tuple[Any, dict[int, Any]]:
+        outputs, after = model.predict_step(state, data)
+        # What the step leaves alone comes back as the very same object.
+        pairs = enumerate(zip(state[1], after, strict=True))
+        return outputs, {index: new for index, (old, new) in pairs if new is not old}
+
+    return predict_step
+
+
+def sparing_function(model: keras.Model, function: Any) -> Callable[..., Any]:
+    """A predict function on JAX that only reads the state that it is given.
+
+    Keras's own gives its arrays away (`donate_argnums`) and makes them anew. JAX computes while
+    Python goes on, so that a step which fails, by lack of memory most of all, may have returned
+    before: then all that came out of it is lost, and the weights are among that.
 
     Args:
         model: The model.
         function: Its predict function.
 
     Returns:
-        A function with the same results; Keras's own where that gives nothing away, or is not the
-        one that Keras makes.
+        A function with the same results, for any `steps_per_execution`; the given one if it is not
+        what Keras makes.
     """
     is_kerass = getattr(function, "__qualname__", "").startswith("JAXTrainer.make_predict_function")
-    is_donating = model.jit_compile and not model.run_eagerly
-    if not is_kerass or not is_donating or keras.config.is_nnx_enabled():
+    if not is_kerass or keras.config.is_nnx_enabled():
         return function  # type: ignore[no-any-return]
-    # Kept on Keras's own, which `compile` drops, and which is made for a number of steps.
-    if _UNDONATED not in vars(function):
-        jax: Any = importlib.import_module("jax")
-        shardings = None
-        if keras.distribution.distribution() is not None:
-            shardings = None, model._get_state_sharding_spec()[1]
-        compiled = jax.jit(model.predict_step, out_shardings=shardings)
+    # Kept on Keras's own, which `compile` drops.
+    if _SPARING not in vars(function):
+        setattr(function, _SPARING, _make_sparing_function(model))
+    return getattr(function, _SPARING)  # type: ignore[no-any-return]
 
-        def step(state: Any, data: Any) -> Any:
-            outputs, others = compiled(state, data)
-            return outputs, (state[0], others)
 
-        setattr(function, _UNDONATED, model._make_function(step, concatenate_outputs=True))
-    return getattr(function, _UNDONATED)  # type: ignore[no-any-return]
+def _make_sparing_function(model: keras.Model) -> Callable[..., Any]:
+    jax: Any = importlib.import_module("jax")
+    step, concatenate = changes_of_step(model), _concatenate
+    if model.jit_compile and not model.run_eagerly:
+        step, concatenate = jax.jit(step), jax.jit(_concatenate)
+
+    def predict_function(state: Any, batches: Iterator[Any]) -> tuple[Any, Any]:
+        trainable, other = state
+        parts = []
+        for data in itertools.islice(batches, model.steps_per_execution):
+            outputs, changed = step((trainable, other), data)
+            other = [changed.get(index, value) for index, value in enumerate(other)]
+            parts.append(outputs)
+        if not parts:
+            raise StopIteration  # so Keras's loop sees that the data has come to its end
+        return parts[0] if len(parts) == 1 else concatenate(parts), (trainable, other)
+
+    return predict_function
+
+
+def _concatenate(parts: list[Any]) -> Any:
+    numpy: Any = importlib.import_module("jax.numpy")
+    return keras.tree.map_structure(lambda *arrays: numpy.concatenate(arrays), *parts)

@@ -9,6 +9,14 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the fixtures of a module are made
+def pytest_runtest_setup(item):
+    """Skips what only other backends have; a test so marked has loaded Keras."""
+    mark = item.get_closest_marker("backends")
+    if mark and sys.modules["keras"].backend.backend() not in mark.args:
+        pytest.skip(f"only on {' and '.join(mark.args)}: {mark.kwargs['reason']}")
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     """Gives every test the same initial weights; Keras is seeded only where it is loaded."""

@@ -4,13 +4,21 @@ import sys
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+BACKEND = keras.backend.backend()
 FOLDER = Path(__file__).parents[1] / "examples"
-EXAMPLES = sorted(FOLDER.glob("*.py"))
+ABOUT_TENSORFLOW = pytest.mark.backends(
+    "tensorflow", reason="the example measures `tf.function` too"
+)
+EXAMPLES = [
+    pytest.param(path, marks=ABOUT_TENSORFLOW if path.stem == "which_predict" else [], id=path.stem)
+    for path in sorted(FOLDER.glob("*.py"))
+]
 
 
 def run(example, *arguments, folder):
@@ -24,7 +32,7 @@ def run(example, *arguments, folder):
     )
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_example_runs(example, tmp_path):
     """Every example ends well without a warning, prints shapes, and leaves only what it says."""
     ended = run(example, folder=tmp_path)
@@ -32,6 +40,17 @@ def test_example_runs(example, tmp_path):
     assert re.search(r"\(\d+,", ended.stdout), "no shape of an output was printed"
     left = [path.name for path in tmp_path.iterdir()]
     assert left == (["digits.h5"] if example.stem == "quickstart" else [])
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="there it runs")
+def test_example_for_another_backend(tmp_path):
+    """The example that is about TensorFlow says so elsewhere, at once."""
+    ended = run(FOLDER / "which_predict.py", folder=tmp_path)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == (
+        "This example is about TensorFlow; run it with KERAS_BACKEND=tensorflow. "
+        f"Received: KERAS_BACKEND={BACKEND}"
+    )
 
 
 def test_quickstart_writes_the_test_part_to_the_path_given(tmp_path):

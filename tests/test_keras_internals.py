@@ -8,8 +8,7 @@ import pytest
 from kerasext import keras_internals
 from kerasext.callbacks import HDF5PredictionWriter
 
-on_tensorflow = keras.backend.backend() == "tensorflow"
-on_jax = keras.backend.backend() == "jax"
+of_jax = pytest.mark.backends("jax", reason="the others have no such state")
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def test_a_keras_whose_loop_calls_something_else_is_refused(model, rows, path, m
     assert not path.exists()
 
 
-@pytest.mark.skipif(not on_jax, reason="of JAX")
+@of_jax
 def test_variables_without_a_value_are_refused(model, monkeypatch):
     """On JAX the weights could not be given back without the variables' `_value`."""
     model.make_predict_function()
@@ -56,7 +55,7 @@ def test_variables_without_a_value_are_refused(model, monkeypatch):
         keras_internals.check_predict_loop(model)
 
 
-@pytest.mark.skipif(not on_jax, reason="of JAX")
+@of_jax
 def test_several_processes_are_refused_on_jax(model, monkeypatch):
     """A distribution over the processes of a cluster: an error at begin."""
     model.make_predict_function()
@@ -79,7 +78,7 @@ def test_number_of_rows(model, rows):
     assert keras_internals.number_of_rows((), model) is None
 
 
-@pytest.mark.skipif(not on_tensorflow, reason="of TensorFlow")
+@pytest.mark.backends("tensorflow", reason="no other has such tensors")
 def test_number_of_rows_of_ragged_and_sparse_tensors(model):
     """Ragged and sparse batches have rows, too."""
     tf = importlib.import_module("tensorflow")
@@ -88,39 +87,42 @@ def test_number_of_rows_of_ragged_and_sparse_tensors(model):
     assert keras_internals.number_of_rows((tf.sparse.from_dense(tf.eye(4)),), model) == 4
 
 
-@pytest.mark.skipif(not on_jax, reason="of JAX")
-@pytest.mark.parametrize("options", [{}, {"steps_per_execution": 3}])
-def test_undonated_has_the_same_results_and_leaves_the_state(options, model, rows):
+@of_jax
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("options", [{}, {"run_eagerly": True}, {"jit_compile": False}])
+def test_a_sparing_function_has_the_same_results_and_leaves_the_state(options, steps, model, rows):
     """It returns what Keras's function does, bit for bit, and what it was given can be used on."""
-    model.compile(**options)
+    model.compile(steps_per_execution=steps, **options)
     model.make_predict_function()
-    function = keras_internals.undonated(model, model.predict_function)
+    function = keras_internals.sparing_function(model, model.predict_function)
     assert function is not model.predict_function
-    assert function is keras_internals.undonated(model, model.predict_function)
+    assert function is keras_internals.sparing_function(model, model.predict_function)
 
     def batches():
         return iter([(rows[:20],), (rows[20:40],), (rows[40:60],)])
 
-    def state():
-        return model._get_jax_state(trainable_variables=True, non_trainable_variables=True)
-
-    given = state()
+    given = model._get_jax_state(trainable_variables=True, non_trainable_variables=True)
     outputs, after = function(given, batches())
     for before, value in zip(keras.tree.flatten(given), keras.tree.flatten(after), strict=True):
         np.testing.assert_array_equal(before, value)
     expected, _ = model.predict_function(given, batches())
     np.testing.assert_array_equal(outputs, expected)
-    assert any(array.is_deleted() for array in keras.tree.flatten(given)), (
-        "nothing to guard against"
-    )
+    if not options:
+        gone = [array.is_deleted() for array in keras.tree.flatten(given)]
+        assert any(gone), "Keras does not give the state away any more"
 
 
-@pytest.mark.skipif(not on_jax, reason="of JAX")
-def test_undonated_leaves_alone_what_gives_nothing_away(model):
-    """Eager functions, those without XLA and those of others are used as they are."""
-    for options in ({"run_eagerly": True}, {"jit_compile": False}):
-        model.compile(**options)
-        model.make_predict_function()
-        assert keras_internals.undonated(model, model.predict_function) is model.predict_function
-    model.compile()
-    assert keras_internals.undonated(model, print) is print
+@of_jax
+def test_a_sparing_function_ends_with_the_data(model):
+    """Without another batch it raises `StopIteration`, as Keras's own."""
+    model.make_predict_function()
+    function = keras_internals.sparing_function(model, model.predict_function)
+    state = model._get_jax_state(trainable_variables=True, non_trainable_variables=True)
+    with pytest.raises(StopIteration):
+        function(state, iter(()))
+
+
+@of_jax
+def test_functions_of_others_are_left_alone(model):
+    """What Keras has not made is used as it is."""
+    assert keras_internals.sparing_function(model, print) is print

@@ -122,7 +122,7 @@ class PredictTap:
     def _run(self, state: list[Any], data: Any) -> tuple[Any, ...]:
         if not state:
             return (self._predict_function(data),)
-        function = keras_internals.undonated(self._model, self._predict_function)
+        function = keras_internals.sparing_function(self._model, self._predict_function)
         result: tuple[Any, ...] = function(*state, data)
         return result
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import keras
 
+from kerasext import keras_internals
 from kerasext.inference.batch_size_trials import SIZES, Trials
+from kerasext.inference.jax_weights import weights_kept
 from kerasext.inference.job_writer import JobWriter
 from kerasext.inference.out_of_memory import is_out_of_memory
 from kerasext.inference.row_slices import RowSlices
@@ -127,6 +129,9 @@ class ArrayJob:
         saved = steps * min(_SAVED_SHARE * step_seconds, _SAVED_SECONDS)
         if saved < _LEAST_LOST_SECONDS:
             return 1
+        if keras.backend.backend() == "jax":  # where one function, traced already, takes any number
+            is_ours = keras_internals.sparing_function(model, model.predict_function)
+            return _STEPS_PER_EXECUTION if is_ours is not model.predict_function else before
         # How long a model takes to be traced is seen of one that is not.
         traced, model.predict_function = model.predict_function, None
         try:
@@ -147,8 +152,14 @@ class ArrayJob:
             options.setdefault("verbose", 0)
             options["callbacks"] = [*options.get("callbacks", ()), self._writer]
             part = RowSlices(self._x, size, first_row=self._writer.row, rows=rows)
-            with contextlib.closing(part):  # Keras keeps it until a garbage collection
-                self._model.predict(part, **options)
+            # Keras keeps the part until a garbage collection.
+            with weights_kept(self._model), contextlib.closing(part):
+                try:
+                    self._model.predict(part, **options)
+                except BaseException:
+                    with contextlib.suppress(Exception):  # what was raised tells more
+                        self._writer.hand_over()
+                    raise
 
     @property
     def _left(self) -> int:
@@ -160,6 +171,13 @@ def _steps_per_execution(model: keras.Model, steps: int) -> Iterator[None]:
     before = model.steps_per_execution, model.predict_function
     if steps == before[0]:
         yield
+        return
+    if keras.backend.backend() == "jax":  # where `weights_kept` has one function for any number
+        model.steps_per_execution = steps
+        try:
+            yield
+        finally:
+            model.steps_per_execution = before[0]
         return
     # The function is made for a number of steps, and would be used again.
     model.steps_per_execution, model.predict_function = steps, _kept_function(model)

@@ -20,7 +20,7 @@ def compile_predict(model: keras.Model) -> Callable[[Any], Any]:
     The rows go through `model.predict_step`, compiled at the first call, for any number of rows.
     Where XLA needs fixed shapes, on JAX and with `jit_compile=True`, it is compiled for powers of
     two, to which copies of the last row are added and taken off again: there a row's outputs must
-    not depend on the other rows.
+    not depend on the other rows. On torch nothing is compiled, nor ever stale.
 
     Each call uses the weights as they then are, and minds `jit_compile` and `run_eagerly`; what is
     `trainable` plays no part. Everything else is as it was when the function compiled, and

@@ -19,6 +19,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasext.inference.numbered import filled, numbered
+from kerasext.keras_internals import changes_of_step
+
 Array = np.ndarray[Any, Any]
 Step = Callable[[list[Array]], Any]
 _Data = Callable[[Any], Any]
@@ -42,11 +45,11 @@ def make_step(model: keras.Model, x: Any, inputs: list[Array], lock: threading.R
     Returns:
         Function from the list of inputs to the outputs, in new NumPy arrays.
     """
-    structure = keras.tree.map_structure(lambda _: None, x)  # or the step would keep the rows
+    numbers = numbered(x)  # with the arrays the step would keep the rows
 
     def data(inputs: Any) -> Any:
         tensors = [keras.ops.convert_to_tensor(value) for value in inputs]
-        return keras.utils.pack_x_y_sample_weight(keras.tree.pack_sequence_as(structure, tensors))
+        return keras.utils.pack_x_y_sample_weight(filled(numbers, tensors))
 
     # By name: only the backend in use may be loaded, or installed.
     backend: Any = importlib.import_module(keras.backend.backend())
@@ -93,11 +96,10 @@ def _jax_step(
             model(keras.utils.unpack_x_y_sample_weight(data(inputs))[0])
     trainable, other = model.trainable_variables, model.non_trainable_variables
 
+    changes = changes_of_step(model)
+
     def predict_step(state: Any, arrays: list[Array]) -> Any:
-        outputs, after = model.predict_step(state, data(arrays))
-        # What the step leaves alone, most often all, comes back as the very same object.
-        pairs = enumerate(zip(state[1], after, strict=True))
-        return outputs, {index: new for index, (old, new) in pairs if new is not old}
+        return changes(state, data(arrays))
 
     function = jax.jit(predict_step) if needs_fixed_shapes(model) else predict_step
 

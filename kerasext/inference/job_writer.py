@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
+
+import keras
 
 from kerasext.callbacks import HDF5PredictionWriter
 
@@ -23,6 +26,7 @@ class JobWriter(HDF5PredictionWriter):
     def __init__(self, path: Any, *, rows: int, **options: Any) -> None:
         super().__init__(path, accumulate=False, **options)
         self._rows = rows
+        self._computing: Any = None
         self.was_stopped = False
 
     @property
@@ -69,8 +73,29 @@ class JobWriter(HDF5PredictionWriter):
     def on_predict_begin(self, logs: Any = None) -> None:
         """Does nothing: the job has opened the file."""
 
+    def on_step_outputs(self, outputs: Any, rows: int | None) -> None:
+        """Hands over the outputs of a step, on JAX once the next one was begun.
+
+        There a step returns before it is computed. Its rows count when it was: one that runs out of
+        memory is to be computed again.
+        """
+        self.hand_over()
+        self._computing = outputs, rows
+        # The first step is checked, and under `mode="resume"` compared, before there is another.
+        if keras.backend.backend() != "jax" or not self._steps or self.row < self.known_rows:
+            self.hand_over()
+
+    def hand_over(self) -> None:
+        """Hands over the outputs of the last step, if they were not yet."""
+        step, self._computing = self._computing, None
+        if step is not None:
+            if keras.backend.backend() == "jax":
+                importlib.import_module("jax").block_until_ready(step[0])
+            super().on_step_outputs(*step)
+
     def on_predict_end(self, logs: Any = None) -> None:
         """Leaves the file open for the next call."""
+        self.hand_over()
         self._check_seen("called", "armed")
         self.was_stopped = self.was_stopped or self._was_stopped()
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from kerasext.callbacks import HDF5PredictionWriter
 from kerasext.inference.array_job import ArrayJob
+from kerasext.inference.jax_weights import weights_kept
 from kerasext.inference.job_writer import JobWriter
 from kerasext.inference.row_slices import can_slice, count_rows
 from kerasext.storage import PredictionFile
@@ -110,7 +111,7 @@ def predict_to_hdf5(
     size = None if batch_size == "auto" else int(batch_size)
     if not can_slice(x) or _is_distributed(model):
         writer = HDF5PredictionWriter(path, accumulate=False, **options)
-        with writer:
+        with weights_kept(model), writer:
             model.predict(x, size, verbose=verbose, steps=steps, callbacks=[*others, writer])
         return PredictionFile(path)
     if steps is not None:

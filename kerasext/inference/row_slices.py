@@ -20,6 +20,7 @@ import numpy as np
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 from kerasext.callbacks.step_outputs import to_numpy
+from kerasext.inference.numbered import filled, numbered
 from kerasext.inference.read_ahead import read_ahead
 
 # Cut at once from arrays in memory: less makes the calls for it count, more leaves the cache.
@@ -126,9 +127,9 @@ class RowSlices(DataAdapter):
         self._batch_size = batch_size
         self._readers: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
         self._arrays = keras.tree.flatten(x)
-        self._structure = keras.utils.pack_x_y_sample_weight(x)
+        self._numbers = keras.utils.pack_x_y_sample_weight(numbered(x))
         if keras.backend.backend() == "tensorflow":  # `tf.data` would make tuples of lists
-            self._structure = keras.tree.lists_to_tuples(self._structure)
+            self._numbers = keras.tree.lists_to_tuples(self._numbers)
         self._is_on_disk = any(map(_is_on_disk, self._arrays))
         # An eighth: one is read, cast and made a tensor while one is in use and one about to go.
         block_bytes = read_ahead_bytes // 8 if self._is_on_disk else _BLOCK_BYTES
@@ -196,7 +197,7 @@ class RowSlices(DataAdapter):
     def _read_batches(self, rows: range) -> Iterable[Any]:
         columns = [self._split(_read(array, rows)) for array in self._arrays]
         batches = zip(*columns, strict=True)
-        return [keras.tree.pack_sequence_as(self._structure, batch) for batch in batches]
+        return [filled(self._numbers, batch) for batch in batches]
 
     def _split(self, array: Any) -> Sequence[Any]:
         split = np.split

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from kerasext.inference.batch_size_trials import SIZES, Trial, Trials
+from kerasext.inference.jax_weights import weights_kept
 from kerasext.inference.row_slices import RowSlices, count_rows
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def tune_batch_size(
         # From the first row on, again and again: nothing is kept.
         for start in range(0, count, rows // size * size):
             part = RowSlices(x, size, rows=min(count - start, rows // size * size))
-            with contextlib.closing(part):
+            with weights_kept(model), contextlib.closing(part):
                 model.predict(part, verbose=0)
 
     until = time.perf_counter() + max_seconds

@@ -214,4 +214,6 @@ class PredictionMixin(_Model):
 
 def probabilities_dtype(y_pred: Any) -> str:
     """The dtype of `y_pred`, raised to at least float32: half precision ties and sums badly."""
-    return str(keras.backend.result_type(y_pred.dtype, "float32"))
+    # Not by `keras.backend.result_type`, whose float64 is float32 on JAX and torch.
+    dtype = str(keras.backend.standardize_dtype(y_pred.dtype))
+    return dtype if dtype == "float64" else "float32"

@@ -12,14 +12,6 @@ from kerasext.models import ClassifierModel
 BACKEND = keras.backend.backend()
 
 
-@pytest.hookimpl(tryfirst=True)  # before the fixtures of a module are made
-def pytest_runtest_setup(item):
-    """Skips a test marked `backends(*names, reason=...)` on the others."""
-    mark = item.get_closest_marker("backends")
-    if mark is not None and BACKEND not in mark.args:
-        pytest.skip(f"{' and '.join(mark.args)} only: {mark.kwargs['reason']}")
-
-
 @pytest.fixture
 def on_host():
     """A function that calls another whenever a step is computed, not when it is compiled.

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 
-import keras
 import pytest
 
 COMMON = """
@@ -57,15 +56,7 @@ def assert_done(process):
     assert out.endswith("done\n")
 
 
-needs_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="tf.distribute is of TensorFlow"
-)
-needs_jax = pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="keras.distribution works on JAX only"
-)
-
-
-@needs_tensorflow
+@pytest.mark.backends("tensorflow", reason="`tf.distribute` is TensorFlow's")
 def test_mirrored_strategy(path):
     """On two devices files equal what `predict` returns, in any cut, and so does a resumed one."""
     script = """
@@ -105,7 +96,7 @@ def test_mirrored_strategy(path):
     assert_done(run(script, path))
 
 
-@needs_tensorflow
+@pytest.mark.backends("tensorflow", reason="`tf.distribute` is TensorFlow's")
 def test_processes_that_share_a_predict_are_refused(tmp_path):
     """`MultiWorkerMirroredStrategy` of two workers: an error at begin, no file, a usable model."""
     script = """
@@ -139,7 +130,7 @@ def test_processes_that_share_a_predict_are_refused(tmp_path):
         assert_done(process)
 
 
-@needs_jax
+@pytest.mark.backends("jax", reason="the others have no `keras.distribution`")
 def test_data_parallel(path):
     """On two devices files equal what `predict` returns; batches that don't divide cost nothing.
 

@@ -1,15 +1,20 @@
+import os
+import subprocess
+import sys
+
 import h5py
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from kerasext import PredictionFile
 from kerasext.callbacks import HDF5PredictionWriter
 from kerasext.inference import predict_to_hdf5
+from kerasext.inference.out_of_memory import is_out_of_memory
 from kerasext.models import ClassifierModel
 
 ROWS = 1000
+BACKEND = keras.backend.backend()
 
 
 @pytest.fixture
@@ -26,25 +31,48 @@ def x():
     return np.random.default_rng(0).normal(size=(ROWS, 8)).astype("float32")
 
 
+def in_step(function, data):
+    """Calls a function of Python with the rows of each step, compiled as the step may be."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf  # noqa: PLC0415 - only where it is the backend
+
+        checked = tf.numpy_function(function, [data], tf.float32)
+        checked.set_shape(data.shape)  # raises its own errors, for a MemoryError that of its own
+        return checked
+    if BACKEND == "jax":
+        import jax  # noqa: PLC0415 - only where it is the backend
+
+        # Raises its own error, with the text of the function's.
+        return jax.pure_callback(function, jax.ShapeDtypeStruct(data.shape, data.dtype), data)
+    return function(data)
+
+
+def no_memory():
+    """An error as `in_step` has to raise it to make it that of the backend."""
+    if BACKEND == "torch":
+        import torch  # noqa: PLC0415 - only where it is the backend
+
+        return torch.OutOfMemoryError("CUDA out of memory")
+    return MemoryError("RESOURCE_EXHAUSTED: no memory")
+
+
 @pytest.fixture
 def limited(model):
     """Makes a model that runs out of memory above a batch size, from some call on."""
 
-    def make(largest, *, after=0, error=MemoryError):
+    def make(largest, *, after=0, error=no_memory):
         calls = []
 
         def check(values):
             calls.append(len(values))
             if len(values) > largest and len(calls) > after:
-                raise error("no memory")
+                raise error()
             return values
 
         class Limited(ClassifierModel):
-            def predict_step(self, data):
-                shape = data.shape
-                data = tf.numpy_function(check, [data], tf.float32)
-                data.set_shape(shape)
-                return super().predict_step(data)
+            def predict_step(self, *args):
+                *state, data = args  # no state but on JAX
+                return super().predict_step(*state, in_step(check, data))
 
         return Limited(model.input, model.output), calls
 
@@ -110,7 +138,8 @@ def test_sources(model, x, path, tmp_path):
     np.save(tmp_path / "x.npy", x)
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["x"] = x
-        sources = [file["x"], np.load(tmp_path / "x.npy", mmap_mode="r"), tf.constant(x)]
+        mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+        sources = [file["x"], mapped, keras.ops.convert_to_tensor(x)]
         for source in sources:
             predict_to_hdf5(model, source, path, batch_size=100, mode="w", verbose=0).close()
             assert_holds(path, expected)
@@ -127,21 +156,54 @@ def test_several_inputs(x, path):
     assert_holds(path, expected)
 
 
-def test_everything_else_goes_to_keras(model, x, path):
+class Batches(keras.utils.PyDataset):
+    """The first 96 rows in batches of Keras."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = rows
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return self.rows[index * 32 : index * 32 + 32], np.zeros(32)
+
+
+def tf_dataset(x):
+    """The rows again and again, in batches of `tf.data`."""
+    return pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices(x).batch(32).repeat()
+
+
+def data_loader(x):
+    """The first 96 rows in batches of torch."""
+    data = pytest.importorskip("torch").utils.data
+    return data.DataLoader([(row,) for row in x[:96]], batch_size=32)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")  # Keras's own
+@pytest.mark.parametrize(
+    ("make", "steps"),
+    [
+        (tf_dataset, 3),
+        (lambda x: ((batch,) for batch in np.split(x[:96], 3)), None),
+        (Batches, None),
+        (data_loader, None),
+    ],
+    ids=["tf.data", "generator", "PyDataset", "DataLoader"],
+)
+def test_everything_else_goes_to_keras(model, x, path, make, steps):
     """What can't be cut by rows is predicted as `predict` does, `steps` included."""
     expected = model.predict(x[:96], batch_size=32, verbose=0)
-    endless = tf.data.Dataset.from_tensor_slices(x).batch(32).repeat()
-    predict_to_hdf5(model, endless, path, steps=3, verbose=0).close()
+    before = model.predict_function
+    predict_to_hdf5(model, make(x), path, steps=steps, verbose=0).close()
     assert_holds(path, expected)
-    generator = ((batch,) for batch in np.split(x[:96], 3))
-    with pytest.warns(UserWarning, match="ran out of data"):  # Keras's own
-        predict_to_hdf5(model, generator, path, mode="w", verbose=0).close()
-    assert_holds(path, expected)
+    assert model.predict_function is before
 
 
 def test_small_batches_go_together(model, x, path):
     """Where it saves time several batches make a step; afterwards the model is as it was."""
-    many = np.tile(x, (60, 1))
+    many = np.tile(x, (1 if BACKEND == "torch" else 60, 1))
     expected = model.predict(many, batch_size=4, verbose=0)
     before = model.predict_function
     steps = []
@@ -152,13 +214,18 @@ def test_small_batches_go_together(model, x, path):
 
     predict_to_hdf5(model, many, path, batch_size=4, verbose=0, callbacks=[Counts()]).close()
     assert_holds(path, expected)
-    assert set(steps) == {16}
+    assert set(steps) == {1 if BACKEND == "torch" else 16}  # Keras refuses more on torch
     assert (model.steps_per_execution, model.predict_function) == (1, before)
 
 
 def test_own_steps_per_execution(model, x, path):
     """What the user has compiled the model with is not changed."""
     model.compile(steps_per_execution=3)
+    if BACKEND == "torch":
+        with pytest.raises(ValueError, match="must be 1 with the PyTorch backend"):
+            predict_to_hdf5(model, x, path, batch_size=32, verbose=0)
+        assert not path.exists()
+        return
     expected = model.predict(x, batch_size=32, verbose=0)
     predict_to_hdf5(model, x, path, batch_size=32, verbose=0).close()
     assert_holds(path, expected)
@@ -265,15 +332,70 @@ def test_out_of_memory(model, limited, x, path, after):
 def test_out_of_memory_for_good(limited, x, path):
     """A model for which one row is too large fails with its own error."""
     limit, _ = limited(0)
-    with pytest.raises(tf.errors.ResourceExhaustedError):
+    with pytest.raises(Exception, match="memory") as caught:
         predict_to_hdf5(limit, x, path, batch_size=4, verbose=0)
+    assert is_out_of_memory(caught.value)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), no_memory()])
+def test_out_of_memory_in_python(model, x, path, error):
+    """Errors of NumPy and of the backend that are raised past the compiled step count as well."""
+
+    class Limited(ClassifierModel):
+        def predict_step(self, *args):
+            if len(args[-1]) > 60:
+                raise error
+            return super().predict_step(*args)
+
+    limit = Limited(model.input, model.output)
+    limit.compile(run_eagerly=True)
+    predict_to_hdf5(limit, x, path, batch_size=200, verbose=0).close()
+    assert_holds(path, model.predict(x, batch_size=50, verbose=0), exact=False)
+    assert batch_size(path) == 50
+
+
+class NoNoise(keras.layers.Layer):
+    """Draws random numbers, and so changes its state, for nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = keras.random.SeedGenerator(5)
+
+    def call(self, inputs):
+        return inputs + 0 * keras.random.normal(keras.ops.shape(inputs), seed=self.generator)
+
+
+class Hungry(ClassifierModel):
+    """Needs more memory than there is for more than 60 rows at a time."""
+
+    def predict_step(self, *args):
+        *state, data = args
+        if data.shape[0] > 60:
+            many = keras.ops.broadcast_to(data[:, :1], (data.shape[0], 2**44))
+            data = data + keras.ops.sort(many, axis=-1)[:, :8]
+        return super().predict_step(*state, data)
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="its batches have no size when it is traced")
+@pytest.mark.parametrize("layer", [keras.layers.Identity, NoNoise])
+def test_out_of_memory_for_real(x, path, layer):
+    """Also where the error comes when the step has long returned, as on JAX, no weight is lost."""
+    inputs = keras.Input((8,))
+    outputs = keras.layers.Dense(4, activation="softmax")(layer()(inputs))
+    model = Hungry(inputs, outputs)
+    weights = model.get_weights()
+    predict_to_hdf5(model, x, path, batch_size=200, verbose=0).close()
+    assert_holds(path, model.predict(x, batch_size=50, verbose=0), exact=False)
+    assert batch_size(path) == 50
+    for weight, before in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(weight, before)
 
 
 def test_other_errors_of_the_model(limited, x, path):
     """An error that is not of memory ends the job, with the rows before it in the file."""
-    limit, _ = limited(60, after=2, error=ZeroDivisionError)
-    with pytest.raises(tf.errors.OpError):
+    limit, _ = limited(60, after=2, error=lambda: ZeroDivisionError("a bad division"))
+    with pytest.raises(Exception, match="a bad division"):
         predict_to_hdf5(limit, x, path, batch_size=100, verbose=0)
     with PredictionFile(path) as predictions:
         assert (predictions.rows, predictions.complete) == (200, False)
@@ -305,8 +427,9 @@ def test_tuning(model, x, path, monkeypatch):
     assert set(tried) == {first}
 
 
-def test_a_short_job_is_not_tuned(model, x, path):
+def test_a_short_job_is_not_tuned(model, x, path, monkeypatch):
     """A job of a few seconds takes the usual batch size."""
+    monkeypatch.setattr("kerasext.inference.array_job._SHORT_SECONDS", 60)  # of a busy machine
     predict_to_hdf5(model, x, path, verbose=0).close()
     assert batch_size(path) == 32
     assert_holds(path, model.predict(x, batch_size=32, verbose=0))
@@ -365,20 +488,69 @@ def test_a_present_file_is_found_before_anything_is_computed(limited, x, path):
     assert path.read_bytes() == b"mine"
 
 
-def test_the_model_is_usable_after_any_end(model, x, path):
-    """After an error the next plain `predict` returns what it always does."""
+def in_batches(x, first_bad):
+    """Batches that end with an error, as Keras takes them."""
+    for start in range(0, first_bad, 32):
+        yield (x[start : start + 32],)
+    raise OSError("unreadable")
+
+
+ENDS = {  # what the job is given, besides its model
+    "callback": lambda x: (x, {"callbacks": [StopsAfter(2, RuntimeError("no"))]}),
+    "interrupted": lambda x: (x, {"callbacks": [StopsAfter(2, KeyboardInterrupt())]}),
+    "first callback": lambda x: (x, {"callbacks": [StopsAfter(1, RuntimeError("no"))]}),
+    "rows": lambda x: (FailsOnce(x, 500), {}),
+    "first rows": lambda x: (FailsOnce(x, 20), {}),
+    "generator": lambda x: (in_batches(x, 96), {}),
+    "generator at once": lambda x: (in_batches(x, 0), {}),
+    "callback with a generator": lambda x: (
+        in_batches(x, 960),
+        {"callbacks": [StopsAfter(2, RuntimeError("no"))]},
+    ),
+    "shape": lambda x: (x[:, :7], {}),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_model_is_usable_after_any_end(model, x, path, end):
+    """After an error the model has its weights, and plain `predict` returns what it always does."""
     expected = model.predict(x, verbose=0)
-    with pytest.raises(RuntimeError):
-        predict_to_hdf5(
-            model, x, path, batch_size=32, verbose=0, callbacks=[StopsAfter(2, RuntimeError())]
-        )
+    weights = model.get_weights()
+    data, options = ENDS[end](x)
+    if hasattr(data, "shape"):
+        options["batch_size"] = 32
+    # TensorFlow makes errors of its own of those in a generator or a compiled step.
+    with pytest.raises((Exception, KeyboardInterrupt), match=r"^no$|unreadable|shape|size|^$"):
+        predict_to_hdf5(model, data, path, verbose=0, **options)
+    for weight, before in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(weight, before)
     found = model.predict(x, verbose=0)
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(x, np.zeros(ROWS, "int32"), verbose=0)
 
 
+@pytest.mark.parametrize(
+    ("size", "after"), [(32, 5), *([] if BACKEND == "torch" else [(4, 14_000)])]
+)
+def test_the_model_is_usable_after_an_error_of_its_own(model, limited, x, path, size, after):
+    """After an error in a compiled step, one of several together too, it has its weights."""
+    many = np.tile(x, (1 if size == 32 else 60, 1))
+    expected = model.predict(x, verbose=0)
+    limit, calls = limited(0, after=after, error=lambda: ZeroDivisionError("a bad division"))
+    with pytest.raises(Exception, match="a bad division"):
+        predict_to_hdf5(limit, many, path, batch_size=size, verbose=0)
+    calls.clear()
+    found = limit.predict(x[:100], verbose=0)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array[:100], rtol=1e-5)
+
+
+@pytest.mark.backends("tensorflow", reason="`tf.distribute` is TensorFlow's")
 def test_under_a_strategy(x, path):
     """A model of `tf.distribute` is given the data as it is, and all rows are there, in order."""
+    tf = pytest.importorskip("tensorflow")
     strategy = tf.distribute.MirroredStrategy(["cpu:0"])
     with strategy.scope():
         inputs = keras.Input((8,))
@@ -386,6 +558,34 @@ def test_under_a_strategy(x, path):
     expected = model.predict(x, batch_size=64, verbose=0)
     predict_to_hdf5(model, x, path, batch_size=64, verbose=0).close()
     assert_holds(path, expected)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="`keras.distribution` is JAX's")
+def test_under_a_distribution(x, path, tmp_path):
+    """A model on several devices is given the data as it is, and all rows are there, in order."""
+    np.save(tmp_path / "x.npy", x[:960])
+    code = (
+        "import keras, numpy as np\n"
+        "from kerasext import predict_to_hdf5\n"
+        "keras.distribution.set_distribution(keras.distribution.DataParallel())\n"
+        "model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])\n"
+        f"x = np.load({str(tmp_path / 'x.npy')!r})\n"
+        "expected = model.predict(x, batch_size=64, verbose=0)\n"
+        f"with predict_to_hdf5(model, x, {str(path)!r}, batch_size=64, verbose=0) as predictions:\n"
+        "    np.testing.assert_array_equal(predictions['predictions'][:], expected)\n"
+        "np.testing.assert_array_equal(model.predict(x, batch_size=64, verbose=0), expected)\n"
+        "print(len(keras.distribution.list_devices()))"
+    )
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    assert run.stdout.split()[-1] == "2"
 
 
 def test_the_progress_bar(model, x, path, capsys):
@@ -413,8 +613,8 @@ class FailsOnce:
 
 def test_rows_that_can_not_be_read(model, x, path):
     """An error between two steps leaves nothing behind that writes rows of later jobs twice."""
-    many = np.tile(x, (60, 1))
-    source = FailsOnce(many, 50_000)
+    many = np.tile(x, (1 if BACKEND == "torch" else 60, 1))
+    source = FailsOnce(many, len(many) * 5 // 6)
     options = {"batch_size": 4, "mode": "w", "verbose": 0}
     for _ in range(2):  # the second one with the steps that the first has left
         predict_to_hdf5(model, many, path, **options).close()

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from kerasext.models import MultiLabelClassifierMixin, MultiLabelClassifierModel
 
@@ -9,14 +10,15 @@ class Echo(MultiLabelClassifierMixin, keras.Model):
     """Yields its input, so that a test says what the model computed."""
 
     def call(self, inputs):
-        return inputs
+        return ops.cast(inputs, self.compute_dtype)  # Keras's `predict` on JAX does not
 
 
 class Tenths(Echo):
     """Yields a tenth of its input: Keras feeds float32, this has the model's own precision."""
 
     def call(self, inputs):
-        return inputs / 10
+        inputs = super().call(inputs)
+        return inputs / ops.full_like(inputs, 10)
 
 
 def sigmoid(logits):
@@ -33,6 +35,7 @@ def sigmoid(logits):
         ("mixed_float16", "float32"),
         ("mixed_bfloat16", "float32"),
     ],
+    indirect=["policy"],
 )
 def test_keys_shapes_and_dtypes(policy, dtype, from_logits):
     """The names, shapes and dtypes that `predict` returns do not depend on the precision."""
@@ -68,12 +71,12 @@ def test_each_label_on_its_own(shape, from_logits):
         (np.array([0.3, 0.5, 0.0]), [[0, 0, 1], [0, 1, 0]], [[0.8, 0.5, 0.9], [0.7, 0.6, 1.0]]),
     ],
 )
-@pytest.mark.parametrize("policy", ["float32", "float64"])
+@pytest.mark.parametrize("policy", ["float32", "float64"], indirect=True)
 def test_threshold(threshold, labels, confidence, policy):
     """An indicator needs more than its threshold; confidence is p, or 1 - p of an indicator 0."""
     x = np.array([[2, 5, 9], [3, 6, 0]], "float32")
     model = Tenths(threshold=threshold, dtype=policy)
-    model.compile(run_eagerly=True)  # TensorFlow's graphs multiply by 0.1, which is not the same
+    model.compile(run_eagerly=True)  # TensorFlow and XLA would multiply by 0.1: not the same
     outputs = model.predict(x, verbose=0)
     assert outputs["labels"].tolist() == labels
     np.testing.assert_allclose(outputs["confidence"], confidence, rtol=1e-6)

@@ -4,7 +4,6 @@ import re
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers, ops
 
 from kerasext.models import (
@@ -14,6 +13,11 @@ from kerasext.models import (
     MultiLabelClassifierMixin,
     MultiLabelClassifierModel,
 )
+
+BACKEND = keras.backend.backend()
+# Keras refuses several steps on torch, which takes half a minute to compile a model like these; one
+# that takes less is compiled in `test_settings.py`.
+COMPILED = [] if BACKEND == "torch" else [{"jit_compile": True}, {"steps_per_execution": 4}]
 
 
 class Net(keras.Model):
@@ -116,7 +120,7 @@ def assert_describes(outputs, probabilities):
 
 @pytest.mark.parametrize(
     "compiled",
-    [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 4}],
+    [{}, {"run_eagerly": True}, *COMPILED],
     ids=str,
 )
 def test_predict(twins, compiled, rows):
@@ -143,10 +147,36 @@ def test_predict_on_batch(twins, rows):
         assert_describes(model.predict_on_batch(batch), plain.predict_on_batch(batch))
 
 
-def test_predict_from_a_dataset(twins, rows, targets):
+def tf_dataset(*arrays):
+    """The arrays in batches of `tf.data`."""
+    return pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices(arrays).batch(23)
+
+
+def data_loader(*arrays):
+    """The arrays in batches of torch."""
+    data = pytest.importorskip("torch").utils.data
+    return data.DataLoader(list(zip(*arrays, strict=True)), batch_size=23)
+
+
+class Batches(keras.utils.PyDataset):
+    """The arrays in batches of Keras."""
+
+    def __init__(self, *arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return tuple(array[index * 23 : (index + 1) * 23] for array in self.arrays)
+
+
+@pytest.mark.parametrize("make_dataset", [tf_dataset, data_loader, Batches])
+def test_predict_from_a_dataset(twins, rows, targets, make_dataset):
     """A dataset that yields targets and weights too is predicted from its inputs."""
     plain, model = twins
-    dataset = tf.data.Dataset.from_tensor_slices((rows, targets, np.ones(70))).batch(23)
+    dataset = make_dataset(rows, targets, np.ones(70, "float32"))
     assert_describes(model.predict(dataset, verbose=0), plain.predict(rows, verbose=0))
 
 
@@ -164,14 +194,31 @@ def test_fit_and_evaluate(twins, rows, targets):
         np.testing.assert_allclose(weight, expected, rtol=1e-5, atol=1e-7)
 
 
+def gradients(model, loss_of, x):
+    """The gradients of a loss by the weights of a model, as a loop of one's own takes them."""
+    weights = [variable.value for variable in model.trainable_variables]
+    if BACKEND == "tensorflow":
+        import tensorflow as tf  # noqa: PLC0415 - only where it is the backend
+
+        with tf.GradientTape() as tape:
+            loss = loss_of(model(x))
+        return tape.gradient(loss, model.trainable_variables)
+    if BACKEND == "torch":
+        loss_of(model(x)).backward()
+        return [weight.grad for weight in weights]
+    import jax  # noqa: PLC0415 - only where it is the backend
+
+    other = [variable.value for variable in model.non_trainable_variables]
+    return jax.grad(lambda weights: loss_of(model.stateless_call(weights, other, x)[0]))(weights)
+
+
 def test_gradient(twins, rows):
     """Calling the model yields the plain tensor, through which gradients flow."""
     results = []
     for model in twins:
-        with tf.GradientTape() as tape:
-            y_pred = model(rows)
-            loss = tf.reduce_mean(y_pred[:, 1] ** 2)
-        results.append([y_pred, *tape.gradient(loss, model.trainable_variables)])
+        found = gradients(model, lambda y_pred: ops.mean(y_pred[:, 1] ** 2), rows)
+        assert len(found) == len(model.trainable_variables)
+        results.append(list(map(ops.convert_to_numpy, [model(rows), *found])))
     for expected, value in zip(*results, strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-8)
 
@@ -183,8 +230,11 @@ def test_summary(twins):
     assert "dense" in model
 
 
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras exports no model at all with torch 2.13")
+@pytest.mark.filterwarnings("ignore:The `native_serialization`:DeprecationWarning")  # JAX's own
 def test_export(twins, rows, tmp_path):
     """An exported model serves the plain tensor."""
+    tf = pytest.importorskip("tensorflow")
     plain, model = twins
     model.export(tmp_path / "served", verbose=False)
     served = tf.saved_model.load(tmp_path / "served")
@@ -236,7 +286,7 @@ def test_integer_outputs(mixin):
         Indices().predict(np.ones((4, 3), "float32"), verbose=0)
 
 
-@pytest.mark.parametrize("compiled", [{}, {"steps_per_execution": 4}, {"jit_compile": True}])
+@pytest.mark.parametrize("compiled", [{}, *COMPILED])
 def test_own_postprocess(rows, compiled):
     """Outputs that a `postprocess` adds come out beside the mixin's, nested ones too."""
 
@@ -275,8 +325,11 @@ def test_own_predict_step_of_a_base_class(rows):
     """A `predict_step` of a class right of the mixin computes, and the mixin describes."""
 
     class Averaging(Net):
-        def predict_step(self, data):
-            return (super().predict_step(data) + super().predict_step(-data)) / 2
+        def predict_step(self, *args):
+            *state, data = args  # no state but on JAX
+            first = super().predict_step(*state, data)
+            second = super().predict_step(*state, -data)
+            return ((first[0] + second[0]) / 2, first[1]) if state else (first + second) / 2
 
     class AveragingClassifier(ClassifierMixin, Averaging):
         pass
@@ -292,8 +345,9 @@ def test_own_predict_step_that_calls_super(rows):
     """A `predict_step` of the class itself may prepare the data and hand it to the mixin."""
 
     class Scaling(Echo):
-        def predict_step(self, data):
-            return super().predict_step(data * 2)
+        def predict_step(self, *args):
+            *state, data = args  # no state but on JAX
+            return super().predict_step(*state, data * 2)
 
     outputs = Scaling(from_logits=True).predict(rows, verbose=0)
     assert_describes(outputs, softmax(2 * rows))

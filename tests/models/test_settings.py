@@ -14,9 +14,6 @@ from kerasext.models import (
     MultiLabelClassifierModel,
 )
 
-# What Keras itself does with NumPy 2 when it saves a model of any class.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 SETTINGS = {
     "from_logits": True,
     "class_names": ("rain", "wind", "snow"),
