@@ -8,12 +8,11 @@ from h5py._objects import with_phil
 
 from kerasext.storage.chunk_filters import ChunkFilters
 from kerasext.storage.chunk_sums import chunk_sums
-from kerasext.storage.output_spec import OutputSpec
+from kerasext.storage.output_spec import MOST_PER_CHUNK, OutputSpec
 
 # One write of a chunk costs about as much as copying 100 kB, and a reader loads whole chunks.
 _CHUNK_BYTES = 1024 * 1024
 _SMALLEST_CHUNK_BYTES = 16 * 1024
-_MOST_ROWS = 65536
 # Beyond about 8,180 chunks HDF5's index of them no longer fits into a page, and a kill can tear it.
 _MOST_CHUNKS = 8000
 
@@ -22,16 +21,19 @@ _MOST_CHUNKS = 8000
 _write_direct_chunk = with_phil(h5py.h5d.DatasetID.write_direct_chunk)
 
 
-def rows_per_chunk(spec: OutputSpec, expected_rows: int | None) -> int:
+def rows_per_chunk(
+    spec: OutputSpec, expected_rows: int | None, most_rows: int = MOST_PER_CHUNK
+) -> int:
     """Rows in one chunk of an output, sized in bytes.
 
     Args:
         spec: The output.
         expected_rows: Rows that the file will hold, or `None` if unknown. A small job gets small
             chunks, for the last one is allocated whole; a very long one larger chunks.
+        most_rows: Rows in a chunk at most, unless the job is very long.
     """
     row_bytes = max(spec.row_bytes, 1)
-    rows = min(_CHUNK_BYTES // row_bytes, _MOST_ROWS)
+    rows = min(_CHUNK_BYTES // row_bytes, most_rows)
     if expected_rows is not None:
         enough = max(expected_rows, _SMALLEST_CHUNK_BYTES // row_bytes)
         rows = max(min(rows, enough), math.ceil(expected_rows / _MOST_CHUNKS))
@@ -64,7 +66,8 @@ class ChunkedRows:
         if filled:
             self._block[:filled] = dataset[rows - filled : rows]
             place = self._h5id.get_chunk_info_by_coord(self._coordinates(rows - filled))
-            if place.filter_mask:
+            # Of a chunk that was never written HDF5 gives no mask, but whatever was in memory.
+            if place.byte_offset is not None and place.filter_mask:
                 self._raw_chunk = rows - filled
 
     def append(self, array: np.ndarray) -> None:
