@@ -9,6 +9,7 @@ import numpy as np
 
 from kerasext.storage.layout import ROW_SHAPES, ROW_SPLITS, VALUES
 from kerasext.storage.open_file import OpenFile, naming_damage
+from kerasext.storage.ragged_rows import cut
 from kerasext.storage.row_index import row_index
 from kerasext.storage.stored_output import StoredOutput
 
@@ -157,7 +158,7 @@ class RaggedOutput:
                 first, last = int(starts[part[0]]), int(ends[part].max())
                 values = self.values[first:last]
                 shapes = self._shapes(wanted[part], starts[part], ends[part])
-                found += _cut(values, starts[part] - first, ends[part] - first, shapes)
+                found += cut(values, starts[part] - first, ends[part] - first, shapes)
         # Copies, for a row must not keep the rest of what was read, nor be there twice.
         return [found[place].copy() for place in places]
 
@@ -170,7 +171,7 @@ class RaggedOutput:
             return []
         shapes = self._shapes(slice(start, stop), starts, ends)
         values = self.values[int(splits[0]) : int(splits[-1])]
-        return _cut(values, starts - splits[0], ends - splits[0], shapes)
+        return cut(values, starts - splits[0], ends - splits[0], shapes)
 
     def _check_splits(self, rows: Any, starts: np.ndarray, ends: np.ndarray) -> None:
         if starts.size and not (
@@ -210,10 +211,3 @@ class RaggedOutput:
 
     def __repr__(self) -> str:
         return f"<RaggedOutput {self.name!r}: shape {self.shape}, {self.dtype}>"
-
-
-def _cut(
-    values: np.ndarray, starts: np.ndarray, ends: np.ndarray, shapes: np.ndarray
-) -> list[np.ndarray]:
-    cuts = zip(starts.tolist(), ends.tolist(), shapes.tolist(), strict=True)
-    return [values[start:end].reshape(shape) for start, end, shape in cuts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,9 +93,22 @@ class RaggedRows:
     def __len__(self) -> int:
         return len(self.row_shapes)
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The array of each row."""
+        splits = self.row_splits
+        return iter(cut(self.values, splits[:-1], splits[1:], self.row_shapes))
+
     def __getitem__(self, rows: slice) -> RaggedRows:
         """Some of the rows, by a slice without a step."""
         start, stop, _ = rows.indices(len(self))
         stop = max(start, stop)
         splits = self.row_splits
         return RaggedRows(self.values[splits[start] : splits[stop]], self.row_shapes[start:stop])
+
+
+def cut(
+    values: np.ndarray, starts: np.ndarray, ends: np.ndarray, shapes: np.ndarray
+) -> list[np.ndarray]:
+    """The rows that begin and end at such places of `values`, in their shapes."""
+    places = zip(starts.tolist(), ends.tolist(), shapes.tolist(), strict=True)
+    return [values[start:end].reshape(shape) for start, end, shape in places]
