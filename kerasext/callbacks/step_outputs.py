@@ -115,22 +115,21 @@ def number_of_bytes(outputs: Any) -> int:
 def _bytes_of(tensor: Any) -> int:
     if _is_ragged(tensor):
         return _bytes_of(tensor.flat_values) + _bytes_of(tensor.row_splits)
-    if keras.backend.backend() == "tensorflow" and keras.ops.is_tensor(tensor):
+    if _tensorflow() and isinstance(tensor, _tensorflow().Tensor):
         size: int = tensor.shape.num_elements() * (tensor.dtype.size or 8)  # a string has no size
         return size
     return int(getattr(tensor, "nbytes", 0))
 
 
 def _is_ragged(tensor: Any) -> bool:
-    return isinstance(tensor, _ragged_types())
+    return bool(_tensorflow()) and isinstance(tensor, _tensorflow().RaggedTensor)
 
 
 @functools.cache
-def _ragged_types() -> tuple[type, ...]:
+def _tensorflow() -> Any:
     # Where it is the backend it is loaded already; where not, it should not be.
-    if keras.backend.backend() != "tensorflow":
-        return ()
-    return (importlib.import_module("tensorflow").RaggedTensor,)
+    is_backend = keras.backend.backend() == "tensorflow"
+    return importlib.import_module("tensorflow") if is_backend else None
 
 
 def check_probabilities(outputs: Mapping[str, np.ndarray | RaggedRows], task: str | None) -> None:

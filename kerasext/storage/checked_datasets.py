@@ -9,7 +9,14 @@ from typing import Any
 
 import h5py
 
-from kerasext.storage.layout import RAGGED_AXES, RESERVED, ROW_SHAPES, ROW_SPLITS, VALUES
+from kerasext.storage.layout import (
+    MOST_AXES,
+    RAGGED_AXES,
+    RESERVED,
+    ROW_SHAPES,
+    ROW_SPLITS,
+    VALUES,
+)
 
 _LARGEST_ROW_BYTES = 2**32 - 1  # HDF5's limit on a chunk, and a chunk holds at least one row
 # A chunk of one value repeated shrinks most: 1 MiB to some 50 bytes, its place in the index too.
@@ -114,6 +121,8 @@ def _add_ragged(found: CheckedDatasets, name: str, group: h5py.Group, rows: int,
     if mark.dtype.kind not in "iu" or mark.shape != ():
         raise ValueError(f"attribute {RAGGED_AXES!r} of {name!r} must be a number of axes")
     axes = int(group.attrs[RAGGED_AXES])
+    if not 1 <= axes <= MOST_AXES:
+        raise ValueError(f"attribute {RAGGED_AXES!r} of {name!r} is {axes}")
 
     def add(part: str, row_shape: tuple[int, ...], length: int) -> h5py.Dataset:
         path = f"{name}/{part}"

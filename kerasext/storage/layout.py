@@ -39,6 +39,9 @@ CLASS_OUTPUTS = ("labels", "probabilities")
 RAGGED_AXES = "ragged_axes"
 """The attribute of a group that is one output, whose rows differ in shape: axes of a row."""
 
+MOST_AXES = 31
+"""Of such a row: HDF5 and NumPy 1 have 32, and one is that of the rows."""
+
 VALUES, ROW_SPLITS, ROW_SHAPES = "values", "row_splits", "row_shapes"
 """Its datasets: all numbers of all rows; where each row begins in them, and where the last one
 ends; and, if rows have two or more axes, the shape of each."""

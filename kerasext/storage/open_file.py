@@ -147,8 +147,7 @@ class OpenFile:
         """
         with self._lock:
             self.check_open()
-            outputs = {**self.datasets, **self.ragged}
-            node = self._root if of == "/" else outputs[of]
+            node = self._root if of == "/" else {**self.datasets, **self.ragged}[of]
             if name not in node.attrs:
                 return default
             if not self._is_plain(node, name):

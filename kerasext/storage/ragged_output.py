@@ -94,6 +94,11 @@ class RaggedOutput:
             if step == 1:
                 return self._read_run(start, max(start, stop))
             key = range(start, stop, step)
+        if isinstance(key, tuple):
+            raise IndexError(
+                "Only rows can be chosen, for further axes differ; index the arrays that come "
+                f"back. Received: {key!r}"
+            )
         index = row_index(key, self._rows)
         if not index.ndim:
             return self._read_run(int(index), int(index) + 1)[0]

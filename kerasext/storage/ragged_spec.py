@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from kerasext.storage.layout import ROW_SHAPES, ROW_SPLITS, VALUES
+from kerasext.storage.layout import MOST_AXES, ROW_SHAPES, ROW_SPLITS, VALUES
 from kerasext.storage.output_spec import NewColumn, OutputSpec
 from kerasext.storage.ragged_rows import RaggedRows
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
-
-MOST_AXES = 31
-"""Of a row: HDF5 and NumPy 1 have 32, and one is that of the rows."""
 
 _INT64 = np.dtype(np.int64)
 
