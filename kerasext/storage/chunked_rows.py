@@ -116,9 +116,14 @@ class ChunkedRows:
             self._sum(self._block[:filled])
 
     def trim(self, rows: int) -> None:
-        """Makes the dataset `rows` long. Only at the end: it may have readers until then."""
-        if self._extent > rows:
+        """Takes off what follows the first `rows` rows.
+
+        Only at the end, for the dataset may have readers until then, and before the last `commit`:
+        HDF5 reads the chunk that it cuts, as compressed even if we have just written it as it is.
+        """
+        if self._h5id.shape[0] > rows:
             self._h5id.set_extent((rows, *self._row_shape))
+        self._extent = min(self._extent, rows)
 
     def _sum(self, chunk: np.ndarray) -> None:
         if self._sums is not None:
@@ -126,8 +131,9 @@ class ChunkedRows:
 
     def _write(self, first: int, chunk: np.ndarray, rows: int) -> None:
         if first + rows > self._extent:
+            # In this order: Ctrl-C between the two must not make it shorter than we believe.
+            self._h5id.set_extent((first + rows, *self._row_shape))
             self._extent = first + rows
-            self._h5id.set_extent((self._extent, *self._row_shape))
         if chunk.size:
             is_raw = first == self._raw_chunk
             content, mask = (self._filters.skip if is_raw else self._filters.encode)(chunk)

@@ -318,11 +318,11 @@ class PredictionFileWriter:
 
     def _commit(self, file: h5py.File, *, complete: bool = False) -> None:
         self._record.check_in_place(self.path)
-        for column in self._columns.values():
-            column.commit(self.rows, last=complete)
         if complete or self._state == "torn":
             for column in self._columns.values():
                 column.trim(self.rows)
+        for column in self._columns.values():
+            column.commit(self.rows, last=complete)
         # Data, then HDF5's metadata, then the record: what it counts must be there.
         file.flush()
         if self._fsync or complete:
