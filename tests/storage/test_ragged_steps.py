@@ -82,7 +82,9 @@ def test_small_steps_are_put_together(kind, path, monkeypatch):
     calls = []
     append = background.writer.append
     monkeypatch.setattr(
-        background.writer, "append", lambda step, known=0: calls.append(step) or append(step)
+        background.writer,
+        "append",
+        lambda *step, **known: calls.append(1) or append(*step, **known),
     )
     for step in kind([3, 1, 4] * 200):
         background.append(step, 2)
@@ -132,10 +134,13 @@ def test_short_steps_after_a_long_one_do_not_wait(path):
 
 def test_what_was_not_asked_for_ends_it_with_the_rows_before(path):
     """Without `ragged` the first step of another shape is named, and what came before is kept."""
-    background = make(path, ragged=False)
+    gate = Gate()
+    background = make(path, to_arrays=gate, ragged=False)
+    gate.open.clear()
+    for step in dense([3] * 7 + [4, 4, 3]):
+        background.append(step, 2)
+    gate.open.set()
     with pytest.raises(ValueError, match=r"'x' must have the same row shape.*`ragged=\['x'\]`"):
-        for step in [*dense([3] * 7 + [4] * 2), *dense([3])]:
-            background.append(step, 2)
         background.finish()
     with PredictionFile(path) as predictions:
         assert (predictions.rows, predictions.complete) == (14, False)
