@@ -109,7 +109,7 @@ def to_rows(name: str, tensor: Any) -> np.ndarray | RaggedRows:
 
 def number_of_bytes(outputs: Any) -> int:
     """Bytes of the tensors of a structure, without waiting for their values."""
-    return sum(map(_bytes_of, keras.tree.flatten(outputs)))
+    return sum(map(_bytes_of, by_name(outputs).values()))
 
 
 def _bytes_of(tensor: Any) -> int:
