@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 import keras
 import numpy as np
 
+from kerasext import keras_internals
 from kerasext.callbacks.fingerprint import fingerprint
 from kerasext.callbacks.predict_tap import PredictTap
 from kerasext.callbacks.step_outputs import (
     by_name,
     check_probabilities,
+    check_rows,
     choose,
     number_of_bytes,
     number_of_rows,
@@ -168,7 +170,9 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
     def on_predict_begin(self, logs: Any = None) -> None:
         """Checks the path, locks it and prepares to write."""
         self.close()
-        model = self.model
+        model = self._model
+        keras_internals.forget_state(model)
+        keras_internals.check_predict_loop(model)
         writer = PredictionFileWriter(
             self.path,
             mode=self.mode,
@@ -182,10 +186,11 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             to_arrays=functools.partial(_to_arrays, names=self.outputs),
             queue_bytes=self.queue_bytes,
             commit_interval=self.commit_interval,
-            step_bytes=number_of_bytes if self.ragged else None,
+            step_bytes=_step_bytes if self.ragged else None,
         )
         # Not a method of ours: a finalizer must not keep alive what it waits for.
         self._finalizer = weakref.finalize(self, self._writer.close)
+        self._variables = keras_internals.state_variables(model)
         self._steps = 0
         self._rows_seen = 0
         self._rows_known = writer.rows - writer.first_row
@@ -202,7 +207,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self._check_seen("called")
         self._first_batch = batch
         # `self.model` would synchronize the whole state of the model on JAX.
-        self._tap = PredictTap.arm(self._model, self)
+        self._tap = PredictTap.arm(self._model, self._variables, self)
 
     def knows_step(self, rows: int) -> bool:
         """Whether the rows of a step are in the file; called by the tap, not by Keras."""
@@ -218,10 +223,11 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         if self._writer.writer.is_complete and not self._tap.is_shared:
             self._model.stop_predicting = True  # there is nothing to read the data for
 
-    def on_step_outputs(self, outputs: Any) -> None:
+    def on_step_outputs(self, outputs: Any, rows: int | None) -> None:
         """Hands over the outputs of a step; called by the tap, not by Keras."""
         assert self._writer is not None
-        rows = number_of_rows(outputs)
+        if rows is None:
+            rows = number_of_rows(outputs)
         known = min(max(self._rows_known - self._rows_seen, 0), rows)
         self._rows_seen += rows
         if self._rows_seen < self._rows_known or self._writer.writer.is_complete:
@@ -229,8 +235,9 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         if self._steps == 0:
             description = self._describe(self._writer.writer)
             self._writer.writer.expected_rows = self._expected_rows(rows)
-            check_probabilities(_to_arrays(outputs, self.outputs), description.get("task"))
-        self._writer.append(outputs, rows, known=known)
+            arrays = _to_arrays((outputs, rows), self.outputs)
+            check_probabilities(arrays, description.get("task"))
+        self._writer.append((outputs, rows), rows, known=known)
         self._steps += 1
 
     def on_step_error(self) -> None:
@@ -273,6 +280,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         if tap is not None:
             tap.disarm()
         if writer is not None:
+            keras_internals.forget_state(self._model)
             self._finalizer.detach()
             try:
                 writer.close()
@@ -320,8 +328,19 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         return description
 
 
-def _to_arrays(outputs: Any, names: tuple[str, ...] | None) -> dict[str, np.ndarray | RaggedRows]:
-    return {name: to_rows(name, tensor) for name, tensor in choose(by_name(outputs), names).items()}
+def _to_arrays(
+    step: tuple[Any, int], names: tuple[str, ...] | None
+) -> dict[str, np.ndarray | RaggedRows]:
+    outputs, rows = step
+    kept = choose(by_name(outputs), names).items()
+    arrays = {name: to_rows(name, tensor) for name, tensor in kept}
+    check_rows(arrays, rows)
+    return arrays
+
+
+def _step_bytes(step: tuple[Any, int]) -> int:
+    outputs, _ = step
+    return number_of_bytes(outputs)
 
 
 def _check_dtype(name: str, dtype: DTypeLike) -> np.dtype[Any]:

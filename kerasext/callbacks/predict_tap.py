@@ -1,17 +1,4 @@
-"""Seeing exactly what each predict step returns. The one place that knows Keras's predict loop.
-
-A callback's `logs` are flattened, converted and keyed by the innermost name
-(keras-team/keras#20380), and nothing that a callback does keeps `predict` from holding every output
-(keras-team/keras#21642). What Keras 3.12 to 3.15 have on every backend instead, undocumented:
-
-- the loop calls `callbacks.on_predict_batch_begin`, then `self.predict_function`, once per step;
-- `predict` and `predict_on_batch` begin with `self.make_predict_function()`;
-- the loop appends whatever structure `predict_function` returns: of `{}` it keeps nothing;
-- on JAX `predict_function` takes and returns the model's state too, and ends the data by
-  `StopIteration`;
-- on JAX the model has no weights from its first step to its last, so that any error in between, one
-  of a callback or Ctrl-C included, leaves it without. `fit` was repaired (keras-team/keras#21019).
-"""
+"""Seeing exactly what each predict step returns; `keras_internals` says what it is built on."""
 
 from __future__ import annotations
 
@@ -21,6 +8,8 @@ import weakref
 from typing import Any, Literal, Protocol
 
 import keras
+
+from kerasext import keras_internals
 
 
 class StepListener(Protocol):
@@ -35,8 +24,13 @@ class StepListener(Protocol):
     def on_step_skipped(self, rows: int) -> None:
         """Called instead of `on_step_outputs` if no listener needs the step."""
 
-    def on_step_outputs(self, outputs: Any) -> None:
-        """Called with the outputs of a step, in the structure and tensors of the model."""
+    def on_step_outputs(self, outputs: Any, rows: int | None) -> None:
+        """Called with the outputs of a step, in the structure and tensors of the model.
+
+        Args:
+            outputs: The outputs.
+            rows: Int. Rows of the data that the step was given, `None` if unknown.
+        """
 
     def on_step_error(self) -> None:
         """Called if the step raises, in the model or in a listener."""
@@ -50,11 +44,13 @@ class PredictTap:
 
     Args:
         model: The model that is predicting.
+        variables: What `keras_internals.state_variables` lists, of use on JAX only.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, variables: list[Any]) -> None:
         self.state: Literal["armed", "called", "bypassed"] = "armed"
         self._model = model
+        self._variables = variables
         self._predict_function = model.predict_function
         self._thread = threading.get_ident()
         self._listeners: list[weakref.ref[StepListener]] = []
@@ -63,10 +59,10 @@ class PredictTap:
         model.__dict__["make_predict_function"] = self._make_predict_function
 
     @classmethod
-    def arm(cls, model: keras.Model, listener: StepListener) -> PredictTap:
+    def arm(cls, model: keras.Model, variables: list[Any], listener: StepListener) -> PredictTap:
         """Taps the step that is about to run; listeners of one step share a tap."""
         armed = getattr(model.__dict__["predict_function"], "__self__", None)
-        tap = armed if isinstance(armed, cls) and armed._is_ours() else cls(model)
+        tap = armed if isinstance(armed, cls) and armed._is_ours() else cls(model, variables)
         tap._listeners.append(weakref.ref(listener))
         return tap
 
@@ -98,48 +94,54 @@ class PredictTap:
         self.state = "called"
         listeners = [found for ref in self._listeners if (found := ref()) is not None]
         *state, data = args  # no state but on JAX
-        self._attach(state)
         try:
-            outputs, state = self._run(listeners, state, data)
-        except StopIteration:
-            raise  # the data has come to its end
-        except BaseException:
-            for listener in listeners:
-                listener.on_step_error()
+            rows, data = self._count_rows(data)
+            if rows is not None and all(
+                listener.resuming and listener.knows_step(rows) for listener in listeners
+            ):
+                self._attach(state)
+                for listener in listeners:
+                    listener.on_step_skipped(rows)
+                outputs = {}
+            else:
+                outputs, *state = self._run(state, data)
+                self._attach(state)
+                for listener in listeners:
+                    listener.on_step_outputs(outputs, rows)
+        except BaseException as error:
+            self._attach(state)
+            keras_internals.forget_state(self._model)
+            if not isinstance(error, StopIteration):  # the data has come to its end
+                for listener in listeners:
+                    listener.on_step_error()
             raise
         if not any(listener.accumulate for listener in listeners):
             outputs = {}
         return (outputs, *state) if state else outputs
 
-    def _run(self, listeners: list[StepListener], state: list[Any], data: Any) -> tuple[Any, Any]:
-        """Runs the step, or skips it if no listener needs it."""
-        if any(listener.resuming for listener in listeners):
-            rows, data = self._count_rows(data)
-            if all(listener.resuming and listener.knows_step(rows) for listener in listeners):
-                for listener in listeners:
-                    listener.on_step_skipped(rows)
-                return {}, state
-        result = self._predict_function(*state, data)
-        outputs, *state = result if state else (result,)
-        self._attach(state)
-        for listener in listeners:
-            listener.on_step_outputs(outputs)
-        return outputs, state
+    def _run(self, state: list[Any], data: Any) -> tuple[Any, ...]:
+        if not state:
+            return (self._predict_function(data),)
+        function = keras_internals.undonated(self._model, self._predict_function)
+        result: tuple[Any, ...] = function(*state, data)
+        return result
 
     def _attach(self, state: list[Any]) -> None:
-        """Gives the model the weights that `predict` has taken from it."""
-        model = self._model
         for values in state:
-            variables = [*model.trainable_variables, *model.non_trainable_variables]
-            for variable, value in zip(variables, itertools.chain(*values), strict=True):
-                variable._value = value  # `assign` would take fifty times as long
+            keras_internals.attach_state(self._variables, values)
 
-    def _count_rows(self, data: Any) -> tuple[int, Any]:
+    def _count_rows(self, data: Any) -> tuple[int | None, Any]:
         """The number of rows of a step, and the data to go on with."""
         batches = data
-        if keras.backend.backend() == "jax":  # the step would take its batches from an iterator
+        if hasattr(data, "__next__"):  # on JAX the step would take its batches from an iterator
             batches = list(itertools.islice(data, self._model.steps_per_execution))
             if not batches:
                 raise StopIteration
             data = iter(batches)
-        return sum(len(keras.tree.flatten(batch)[0]) for batch in batches), data
+        rows = 0
+        for batch in batches:
+            length = keras_internals.number_of_rows(batch, self._model)
+            if length is None:
+                return None, data
+            rows += length
+        return rows, data

@@ -132,6 +132,30 @@ def _tensorflow() -> Any:
     return importlib.import_module("tensorflow") if is_backend else None
 
 
+def check_rows(outputs: Mapping[str, np.ndarray | RaggedRows], rows: int) -> None:
+    """Checks that every output has the rows of its batch.
+
+    Args:
+        outputs: Rows of a step by name.
+        rows: Rows of the data of the step.
+
+    Raises:
+        ValueError: If one has other rows, or none.
+    """
+    for name, array in outputs.items():
+        if array.shape[:1] != (rows,) and not _is_object(array):
+            raise ValueError(
+                f"Output {name!r} must have one row for each row of the data, on its first axis; "
+                "give it that axis in the model, or leave it out with `outputs`. "
+                f"Received: shape={array.shape} for {rows} rows"
+            )
+
+
+def _is_object(array: np.ndarray | RaggedRows) -> bool:
+    # What NumPy makes of a sparse tensor; the file refuses it by its type.
+    return array.shape == () and array.dtype == object
+
+
 def check_probabilities(outputs: Mapping[str, np.ndarray | RaggedRows], task: str | None) -> None:
     """Checks that `probabilities` are what a model with a mixin declares.
 

@@ -77,6 +77,11 @@ class RaggedRows:
         return int(self.row_shapes.shape[1])
 
     @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Number of rows, and `None` for each axis of a row."""
+        return (len(self), *[None] * self.axes)
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Dtype of the values."""
         return self.values.dtype

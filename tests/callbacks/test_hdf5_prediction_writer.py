@@ -176,13 +176,17 @@ def test_dtypes_and_outputs_choose_what_is_stored(classifier, rows, path):
 
 
 REFUSED = {
-    "rank 0": (lambda x: {"loss": tf.reduce_mean(x)}, ValueError, "'loss' must have rows"),
+    "rank 0": (
+        lambda x: {"loss": tf.reduce_mean(x)},
+        ValueError,
+        "'loss' must have one row for each",
+    ),
     "ragged": (lambda x: {"r": tf.RaggedTensor.from_tensor(x)}, TypeError, "'r'.*RaggedTensor"),
     "sparse": (lambda x: {"s": tf.sparse.from_dense(x)}, TypeError, "'s'.*SparseTensor"),
     "reserved": (lambda x: {"ids": x}, ValueError, "reserved.*name='ids'"),
     "empty name": (lambda x: {"": x}, ValueError, "name=''"),
     "path clash": (lambda x: {"a": x, "a/b": x}, ValueError, "'a' and 'a/b'"),
-    "unequal rows": (lambda x: {"a": x, "b": x[:1]}, ValueError, "same number of rows"),
+    "unequal rows": (lambda x: {"a": x, "b": x[:1]}, ValueError, "'b' must have one row"),
     "not UTF-8": (lambda x: {"t": tf.fill(tf.shape(x), b"\xff")}, ValueError, "'t' must be UTF-8"),
     "nothing": (lambda _: {}, ValueError, "at least one output"),
 }

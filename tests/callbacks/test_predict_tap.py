@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from kerasext.callbacks.predict_tap import PredictTap
+from kerasext.keras_internals import state_variables
 
 
 class Listener:
@@ -16,7 +17,7 @@ class Listener:
         self.seen = []
         self.errors = 0
 
-    def on_step_outputs(self, outputs):
+    def on_step_outputs(self, outputs, rows):
         if self.error is not None:
             raise self.error
         self.seen.append(outputs)
@@ -34,7 +35,10 @@ class Tapping(keras.callbacks.Callback):
         self.taps = []
 
     def on_predict_batch_begin(self, batch, logs=None):
-        self.taps += [PredictTap.arm(self.model, listener) for listener in self.listeners]
+        self.taps += [
+            PredictTap.arm(self._model, state_variables(self._model), listener)
+            for listener in self.listeners
+        ]
 
 
 @pytest.fixture
@@ -150,7 +154,7 @@ def test_a_dead_listener_is_not_kept_alive(model, rows):
     """A tap holds its listener weakly: what it leaves behind on the model keeps no file open."""
     predict(model, rows)
     listener = Listener(accumulate=False)
-    tap = PredictTap.arm(model, listener)
+    tap = PredictTap.arm(model, state_variables(model), listener)
     del listener
     model.predict_function([(rows,)])
     assert tap.state == "called"

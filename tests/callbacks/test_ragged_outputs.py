@@ -178,11 +178,17 @@ ROWS_IN = np.stack([LENGTHS, np.arange(70)], axis=1)
 
 
 @on_tensorflow
-@pytest.mark.parametrize("batch_size", [1, 23, 100])
 @pytest.mark.parametrize(
-    "options", [{}, {"run_eagerly": True}, {"steps_per_execution": 2}], ids=str
+    ("accumulate", "options", "batch_size"),
+    [
+        (True, {}, 23),
+        (False, {}, 1),
+        (False, {}, 100),
+        (False, {"run_eagerly": True}, 23),
+        (False, {"steps_per_execution": 2}, 23),
+        (True, {"steps_per_execution": 2}, 23),
+    ],
 )
-@pytest.mark.parametrize("accumulate", [True, False])
 def test_ragged_tensors(accumulate, options, batch_size, structure_model, path):
     """Each row has its own length, which may be 0; `predict` returns what it does without."""
     model = ragged_model(

@@ -21,7 +21,7 @@ def assert_rows(rows, expected):
 def test_rows_come_in_order_and_in_shape():
     """Each row is as many values as its shape has, in C order, and may have none."""
     rows = ragged([2, 0, 1], 3)
-    assert (len(rows), rows.axes, rows.dtype) == (3, 2, np.float32)
+    assert (rows.shape, rows.axes, rows.dtype) == ((3, None, None), 2, np.float32)
     np.testing.assert_array_equal(rows.row_splits, [0, 6, 6, 9])
     values = np.arange(9, dtype="f4")
     assert_rows(

@@ -1,0 +1,173 @@
+"""Models on several devices: rows in order, all of them, and resumed; several processes refused."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+import keras
+import pytest
+
+COMMON = """
+import os, sys
+import keras, numpy as np
+from kerasext import PredictionFile, predict_to_hdf5
+from kerasext.callbacks import HDF5PredictionWriter
+from kerasext.models import ClassifierModel
+
+path = sys.argv[1]
+rows = np.random.default_rng(0).normal(size=(70, 8)).astype("float32")
+
+class Interrupts(keras.callbacks.Callback):
+    def on_predict_batch_end(self, batch, logs=None):
+        if batch >= 2:
+            raise KeyboardInterrupt
+
+def make_model():
+    inputs = keras.Input((8,))
+    return ClassifierModel(inputs, keras.layers.Dense(4, activation="softmax")(inputs))
+
+def assert_equal(predictions, expected):
+    assert predictions.complete and predictions.rows == 70, predictions
+    for name, array in expected.items():
+        np.testing.assert_array_equal(predictions[name][:], array)
+"""
+
+
+def run(script, *args, **environment):
+    """Starts a process, for devices are made when a backend is loaded."""
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMON + textwrap.dedent(script), *map(str, args)],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def assert_done(process):
+    """The process came to the end of its script."""
+    try:
+        out, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors[-3000:]
+    assert out.endswith("done\n")
+
+
+needs_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="tf.distribute is of TensorFlow"
+)
+needs_jax = pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="keras.distribution works on JAX only"
+)
+
+
+@needs_tensorflow
+def test_mirrored_strategy(path):
+    """On two devices files equal what `predict` returns, in any cut, and so does a resumed one."""
+    script = """
+        import tensorflow as tf
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, two)
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        with strategy.scope():
+            model = make_model()
+        assert strategy.num_replicas_in_sync == 2
+        for batch_size in (3, 16, 23, 69):  # of 23 and 69 the last batch has one row
+            for steps in (1, 2):
+                model.compile(steps_per_execution=steps)
+                plain = model.predict(rows, batch_size=batch_size, verbose=0)
+                writer = HDF5PredictionWriter(path, mode="w")
+                result = model.predict(rows, batch_size=batch_size, verbose=0, callbacks=[writer])
+                with PredictionFile(path) as predictions:
+                    assert_equal(predictions, plain)
+                    assert_equal(predictions, result)
+                os.unlink(path)
+        for steps in (1, 2):
+            model.compile(steps_per_execution=steps)
+            plain = model.predict(rows, batch_size=8, verbose=0)
+            options = {"batch_size": 8, "verbose": 0}
+            try:
+                predict_to_hdf5(model, rows, path, callbacks=[Interrupts()], **options)
+            except KeyboardInterrupt:
+                pass
+            with PredictionFile(path) as predictions:
+                assert not predictions.complete and 24 <= predictions.rows <= 32, predictions
+            with predict_to_hdf5(model, rows, path, mode="resume", **options) as predictions:
+                assert_equal(predictions, plain)
+            os.unlink(path)
+        print("done")
+    """
+    assert_done(run(script, path))
+
+
+@needs_tensorflow
+def test_processes_that_share_a_predict_are_refused(tmp_path):
+    """`MultiWorkerMirroredStrategy` of two workers: an error at begin, no file, a usable model."""
+    script = """
+        import tensorflow as tf
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        with strategy.scope():
+            model = make_model()
+        try:
+            model.predict(rows, verbose=0, callbacks=[HDF5PredictionWriter(path)])
+        except ValueError as error:
+            assert "several processes" in str(error) and "2 processes" in str(error), error
+        assert not os.path.exists(path)
+        assert len(model.predict(rows, verbose=0)["labels"]) == 70
+        print("done")
+    """
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    workers = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    processes = [
+        run(
+            script,
+            tmp_path / f"{index}.h5",
+            TF_CONFIG=json.dumps(
+                {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+            ),
+        )
+        for index in range(2)
+    ]
+    for process in processes:
+        assert_done(process)
+
+
+@needs_jax
+def test_data_parallel(path):
+    """On two devices files equal what `predict` returns; batches that don't divide cost nothing.
+
+    Where Keras gives up, the rows before are in the file and the model has its weights.
+    """
+    script = """
+        assert len(keras.distribution.list_devices()) == 2
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+        model = make_model()
+        weights = model.get_weights()
+        for steps in (1, 2):
+            model.compile(steps_per_execution=steps)
+            plain = model.predict(rows, batch_size=10, verbose=0)
+            writer = HDF5PredictionWriter(path, mode="w", accumulate=False)
+            assert model.predict(rows, batch_size=10, verbose=0, callbacks=[writer]) == {}
+            with PredictionFile(path) as predictions:
+                assert_equal(predictions, plain)
+
+        model.compile()
+        try:  # the last batch has one row
+            model.predict(rows, batch_size=23, verbose=0, callbacks=[writer])
+        except ValueError:
+            pass
+        else:
+            raise AssertionError("Keras can't distribute a batch of one row")
+        for before, after in zip(weights, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(before, after)
+        print("done")
+    """
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    assert_done(run(script, path, XLA_FLAGS=flags))
