@@ -77,8 +77,9 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             differ in shape, be it that the shape `(batch, height, width, ...)` of a dense output
             changes between steps or that it is a `tf.RaggedTensor` with one ragged axis. They are
             stored flat and read back row by row; `True` is for all whose rows have an axis. The
-            number of axes must stay. Dense ones need `accumulate=False` where Keras can't join
-            them. Defaults to `False`: a row of another shape is an error.
+            number of axes must stay. Keras can't join all of them: dense ones need
+            `accumulate=False`, and a model compiled with `steps_per_execution=1`. Defaults to
+            `False`: a row of another shape is an error.
         metadata: Dict of JSON-serializable values to keep in the file.
         commit_interval: Float. Seconds between commits. Defaults to 1.
         fsync: Bool. Whether each commit waits for the disk itself, which only a loss of power
