@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 
-@dataclass(frozen=True, eq=False)
 class RaggedRows:
-    """Rows of different shapes, and of one dtype and number of axes.
+    """Rows of different shapes, and of one dtype and number of axes; not to be changed.
 
     Args:
         values: Array of shape `(numbers,)`. All numbers of all rows, each row in C order.
@@ -22,22 +20,19 @@ class RaggedRows:
         ValueError: If the shapes are not those of so many numbers.
     """
 
-    values: np.ndarray
-    row_shapes: np.ndarray
-
-    def __post_init__(self) -> None:
-        shapes = self.row_shapes
+    def __init__(self, values: np.ndarray, row_shapes: np.ndarray) -> None:
+        self.values, self.row_shapes = values, row_shapes
         if (
-            self.values.ndim != 1
-            or shapes.ndim != 2
-            or shapes.dtype != np.int64
-            or (shapes.size and shapes.min() < 0)
-            or self.row_splits[-1] != len(self.values)
+            values.ndim != 1
+            or row_shapes.ndim != 2
+            or row_shapes.dtype != np.int64
+            or (row_shapes.size and row_shapes.min() < 0)
+            or self.row_splits[-1] != len(values)
         ):
             raise ValueError(
                 "`row_shapes` must be int64 of shape (rows, axes), and shapes of all numbers in "
-                f"`values` of shape (numbers,). Received: values.shape={self.values.shape}, "
-                f"row_shapes of shape {shapes.shape}, dtype={shapes.dtype}"
+                f"`values` of shape (numbers,). Received: values.shape={values.shape}, "
+                f"row_shapes of shape {row_shapes.shape}, dtype={row_shapes.dtype}"
             )
 
     @classmethod

@@ -111,4 +111,4 @@ class RaggedSpec:
                 f"First step: {self.axes}. Received: rows of {axes} axes"
             )
         ragged = RaggedRows.of(rows)
-        return replace(ragged, values=self.values.prepare(ragged.values))
+        return RaggedRows(self.values.prepare(ragged.values), ragged.row_shapes)
