@@ -27,7 +27,7 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from kerasext.storage import BackgroundWriter, PredictionFile, PredictionFileWriter
+from kerasext.storage import BackgroundWriter, PredictionFile, PredictionFileWriter, RaggedRows
 
 _HANGS_AFTER = 120  # seconds; for a process that nobody kills
 _REPORT = struct.Struct("<2q")  # rows that were committed, and the number of commits
@@ -50,11 +50,11 @@ class Layout:
 
     rows: int
     step: int
-    outputs: Callable[[np.ndarray], Mapping[str, np.ndarray]]
+    outputs: Callable[[np.ndarray], Mapping[str, Any]]
     pace: float = 0.0
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def content(self) -> dict[str, np.ndarray]:
+    def content(self) -> dict[str, Any]:
         """All rows of the file."""
         return dict(self.outputs(np.arange(self.rows)))
 
@@ -94,6 +94,21 @@ def _integers(row: np.ndarray) -> Mapping[str, np.ndarray]:
     }
 
 
+def _rows_of_any_shape(row: np.ndarray) -> Mapping[str, np.ndarray | RaggedRows]:
+    def flat(*axes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        shapes = np.stack(axes, axis=1).astype("i8")
+        sizes = shapes.prod(axis=1)
+        ends = sizes.cumsum()
+        place = np.arange(sizes.sum()) - np.repeat(ends - sizes, sizes)
+        return np.repeat(row, sizes), place, shapes
+
+    of, place, shapes = flat(row * 7 % 40 * (row % 5 > 0))
+    tokens = RaggedRows((of * 31 + place).astype("i4"), shapes)
+    of, place, shapes = flat(row % 9, np.full_like(row, 4), row % 3 + 1)
+    boxes = RaggedRows((of * 0.5 - place).astype("f4"), shapes)
+    return {"head/tokens": tokens, "boxes": boxes, "labels": row.astype("i4")}
+
+
 LAYOUTS = {
     "many outputs of tiny rows": Layout(30_000, 60, _many_outputs, pace=2e-4),
     "wide rows": Layout(400, 8, _wide_rows, pace=5e-4),
@@ -103,6 +118,13 @@ LAYOUTS = {
     "compressed": Layout(30_000, 100, _integers, pace=4e-4, options={"compression": "gzip"}),
     "compressed small chunks": Layout(
         20_000, 200, _integers, 2e-3, {"compression": "gzip", "expected_rows": 200}
+    ),
+    "rows of any shape": Layout(
+        20_000,
+        100,
+        _rows_of_any_shape,
+        1e-3,
+        {"ragged": True, "expected_rows": 200, "compression": {"boxes": "gzip", "labels": "gzip"}},
     ),
 }
 
@@ -365,7 +387,7 @@ class Outcome:
             mine, others = getattr(self, field.name), getattr(other, field.name)
             setattr(self, field.name, mine + others)
 
-    def look(self, path: Path, expected: Mapping[str, np.ndarray], known: int) -> int:
+    def look(self, path: Path, expected: Mapping[str, Any], known: int) -> int:
         """Looks at a file after a kill.
 
         Args:
@@ -399,7 +421,7 @@ class Outcome:
             self.problems.append(f"{path}: {rows} rows of {known}")
         return rows
 
-    def look_at_the_end(self, path: Path, expected: Mapping[str, np.ndarray]) -> None:
+    def look_at_the_end(self, path: Path, expected: Mapping[str, Any]) -> None:
         """Looks at a file whose writer came to its end, and at what lies beside it."""
         all_rows = len(next(iter(expected.values())))
         try:
@@ -420,9 +442,9 @@ class Outcome:
     def _compare(
         self,
         path: Path,
-        found: Mapping[str, np.ndarray],
+        found: Mapping[str, Any],
         rows: int,
-        expected: Mapping[str, np.ndarray],
+        expected: Mapping[str, Any],
     ) -> None:
         if found.keys() != expected.keys():
             self.wrong_values += 1
@@ -430,6 +452,9 @@ class Outcome:
             return
         for name, array in found.items():
             right = expected[name][:rows]
+            if isinstance(right, RaggedRows):
+                self._compare_ragged(path, name, array, list(right))
+                continue
             stored = array
             if array.dtype.kind == "U":
                 # `encode` of no rows is no text in NumPy 1.
@@ -443,15 +468,35 @@ class Outcome:
                 continue
             self.problems.append(f"{path}: {name!r} among {rows} rows")
 
+    def _compare_ragged(
+        self, path: Path, name: str, found: list[np.ndarray], right: list[np.ndarray]
+    ) -> None:
+        wrong = abs(len(found) - len(right)) + sum(
+            stored.dtype != row.dtype or not np.array_equal(stored, row)
+            for stored, row in zip(found, right, strict=False)
+        )
+        if wrong:
+            self.wrong_values += wrong
+            self.problems.append(f"{path}: {name!r} among {len(right)} rows")
 
-def _with_h5py(path: Path, *, swmr: bool = True) -> tuple[int, dict[str, np.ndarray]]:
+
+def _with_h5py(path: Path, *, swmr: bool = True) -> tuple[int, dict[str, Any]]:
     """The committed rows, read without this library."""
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Any] = {}
     with h5py.File(path, "r", swmr=swmr, locking=False) as file:
         rows = int(file["_kerasext/record"]["rows"])
 
         def visit(name: str, node: h5py.Group | h5py.Dataset) -> None:
-            if isinstance(node, h5py.Dataset) and not name.startswith("_kerasext"):
+            if "ragged_axes" in node.attrs:
+                splits = node["row_splits"][: rows + 1]
+                values = np.split(node["values"][: splits[-1]], splits[1:-1])[:rows]
+                if "row_shapes" in node:
+                    shapes = node["row_shapes"][:rows]
+                    values = [row.reshape(shape) for row, shape in zip(values, shapes, strict=True)]
+                found[name] = values
+            elif "ragged_axes" in node.parent.attrs or name.startswith("_kerasext"):
+                pass
+            elif isinstance(node, h5py.Dataset):
                 found[name] = node[:rows]
 
         file.visititems(visit)
@@ -461,7 +506,7 @@ def _with_h5py(path: Path, *, swmr: bool = True) -> tuple[int, dict[str, np.ndar
 def kill_and_resume(
     server: Server,
     folder: Path,
-    expected: Mapping[str, np.ndarray],
+    expected: Mapping[str, Any],
     *,
     kills: int,
     seed: int = 0,

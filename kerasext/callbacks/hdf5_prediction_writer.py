@@ -21,13 +21,15 @@ from kerasext.callbacks.step_outputs import (
     check_probabilities,
     check_rows,
     choose,
+    number_of_bytes,
     number_of_rows,
     that_stay,
-    to_numpy,
+    to_rows,
 )
-from kerasext.storage import BackgroundWriter, PredictionFileWriter
+from kerasext.storage import BackgroundWriter, PredictionFileWriter, RaggedRows
 from kerasext.storage.chunk_filters import Compression, check_compression
 from kerasext.storage.prediction_file_writer import Mode
+from kerasext.storage.step_specs import Ragged, check_ragged
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -72,6 +74,13 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             is needed where the file is read, too, `"zstd"`, `"blosc2"`, `"bitshuffle"` or a filter
             such as `hdf5plugin.Zstd(clevel=3)`; or a dict from output name to one of these. A chunk
             that was committed partly filled stays uncompressed. Defaults to `"auto"`.
+        ragged: Bool, or sequence of strings as `outputs` takes them: the outputs whose rows may
+            differ in shape, be it that the shape `(batch, height, width, ...)` of a dense output
+            changes between steps or that it is a `tf.RaggedTensor` with one ragged axis. They are
+            stored flat and read back row by row; `True` is for all whose rows have an axis. The
+            number of axes must stay. Keras can't join all of them: dense ones need
+            `accumulate=False`, and a model compiled with `steps_per_execution=1`. Defaults to
+            `False`: a row of another shape is an error.
         metadata: Dict of JSON-serializable values to keep in the file.
         commit_interval: Float. Seconds between commits. Defaults to 1.
         fsync: Bool. Whether each commit waits for the disk itself, which only a loss of power
@@ -115,6 +124,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         outputs: Sequence[str] | None = None,
         dtypes: Mapping[str, DTypeLike] | None = None,
         compression: Compression | Mapping[str, Compression] = "auto",
+        ragged: Ragged = False,
         metadata: Mapping[str, Any] | None = None,
         commit_interval: float = 1.0,
         fsync: bool = False,
@@ -147,6 +157,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self.outputs = None if outputs is None else tuple(outputs)
         self.dtypes = {name: _check_dtype(name, dtype) for name, dtype in (dtypes or {}).items()}
         self.compression = check_compression(compression)
+        self.ragged = check_ragged(ragged)
         self.metadata = dict(metadata or {})
         self._metadata_json = _to_json(self.metadata, "metadata")
         self.commit_interval = commit_interval
@@ -170,6 +181,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             mode=self.mode,
             dtypes=self.dtypes,
             compression=self.compression,
+            ragged=self.ragged,
             fsync=self.fsync,
         )
         self._writer = BackgroundWriter(
@@ -177,6 +189,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             to_arrays=functools.partial(_to_arrays, names=self.outputs),
             queue_bytes=self.queue_bytes,
             commit_interval=self.commit_interval,
+            step_bytes=_step_bytes if self.ragged else None,
         )
         # Not a method of ours: a finalizer must not keep alive what it waits for.
         self._finalizer = weakref.finalize(self, self._writer.close)
@@ -326,11 +339,19 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         return description
 
 
-def _to_arrays(step: tuple[Any, int], names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
+def _to_arrays(
+    step: tuple[Any, int], names: tuple[str, ...] | None
+) -> dict[str, np.ndarray | RaggedRows]:
     outputs, rows = step
-    arrays = {name: to_numpy(tensor) for name, tensor in choose(by_name(outputs), names).items()}
+    kept = choose(by_name(outputs), names).items()
+    arrays = {name: to_rows(name, tensor) for name, tensor in kept}
     check_rows(arrays, rows)
     return arrays
+
+
+def _step_bytes(step: tuple[Any, int]) -> int:
+    outputs, _ = step
+    return number_of_bytes(outputs)
 
 
 def _check_dtype(name: str, dtype: DTypeLike) -> np.dtype[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import keras
 import ml_dtypes
 import numpy as np
+
+from kerasext.storage import RaggedRows
+from kerasext.storage.layout import is_in
 
 SINGLE_OUTPUT = "predictions"
 _TOLERANCE = 0.02  # what bfloat16 probabilities of many classes may miss of 1
@@ -78,7 +82,7 @@ def choose(named: Mapping[str, Any], names: tuple[str, ...] | None) -> dict[str,
     if names is None:
         return dict(named)
     for name in names:
-        if not any(_is_in(output, name) for output in named):
+        if not any(is_in(output, name) for output in named):
             raise ValueError(
                 f"`outputs` must name outputs of the model. They are {sorted(named)}. "
                 f"Received: {name!r}"
@@ -86,12 +90,8 @@ def choose(named: Mapping[str, Any], names: tuple[str, ...] | None) -> dict[str,
     return {
         output: tensor
         for output, tensor in named.items()
-        if any(_is_in(output, name) for name in names)
+        if any(is_in(output, name) for name in names)
     }
-
-
-def _is_in(output: str, name: str) -> bool:
-    return output == name or output.startswith(f"{name}/")
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
@@ -131,11 +131,61 @@ def that_stay(outputs: Any, names: tuple[str, ...] | None) -> Any:
     return {name: np.array(to_numpy(tensor)) for name, tensor in kept}
 
 
-def check_rows(outputs: Mapping[str, np.ndarray], rows: int) -> None:
+def to_rows(name: str, tensor: Any) -> np.ndarray | RaggedRows:
+    """The rows of an output, without a copy where the backend allows it.
+
+    Args:
+        name: String. The output.
+        tensor: Tensor of shape `(rows, ...)`, or `tf.RaggedTensor` whose second axis is ragged.
+
+    Raises:
+        TypeError: If more than one axis of a `tf.RaggedTensor` is ragged.
+    """
+    if not _is_ragged(tensor):
+        return to_numpy(tensor)
+    if tensor.ragged_rank != 1:
+        raise TypeError(
+            f"Output {name!r} must have one ragged axis; return `to_tensor()` of it, `merge_dims` "
+            "of two axes, or leave it out with `outputs`. "
+            f"Received: a RaggedTensor with ragged_rank={tensor.ragged_rank}"
+        )
+    values = to_numpy(tensor.values)
+    lengths = np.diff(to_numpy(tensor.row_splits))
+    shapes = np.empty((len(lengths), values.ndim), np.int64)
+    shapes[:, 0], shapes[:, 1:] = lengths, values.shape[1:]
+    return RaggedRows(values.reshape(-1), shapes)
+
+
+def number_of_bytes(outputs: Any) -> int:
+    """Bytes of the tensors of a structure, without waiting for their values."""
+    return sum(map(_bytes_of, by_name(outputs).values()))
+
+
+def _bytes_of(tensor: Any) -> int:
+    if _is_ragged(tensor):
+        return _bytes_of(tensor.flat_values) + _bytes_of(tensor.row_splits)
+    if _tensorflow() and isinstance(tensor, _tensorflow().Tensor):
+        size: int = tensor.shape.num_elements() * (tensor.dtype.size or 8)  # a string has no size
+        return size
+    return int(getattr(tensor, "nbytes", 0))
+
+
+def _is_ragged(tensor: Any) -> bool:
+    return bool(_tensorflow()) and isinstance(tensor, _tensorflow().RaggedTensor)
+
+
+@functools.cache
+def _tensorflow() -> Any:
+    # Where it is the backend it is loaded already; where not, it should not be.
+    is_backend = keras.backend.backend() == "tensorflow"
+    return importlib.import_module("tensorflow") if is_backend else None
+
+
+def check_rows(outputs: Mapping[str, np.ndarray | RaggedRows], rows: int) -> None:
     """Checks that every output has the rows of its batch.
 
     Args:
-        outputs: Arrays of a step by name.
+        outputs: Rows of a step by name.
         rows: Rows of the data of the step.
 
     Raises:
@@ -150,16 +200,16 @@ def check_rows(outputs: Mapping[str, np.ndarray], rows: int) -> None:
             )
 
 
-def _is_object(array: np.ndarray) -> bool:
-    # What NumPy makes of a ragged or sparse tensor; the file refuses it by its type.
-    return array.ndim == 0 and array.dtype == object
+def _is_object(array: np.ndarray | RaggedRows) -> bool:
+    # What NumPy makes of a sparse tensor; the file refuses it by its type.
+    return array.shape == () and array.dtype == object
 
 
-def check_probabilities(outputs: Mapping[str, np.ndarray], task: str | None) -> None:
+def check_probabilities(outputs: Mapping[str, np.ndarray | RaggedRows], task: str | None) -> None:
     """Checks that `probabilities` are what a model with a mixin declares.
 
     Args:
-        outputs: Arrays of a step by name.
+        outputs: Rows of a step by name.
         task: The task that the model's `prediction_metadata` names, `None` if none.
 
     Raises:
@@ -167,10 +217,10 @@ def check_probabilities(outputs: Mapping[str, np.ndarray], task: str | None) -> 
     """
     if task is None:
         return
-    for name, array in outputs.items():
+    for name, rows in outputs.items():
         if name.rpartition("/")[2] != "probabilities":
             continue
-        values = array.astype(np.float64)
+        values = _by_class(rows).astype(np.float64)
         values = values[~np.isnan(values).any(axis=-1)]
         wrong = ((values < -_TOLERANCE) | (values > 1 + _TOLERANCE)).any(axis=-1)
         rule = "be in [0, 1]"
@@ -183,3 +233,12 @@ def check_probabilities(outputs: Mapping[str, np.ndarray], task: str | None) -> 
                 "logits, or use the mixin that fits its last layer. "
                 f"Received: a row {values[wrong][0][:8]}"
             )
+
+
+def _by_class(rows: np.ndarray | RaggedRows) -> np.ndarray:
+    """All probabilities, the classes on the last axis."""
+    if not isinstance(rows, RaggedRows):
+        return rows
+    classes = np.unique(rows.row_shapes[:, -1])
+    # Of rows with other numbers of classes each there is nothing to check together.
+    return rows.values.reshape(-1, classes[0]) if len(classes) == 1 else rows.values[:0, None]

@@ -120,6 +120,8 @@ class ArrayJob:
         before: int = self._model.steps_per_execution
         if before > 1 or self._model.run_eagerly or keras.backend.backend() == "torch":
             return before
+        if self._writer.ragged:  # Keras joins the outputs of a step's batches
+            return before
         model, steps = self._model, self._left / size
         if steps < 8 * _STEPS_PER_EXECUTION:
             return 1

@@ -17,6 +17,7 @@ from kerasext.inference.row_slices import can_slice, count_rows
 from kerasext.storage import PredictionFile
 from kerasext.storage.chunk_filters import Compression
 from kerasext.storage.prediction_file_writer import Mode
+from kerasext.storage.step_specs import Ragged
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -33,6 +34,7 @@ def predict_to_hdf5(
     outputs: Sequence[str] | None = None,
     dtypes: Mapping[str, DTypeLike] | None = None,
     compression: Compression | Mapping[str, Compression] = "auto",
+    ragged: Ragged = False,
     metadata: Mapping[str, Any] | None = None,
     commit_interval: float = 1.0,
     fsync: bool = False,
@@ -65,6 +67,7 @@ def predict_to_hdf5(
         outputs: As above.
         dtypes: As above.
         compression: As above.
+        ragged: As above.
         metadata: As above.
         commit_interval: As above.
         fsync: As above.
@@ -102,6 +105,7 @@ def predict_to_hdf5(
         "outputs": outputs,
         "dtypes": dtypes,
         "compression": compression,
+        "ragged": ragged,
         "metadata": metadata,
         "commit_interval": commit_interval,
         "fsync": fsync,

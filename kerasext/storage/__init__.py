@@ -4,6 +4,8 @@ from kerasext.storage.background_writer import BackgroundWriter
 from kerasext.storage.class_names import ClassNames
 from kerasext.storage.prediction_file import PredictionFile
 from kerasext.storage.prediction_file_writer import PredictionFileWriter
+from kerasext.storage.ragged_output import RaggedOutput
+from kerasext.storage.ragged_rows import RaggedRows
 from kerasext.storage.stored_output import StoredOutput
 
 __all__ = [
@@ -11,5 +13,7 @@ __all__ = [
     "ClassNames",
     "PredictionFile",
     "PredictionFileWriter",
+    "RaggedOutput",
+    "RaggedRows",
     "StoredOutput",
 ]

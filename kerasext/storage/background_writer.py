@@ -11,10 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 from kerasext.storage.prediction_file_writer import PredictionFileWriter
+from kerasext.storage.ragged_rows import RaggedRows
 
 _WAKE_BYTES = 1024 * 1024  # less is not worth a switch of threads; the clock brings it in anyway
 
-ToArrays = Callable[[Any], Mapping[str, np.ndarray]]
+Rows = Mapping[str, np.ndarray | RaggedRows]
+ToArrays = Callable[[Any], Rows]
 
 
 class BackgroundWriter:
@@ -32,6 +34,9 @@ class BackgroundWriter:
             itself; one step is always admitted.
         commit_interval: Float. Seconds between commits: rows are safe, and visible to readers, at
             most so long after they came.
+        step_bytes: Callable from what `append` is given to its bytes, where rows differ in size.
+            Called by the caller's thread. Defaults to `None`: as many per row as the first step
+            has.
 
     Attributes:
         writer: The writer, to be asked for its path and rows.
@@ -45,11 +50,13 @@ class BackgroundWriter:
         to_arrays: ToArrays,
         queue_bytes: int,
         commit_interval: float,
+        step_bytes: Callable[[Any], int] | None = None,
     ) -> None:
         self.writer = writer
         self._to_arrays = to_arrays
         self._queue_bytes = queue_bytes
         self._commit_interval = commit_interval
+        self._step_bytes = step_bytes
         self._steps: deque[tuple[Any, int]] = deque()
         # Each is counted by one thread only, so that neither needs a lock.
         self._bytes_come = self._bytes_gone = 0
@@ -79,7 +86,7 @@ class BackgroundWriter:
         if self.is_over:
             self._raise_error()
             raise ValueError("The writer was closed; make another one. Received: a step after it")
-        size = int(rows * self._row_bytes)
+        size = self._step_bytes(step) if self._step_bytes else int(rows * self._row_bytes)
         self._steps.append((step, size))
         self._bytes_come += size
         waiting = self._bytes_come - self._bytes_gone
@@ -106,7 +113,7 @@ class BackgroundWriter:
         """
         self._stop("close")
 
-    def _write_first(self, arrays: Mapping[str, np.ndarray], known: int) -> None:
+    def _write_first(self, arrays: Rows, known: int) -> None:
         self.writer.append(arrays, known=known)
         rows = len(next(iter(arrays.values())))
         self._row_bytes = sum(array.nbytes for array in arrays.values()) / max(rows, 1)
@@ -176,7 +183,7 @@ class BackgroundWriter:
 
     def _write_some(self) -> None:
         # A call of the writer costs as much as copying 10 kB: small steps are put together.
-        steps: list[Mapping[str, np.ndarray]] = []
+        steps: list[Rows] = []
         size = 0
         try:
             while self._steps and size < _WAKE_BYTES:
@@ -188,7 +195,7 @@ class BackgroundWriter:
         self._bytes_gone += size
         self._gone.set()
 
-    def _write_together(self, steps: list[Mapping[str, np.ndarray]]) -> None:
+    def _write_together(self, steps: list[Rows]) -> None:
         if not steps:
             return
         try:
@@ -198,7 +205,7 @@ class BackgroundWriter:
                 self.writer.append(arrays)
 
 
-def _concatenate(steps: list[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
+def _concatenate(steps: list[Rows]) -> Rows:
     """Makes one step of several; raises an error if they differ in more than their rows."""
     if len(steps) == 1:
         return steps[0]
@@ -207,7 +214,13 @@ def _concatenate(steps: list[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarr
     rows = [list(map(len, column)) for column in columns.values()]
     if set(map(len, steps)) != {len(first)} or rows.count(rows[0]) != len(rows):
         raise ValueError("steps of other outputs, or of unequal rows")
-    return {
-        name: np.concatenate(column, dtype=column[0].dtype, casting="no")
-        for name, column in columns.items()
-    }
+    return {name: _join(column) for name, column in columns.items()}
+
+
+def _join(column: list[Any]) -> np.ndarray | RaggedRows:
+    if not isinstance(column[0], RaggedRows):
+        try:
+            return np.concatenate(column, dtype=column[0].dtype, casting="no")
+        except ValueError:  # they differ in shape: whether they may is for the writer to say
+            pass
+    return RaggedRows.concatenate(column)

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
 
-from kerasext.storage.layout import RESERVED
+from kerasext.storage.layout import (
+    MOST_AXES,
+    RAGGED_AXES,
+    RESERVED,
+    ROW_SHAPES,
+    ROW_SPLITS,
+    VALUES,
+)
 
 _LARGEST_ROW_BYTES = 2**32 - 1  # HDF5's limit on a chunk, and a chunk holds at least one row
 # A chunk of one value repeated shrinks most: 1 MiB to some 50 bytes, its place in the index too.
 _MOST_EXPANSION = 2**16
 _LEAST_CHUNK_BYTES = 8  # of the address that stands in the index of chunks
+_LARGE_CHUNK_BYTES = 64 * 2**20
 _LAYOUTS = {
     h5py.h5d.COMPACT: "a compact dataset",
     h5py.h5d.CONTIGUOUS: "a contiguous or external dataset",
@@ -21,7 +30,37 @@ _LAYOUTS = {
 }
 
 
-def find(file: h5py.File, rows: int, size: int) -> dict[str, h5py.Dataset]:
+@dataclass
+class CheckedDatasets:
+    """The outputs of a file and what they are made of.
+
+    Args:
+        outputs: List of their names.
+        datasets: Dict from path to h5py dataset: an output of rows of one shape is one, those of
+            others are several.
+        lengths: Dict from path to the number of entries that are committed.
+        ragged: Dict from the name of each output whose rows differ in shape to its group.
+    """
+
+    outputs: list[str] = field(default_factory=list)
+    datasets: dict[str, h5py.Dataset] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
+    ragged: dict[str, h5py.Group] = field(default_factory=dict)
+
+    def add(self, path: str, dataset: h5py.Dataset, length: int, size: int) -> None:
+        """Adds a dataset once it is checked."""
+        _check_kind(dataset)
+        _check_size(dataset, length, size)
+        self.datasets[path], self.lengths[path] = dataset, length
+
+    def check_chunks(self, size: int) -> None:
+        """Raises `ValueError` unless the rows lie in the first `size` bytes of the file."""
+        for path, dataset in self.datasets.items():
+            if _end_of_rows(dataset, self.lengths[path]) > size:
+                raise ValueError(f"it was cut short, and rows of {path!r} are missing")
+
+
+def find(file: h5py.File, rows: int, size: int) -> CheckedDatasets:
     """The outputs of a file.
 
     Nothing is read or allocated for what only claims to be large, and no link is followed.
@@ -35,22 +74,19 @@ def find(file: h5py.File, rows: int, size: int) -> dict[str, h5py.Dataset]:
         ValueError: If a dataset is of a kind that no output is, or can't have the rows, or if there
             is a link to another file. For what h5py can't make out it raises other errors.
     """
-    datasets = dict(_datasets(file))
-    for dataset in datasets.values():
-        _check_kind(dataset)
-        _check_size(dataset, rows, size)
-    return datasets
+    found = CheckedDatasets()
+    for name, node in _outputs(file):
+        found.outputs.append(name)
+        if isinstance(node, h5py.Group):
+            found.ragged[name] = node
+            _add_ragged(found, name, node, rows, size)
+        else:
+            found.add(name, node, rows, size)
+    return found
 
 
-def check_chunks(datasets: Mapping[str, h5py.Dataset], rows: int, size: int) -> None:
-    """Raises `ValueError` unless the rows lie in the first `size` bytes of the file."""
-    for name, dataset in datasets.items():
-        if _end_of_rows(dataset, rows) > size:
-            raise ValueError(f"it was cut short, and rows of {name!r} are missing")
-
-
-def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
-    """The datasets of a file other than ours, each once."""
+def _outputs(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset | h5py.Group]]:
+    """The datasets of a file other than ours, and the groups that are one output, each once."""
     seen = {file}
     groups = [("", file)]
     while groups:
@@ -60,20 +96,53 @@ def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
             # h5py has bytes for what is not UTF-8, and takes a slash for a path, through any link.
             if not isinstance(part, str) or "/" in part or part == ".":
                 raise ValueError(f"{part!r} is the name of no output and no group")
-            name, link = prefix + part, group.get(part, getlink=True)
-            if isinstance(link, h5py.ExternalLink):
-                raise ValueError(f"{name!r} is a link to another file, which is never followed")
-            if not isinstance(link, h5py.HardLink):
-                continue
-            node = group[part]
-            if node in seen or name in RESERVED:
+            name = prefix + part
+            node = _follow_hard_link(group, part, name)
+            if node is None or node in seen or name in RESERVED:
                 continue
             seen.add(node)
-            if isinstance(node, h5py.Dataset):
+            is_group = isinstance(node, h5py.Group)
+            if isinstance(node, h5py.Dataset) or (is_group and RAGGED_AXES in node.attrs):
                 yield name, node
-            elif isinstance(node, h5py.Group):
+            elif is_group:
                 inner.append((name + "/", node))
         groups += reversed(inner)
+
+
+def _follow_hard_link(group: h5py.Group, part: str, name: str) -> Any:
+    link = group.get(part, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        raise ValueError(f"{name!r} is a link to another file, which is never followed")
+    return group[part] if isinstance(link, h5py.HardLink) else None
+
+
+def _add_ragged(found: CheckedDatasets, name: str, group: h5py.Group, rows: int, size: int) -> None:
+    mark = group.attrs.get_id(RAGGED_AXES)
+    if mark.dtype.kind not in "iu" or mark.shape != ():
+        raise ValueError(f"attribute {RAGGED_AXES!r} of {name!r} must be a number of axes")
+    axes = int(group.attrs[RAGGED_AXES])
+    if not 1 <= axes <= MOST_AXES:
+        raise ValueError(f"attribute {RAGGED_AXES!r} of {name!r} is {axes}")
+
+    def add(part: str, row_shape: tuple[int, ...], length: int) -> h5py.Dataset:
+        path = f"{name}/{part}"
+        dataset = _follow_hard_link(group, part, path) if part in group else None
+        if not isinstance(dataset, h5py.Dataset) or dataset.shape[1:] != row_shape:
+            raise ValueError(f"{path!r} must be a dataset with rows of shape {row_shape}")
+        if part != VALUES and dataset.dtype != "i8":
+            raise ValueError(f"{path!r} must be of dtype int64, not {dataset.dtype}")
+        found.add(path, dataset, length, size)
+        return dataset
+
+    splits = add(ROW_SPLITS, (), rows + 1)
+    if axes != 1:
+        add(ROW_SHAPES, (axes,), rows)
+    if splits.chunks[0] * 8 > max(size, _LARGE_CHUNK_BYTES):  # it is read whole
+        raise ValueError(f"a chunk of {name + '/' + ROW_SPLITS!r} can't be in {size} bytes")
+    numbers = int(splits[rows])
+    if numbers < 0:
+        raise ValueError(f"{rows} rows of {name!r} end at number {numbers}")
+    add(VALUES, (), numbers)
 
 
 def _check_kind(dataset: h5py.Dataset) -> None:

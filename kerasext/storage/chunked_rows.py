@@ -8,12 +8,11 @@ from h5py._objects import with_phil
 
 from kerasext.storage.chunk_filters import ChunkFilters
 from kerasext.storage.chunk_sums import chunk_sums
-from kerasext.storage.output_spec import OutputSpec
+from kerasext.storage.output_spec import MOST_PER_CHUNK, OutputSpec
 
 # One write of a chunk costs about as much as copying 100 kB, and a reader loads whole chunks.
 _CHUNK_BYTES = 1024 * 1024
 _SMALLEST_CHUNK_BYTES = 16 * 1024
-_MOST_ROWS = 65536
 # Beyond about 8,180 chunks HDF5's index of them no longer fits into a page, and a kill can tear it.
 _MOST_CHUNKS = 8000
 
@@ -22,16 +21,19 @@ _MOST_CHUNKS = 8000
 _write_direct_chunk = with_phil(h5py.h5d.DatasetID.write_direct_chunk)
 
 
-def rows_per_chunk(spec: OutputSpec, expected_rows: int | None) -> int:
+def rows_per_chunk(
+    spec: OutputSpec, expected_rows: int | None, most_rows: int = MOST_PER_CHUNK
+) -> int:
     """Rows in one chunk of an output, sized in bytes.
 
     Args:
         spec: The output.
         expected_rows: Rows that the file will hold, or `None` if unknown. A small job gets small
             chunks, for the last one is allocated whole; a very long one larger chunks.
+        most_rows: Rows in a chunk at most, unless the job is very long.
     """
     row_bytes = max(spec.row_bytes, 1)
-    rows = min(_CHUNK_BYTES // row_bytes, _MOST_ROWS)
+    rows = min(_CHUNK_BYTES // row_bytes, most_rows)
     if expected_rows is not None:
         enough = max(expected_rows, _SMALLEST_CHUNK_BYTES // row_bytes)
         rows = max(min(rows, enough), math.ceil(expected_rows / _MOST_CHUNKS))
@@ -64,7 +66,8 @@ class ChunkedRows:
         if filled:
             self._block[:filled] = dataset[rows - filled : rows]
             place = self._h5id.get_chunk_info_by_coord(self._coordinates(rows - filled))
-            if place.filter_mask:
+            # Of a chunk that was never written HDF5 gives no mask, but whatever was in memory.
+            if place.byte_offset is not None and place.filter_mask:
                 self._raw_chunk = rows - filled
 
     def append(self, array: np.ndarray) -> None:
@@ -113,9 +116,14 @@ class ChunkedRows:
             self._sum(self._block[:filled])
 
     def trim(self, rows: int) -> None:
-        """Makes the dataset `rows` long. Only at the end: it may have readers until then."""
-        if self._extent > rows:
+        """Takes off what follows the first `rows` rows.
+
+        Only at the end, for the dataset may have readers until then, and before the last `commit`:
+        HDF5 reads the chunk that it cuts, as compressed even if we have just written it as it is.
+        """
+        if self._h5id.shape[0] > rows:
             self._h5id.set_extent((rows, *self._row_shape))
+        self._extent = min(self._extent, rows)
 
     def _sum(self, chunk: np.ndarray) -> None:
         if self._sums is not None:
@@ -123,8 +131,9 @@ class ChunkedRows:
 
     def _write(self, first: int, chunk: np.ndarray, rows: int) -> None:
         if first + rows > self._extent:
+            # In this order: Ctrl-C between the two must not make it shorter than we believe.
+            self._h5id.set_extent((first + rows, *self._row_shape))
             self._extent = first + rows
-            self._h5id.set_extent((self._extent, *self._row_shape))
         if chunk.size:
             is_raw = first == self._raw_chunk
             content, mask = (self._filters.skip if is_raw else self._filters.encode)(chunk)

@@ -36,6 +36,16 @@ CLASS_NAMES = "class_names"
 CLASS_OUTPUTS = ("labels", "probabilities")
 """The attribute with the names of the classes, and what the outputs that have it are called."""
 
+RAGGED_AXES = "ragged_axes"
+"""The attribute of a group that is one output, whose rows differ in shape: axes of a row."""
+
+MOST_AXES = 31
+"""Of such a row: HDF5 and NumPy 1 have 32, and one is that of the rows."""
+
+VALUES, ROW_SPLITS, ROW_SHAPES = "values", "row_splits", "row_shapes"
+"""Its datasets: all numbers of all rows; where each row begins in them, and where the last one
+ends; and, if rows have two or more axes, the shape of each."""
+
 
 def health(record: np.void | np.ndarray) -> dict[str, float]:
     """The record's figures on how a predict call went, by name."""
@@ -48,6 +58,11 @@ def health(record: np.void | np.ndarray) -> dict[str, float]:
         "stalled_seconds": float(record["stalled_seconds"]),
         "rows_per_second": rows / seconds if seconds else 0.0,
     }
+
+
+def is_in(output: str, name: str) -> bool:
+    """Whether a name is that of an output or of a group that it is in."""
+    return output == name or output.startswith(f"{name}/")
 
 
 def check_output_names(names: Iterable[str]) -> None:

@@ -19,11 +19,14 @@ from kerasext.storage.layout import (
     CLASS_OUTPUTS,
     FORMAT,
     FORMAT_VERSION,
+    RAGGED_AXES,
     RECORD,
     RECORD_DTYPE,
     SUMS,
 )
-from kerasext.storage.output_spec import OutputSpec
+from kerasext.storage.output_spec import NewColumn
+from kerasext.storage.ragged_spec import RaggedSpec
+from kerasext.storage.step_specs import Spec
 
 _PAGE_BYTES = 4096
 _MOST_ATTRIBUTES = 1000
@@ -32,7 +35,7 @@ ClassNamesByHead = Sequence[str] | Mapping[str, Sequence[str]]
 
 
 def image(
-    specs: Mapping[str, OutputSpec],
+    specs: Mapping[str, Spec],
     *,
     expected_rows: int | None,
     attributes: Mapping[str, str | float],
@@ -67,28 +70,13 @@ def image(
             is_text = isinstance(value, str)
             file.attrs[name] = _fixed_width([value]).reshape(()) if is_text else value
         for name, spec in specs.items():
-            dataset = file.create_dataset(
-                name,
-                shape=(0, *spec.row_shape),
-                # HDF5 has no chunks of a fixed axis of length 0
-                maxshape=(None, *(length or None for length in spec.row_shape)),
-                chunks=(
-                    rows_per_chunk(spec, expected_rows),
-                    *(max(length, 1) for length in spec.row_shape),
-                ),
-                dtype=spec.h5_dtype,
-                **dataset_options(spec, compression_of(name, compression)),
-            )
-            file.create_dataset(
-                f"{SUMS}/{name}",
-                shape=(0, WIDTH),
-                maxshape=(None, WIDTH),
-                chunks=(512, WIDTH),
-                dtype=np.uint64,
-            )
+            for column in spec.columns(expected_rows):
+                _create_column(file, column, compression_of(name, compression))
+            if isinstance(spec, RaggedSpec):
+                file[name].attrs[RAGGED_AXES] = spec.axes
             names = _class_names_of(name, class_names)
             if names is not None:
-                dataset.attrs[CLASS_NAMES] = _fixed_width(names)
+                file[name].attrs[CLASS_NAMES] = _fixed_width(names)
     # The last page is written only as far as it is used, and counts in full.
     missing = -content.getbuffer().nbytes % _PAGE_BYTES
     return content.getvalue() + bytes(missing)
@@ -107,6 +95,29 @@ def _create(content: io.BytesIO) -> h5py.File:
     creation.set_attr_phase_change(_MOST_ATTRIBUTES, 0)
     flags = h5py.h5f.ACC_TRUNC
     return h5py.File(h5py.h5f.create(b"predictions", flags, fcpl=creation, fapl=access))
+
+
+def _create_column(file: h5py.File, column: NewColumn, compression: Compression) -> None:
+    spec = column.spec
+    file.create_dataset(
+        spec.name,
+        shape=(column.length, *spec.row_shape),
+        # HDF5 has no chunks of a fixed axis of length 0
+        maxshape=(None, *(length or None for length in spec.row_shape)),
+        chunks=(
+            rows_per_chunk(spec, column.expected_length, column.most_per_chunk),
+            *(max(length, 1) for length in spec.row_shape),
+        ),
+        dtype=spec.h5_dtype,
+        **dataset_options(spec, compression),
+    )
+    file.create_dataset(
+        f"{SUMS}/{spec.name}",
+        shape=(0, WIDTH),
+        maxshape=(None, WIDTH),
+        chunks=(512, WIDTH),
+        dtype=np.uint64,
+    )
 
 
 def _class_names_of(name: str, class_names: ClassNamesByHead | None) -> Sequence[str] | None:

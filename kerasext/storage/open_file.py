@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from kerasext.storage import checked_datasets, commit_record
+from kerasext.storage.checked_datasets import CheckedDatasets
 from kerasext.storage.chunk_sums import chunk_sums
 from kerasext.storage.file_view import FileView
 from kerasext.storage.layout import FORMAT, FORMAT_VERSION, RECORD_DTYPE, SUMS
@@ -67,7 +68,10 @@ class OpenFile:
     Attributes:
         path: The path.
         record: Array of shape `()`, the commit record.
-        datasets: Dict from the name of each output to its h5py dataset. `refresh` replaces them.
+        outputs: List of the names of the outputs.
+        datasets: Dict from path to h5py dataset. `refresh` replaces them, and the other two.
+        lengths: Dict from path to the number of entries that are committed.
+        ragged: Dict from the name of each output whose rows differ in shape to its group.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -82,7 +86,7 @@ class OpenFile:
         with _naming_what_is_no_hdf5(path):
             self._view = FileView(path)
         self._h5file: h5py.File | None = None
-        self.datasets: dict[str, h5py.Dataset] = {}
+        self._take(CheckedDatasets())
         _open_files.add(self)
         try:
             self._retrying(self._open)
@@ -115,7 +119,7 @@ class OpenFile:
         """Reads from an output.
 
         Args:
-            name: String. The output.
+            name: String. The output, or dataset of one whose rows differ in shape.
             key: What h5py takes as an index.
 
         Raises:
@@ -143,7 +147,7 @@ class OpenFile:
         """
         with self._lock:
             self.check_open()
-            node = self._root if of == "/" else self.datasets[of]
+            node = self._root if of == "/" else {**self.datasets, **self.ragged}[of]
             if name not in node.attrs:
                 return default
             if not self._is_plain(node, name):
@@ -169,13 +173,13 @@ class OpenFile:
         return found
 
     def has_sums(self, name: str) -> bool:
-        """Whether the rows of an output have the sums that were stored with them."""
+        """Whether the entries of a dataset have the sums that were stored with them."""
         with self._lock:
             self.check_open()
             output, sums = self.datasets[name], self._root.get(f"{SUMS}/{name}")
             if not isinstance(sums, h5py.Dataset):
                 return False
-            rows, length = int(self.record["rows"]), output.chunks[0]
+            rows, length = self.lengths[name], output.chunks[0]
             # The last chunk, partly filled, has its sum when no more rows will come.
             chunks = math.ceil(rows / length) if self.is_complete else rows // length
             for number in range(chunks):
@@ -225,19 +229,24 @@ class OpenFile:
             # Before the datasets, which are loaded after it: they have the rows that it counts.
             self.record = self._read_record()
             rows, size = int(self.record["rows"]), self._view.size
-            self.datasets = checked_datasets.find(self._h5file, rows, size)
+            found = checked_datasets.find(self._h5file, rows, size)
             # A disk that is full in a write leaves the file short of its end, with the rows that
             # were committed; so does a broken copy, without them.
             if self._view.is_cut_short:
-                checked_datasets.check_chunks(self.datasets, rows, 0 if self.is_complete else size)
+                found.check_chunks(0 if self.is_complete else size)
+            self._take(found)
 
     def _close_hdf5(self) -> None:
         file, self._h5file = self._h5file, None
-        self.datasets = {}
+        self._take(CheckedDatasets())
         if file is not None:
             # HDF5 can fail to drop damaged metadata: of no consequence, for nothing was written.
             with contextlib.suppress(OSError, RuntimeError):
                 file.close()
+
+    def _take(self, found: CheckedDatasets) -> None:
+        self.outputs, self.datasets = found.outputs, found.datasets
+        self.lengths, self.ragged = found.lengths, found.ragged
 
     def _read_record(self) -> np.ndarray:
         return commit_record.parse(self._view.read_at(self._record_offset, RECORD_DTYPE.itemsize))

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import numpy as np
+
+from kerasext.storage.ragged_rows import RaggedRows
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 DEFAULT_STRING_BYTES = 64
+MOST_PER_CHUNK = 65536
+"""Rows, so that few bytes per row make no chunk of very many."""
+
 _LARGEST_ROW_BYTES = 2**32 - 1  # HDF5's limit on a chunk, and a chunk holds at least one row
+
+
+class NewColumn(NamedTuple):
+    """A dataset that is to be made for an output.
+
+    Args:
+        spec: `OutputSpec` with the name of the dataset.
+        expected_length: Int. Entries that it will have, or `None` if unknown.
+        length: Int. Entries that it has at once, which are zeros.
+        most_per_chunk: Int. Entries in a chunk at most.
+    """
+
+    spec: OutputSpec
+    expected_length: int | None
+    length: int = 0
+    most_per_chunk: int = MOST_PER_CHUNK
 
 
 @dataclass(frozen=True)
@@ -32,7 +53,9 @@ class OutputSpec:
     incoming: np.dtype[Any] | None = None
 
     @classmethod
-    def of_array(cls, name: str, array: np.ndarray, dtype: DTypeLike | None = None) -> OutputSpec:
+    def of_array(
+        cls, name: str, array: np.ndarray | RaggedRows, dtype: DTypeLike | None = None
+    ) -> OutputSpec:
         """The spec of an output from its first array.
 
         Args:
@@ -42,8 +65,10 @@ class OutputSpec:
 
         Raises:
             ValueError: If the array has no rows axis, or a row is too large for HDF5.
-            TypeError: If HDF5 has no type for it, or `dtype` can't hold its values.
+            TypeError: If HDF5 has no type for it, `dtype` can't hold its values, or its rows differ
+                in shape.
         """
+        array = _dense(name, array)
         if array.dtype == object and array.ndim == 0:
             raise _no_type(name, array.item())
         if array.ndim == 0:
@@ -92,7 +117,15 @@ class OutputSpec:
                 f"Received: row shape {other.row_shape}, dtype {other.dtype}"
             )
 
-    def prepare(self, array: np.ndarray) -> np.ndarray:
+    def columns(self, expected_rows: int | None) -> list[NewColumn]:
+        """The datasets that it is made of.
+
+        Args:
+            expected_rows: Rows that the file will hold, or `None` if unknown.
+        """
+        return [NewColumn(self, expected_rows)]
+
+    def prepare(self, array: np.ndarray | RaggedRows) -> np.ndarray:
         """Checks an array of this output and casts it to the stored dtype.
 
         Args:
@@ -104,10 +137,15 @@ class OutputSpec:
         Raises:
             ValueError: If its shape or dtype differ from the first step's, or a value does not fit
                 into the stored dtype.
+            TypeError: If its rows differ in shape.
         """
+        array = _dense(self.name, array)
         if array.shape[1:] != self.row_shape or array.ndim == 0:
+            differs_in_length = self.row_shape and array.ndim == len(self.row_shape) + 1
+            remedy = f"; pass `ragged=[{self.name!r}]` to store rows of different shapes"
             raise ValueError(
-                f"Output {self.name!r} must have the same row shape in every step. "
+                f"Output {self.name!r} must have the same row shape in every step"
+                f"{remedy if differs_in_length else ''}. "
                 f"First step: {self.row_shape}. Received: shape={array.shape}"
             )
         is_text = self.dtype.kind == "S"
@@ -150,6 +188,15 @@ class OutputSpec:
                 f"Received: {longest} bytes of UTF-8, dtype={self.dtype}"
             )
         return np.array(values, dtype=self.dtype).reshape(array.shape)
+
+
+def _dense(name: str, rows: np.ndarray | RaggedRows) -> np.ndarray:
+    if isinstance(rows, RaggedRows):
+        raise TypeError(
+            f"Output {name!r} must be a dense array; pass `ragged=[{name!r}]` to store rows of "
+            "different shapes. Received: rows of different shapes, as of a RaggedTensor"
+        )
+    return rows
 
 
 def _default_dtype(name: str, array: np.ndarray) -> np.dtype[Any]:

@@ -14,17 +14,19 @@ import numpy as np
 from kerasext.storage.class_names import ClassNames
 from kerasext.storage.layout import CLASS_NAMES, health
 from kerasext.storage.open_file import OpenFile, naming_damage
+from kerasext.storage.ragged_output import RaggedOutput
 from kerasext.storage.stored_output import StoredOutput
 
 _FOLLOW_ROWS = 65536
 _FOLLOW_SECONDS = 0.02
 
 
-class PredictionFile(Mapping[str, StoredOutput]):
+class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
     """The outputs that a prediction file holds, by name.
 
     A mapping from output name (`"labels"`, or `"head/labels"` for nested ones) to an array that is
-    read when it is indexed. Shows committed rows only. Opening changes nothing in the file.
+    read when it is indexed, a `StoredOutput`, or a `RaggedOutput` where rows differ in shape. Shows
+    committed rows only. Opening changes nothing in the file.
 
     Args:
         path: String or path-like. The file.
@@ -47,7 +49,7 @@ class PredictionFile(Mapping[str, StoredOutput]):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._file = OpenFile(self.path)
-        self._outputs: dict[str, StoredOutput] = {}
+        self._outputs: dict[str, StoredOutput | RaggedOutput] = {}
         self._take_outputs()
 
     @property
@@ -112,7 +114,7 @@ class PredictionFile(Mapping[str, StoredOutput]):
         if self._file.refresh():
             self._take_outputs()
 
-    def follow(self, *, timeout: float | None = None) -> Iterator[dict[str, np.ndarray]]:
+    def follow(self, *, timeout: float | None = None) -> Iterator[dict[str, Any]]:
         """Reads the file from its first row on, waiting for more until it is complete.
 
         Args:
@@ -120,8 +122,8 @@ class PredictionFile(Mapping[str, StoredOutput]):
                 writer may have been killed; `complete` tells. Defaults to `None`: never.
 
         Yields:
-            Dict from output name to array of shape `(rows, ...)`, for the rows that were committed
-            since the last one.
+            Dict from output name to array of shape `(rows, ...)`, or to the list of `rows` arrays
+            where they differ in shape, for the rows that were committed since the last one.
         """
         row = 0
         new_at = time.monotonic()
@@ -152,21 +154,22 @@ class PredictionFile(Mapping[str, StoredOutput]):
             ValueError: If rows differ from those that were written, naming the output.
         """
         self._file.check_open()
-        for name in self:
+        for name in self._file.datasets:
             if not self._file.has_sums(name):
                 raise ValueError(
                     f"The file is damaged: the rows of {name!r} are not those that were written. "
                     f"Received: path={str(self.path)!r}"
                 )
 
-    def iter_batches(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
+    def iter_batches(self, rows: int) -> Iterator[dict[str, Any]]:
         """Reads the file from the first row to the last in constant memory.
 
         Args:
             rows: Int. Rows in each batch; the last one has what is left.
 
         Yields:
-            Dict from output name to array of shape `(rows, ...)`.
+            Dict from output name to array of shape `(rows, ...)`, or to the list of `rows` arrays
+            where they differ in shape.
 
         Raises:
             ValueError: If `rows` is not positive.
@@ -175,7 +178,7 @@ class PredictionFile(Mapping[str, StoredOutput]):
             raise ValueError(f"`rows` must be at least 1. Received: rows={rows}")
         return self._batches(rows)
 
-    def _batches(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
+    def _batches(self, rows: int) -> Iterator[dict[str, Any]]:
         for start in range(0, self.rows, rows):
             yield {name: output[start : start + rows] for name, output in self.items()}
 
@@ -189,7 +192,7 @@ class PredictionFile(Mapping[str, StoredOutput]):
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def __getitem__(self, name: str) -> StoredOutput:
+    def __getitem__(self, name: str) -> StoredOutput | RaggedOutput:
         self._file.check_open()
         try:
             return self._outputs[name]
@@ -222,7 +225,10 @@ class PredictionFile(Mapping[str, StoredOutput]):
         return "\n".join(lines) + ">"
 
     def _take_outputs(self) -> None:
-        self._outputs = {name: StoredOutput(self._file, name) for name in self._file.datasets}
+        self._outputs = {
+            name: (RaggedOutput if name in self._file.ragged else StoredOutput)(self._file, name)
+            for name in self._file.outputs
+        }
 
     def _json_attribute(self, name: str) -> dict[str, Any]:
         self._file.check_open()

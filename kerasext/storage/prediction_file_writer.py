@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import h5py
 import numpy as np
@@ -18,9 +18,13 @@ from kerasext.storage.chunk_filters import Compression, check_compression
 from kerasext.storage.chunked_rows import ChunkedRows
 from kerasext.storage.commit_record import CommitRecord
 from kerasext.storage.file_lock import FileLock
-from kerasext.storage.layout import RECORD_DTYPE, SUMS, check_output_names, health
-from kerasext.storage.output_spec import OutputSpec
+from kerasext.storage.known_rows import check_known
+from kerasext.storage.layout import RECORD_DTYPE, SUMS, health
 from kerasext.storage.present_file import FINGERPRINT, PresentFile
+from kerasext.storage.ragged_column import RaggedColumn
+from kerasext.storage.ragged_rows import RaggedRows
+from kerasext.storage.ragged_spec import RaggedSpec
+from kerasext.storage.step_specs import Ragged, Spec, check_ragged, specs_of
 from kerasext.storage.writeback import start_writeback
 
 if TYPE_CHECKING:
@@ -29,8 +33,6 @@ if TYPE_CHECKING:
 Mode = Literal["x", "w", "a", "resume"]
 
 _WRITEBACK_BYTES = 8 * 1024 * 1024
-# Generous enough for other kernels and another cut into batches, also in float16.
-_TOLERANCE = {"rtol": 1e-2, "atol": 1e-4}
 
 
 class PredictionFileWriter:
@@ -53,6 +55,8 @@ class PredictionFileWriter:
             until the first `append`, too.
         compression: As `check_compression` takes it; outputs that a mapping leaves out are not
             compressed. Defaults to `"auto"`: gzip for all but floats.
+        ragged: As `check_ragged` takes it: outputs whose rows may differ in shape, but not in the
+            number of axes. Defaults to `False`, for none.
         fsync: Bool. Whether every commit waits until the disk has the rows, which only a loss of
             power needs; `finish` always does. Defaults to `False`.
 
@@ -88,6 +92,7 @@ class PredictionFileWriter:
         class_names: new_file.ClassNamesByHead | None = None,
         expected_rows: int | None = None,
         compression: Compression | Mapping[str, Compression] = "auto",
+        ragged: Ragged = False,
         fsync: bool = False,
     ) -> None:
         if mode not in get_args(Mode):
@@ -104,13 +109,14 @@ class PredictionFileWriter:
         self._mode = mode
         self._dtypes = dict(dtypes or {})
         self._compression = check_compression(compression)
+        self._ragged = check_ragged(ragged)
         self._fsync = fsync
         self._file: h5py.File | None = None
         self._committed = 0
         self._sent_bytes = 0
         self._seconds_before = 0.0
-        self._specs: dict[str, OutputSpec] = {}
-        self._columns: dict[str, ChunkedRows] = {}
+        self._specs: dict[str, Spec] = {}
+        self._columns: dict[str, Any] = {}  # `ChunkedRows`, or a `RaggedColumn`
         self._state: Literal["opening", "writing", "torn", "failed", "ended"] = "writing"
         self._process = os.getpid()
         if not self.path.parent.is_dir():
@@ -130,11 +136,11 @@ class PredictionFileWriter:
         """Rows, bytes and seconds of this call, also those before it was interrupted."""
         return health(self._record_fields())
 
-    def append(self, step: Mapping[str, np.ndarray], *, known: int = 0) -> None:
+    def append(self, step: Mapping[str, np.ndarray | RaggedRows], *, known: int = 0) -> None:
         """Adds the rows of one step to every output; none if anything about the step is wrong.
 
         Args:
-            step: Mapping from output name to an array of shape `(rows, ...)`.
+            step: Mapping from output name to an array of shape `(rows, ...)`, or `RaggedRows`.
             known: Int. How many rows at the beginning of the step are in the file already, as its
                 last ones: they are compared with those instead of added.
 
@@ -143,7 +149,8 @@ class PredictionFileWriter:
                 or of the file, or a value does not fit into the dtype it is stored as. If known
                 rows differ from those in the file. If the writer was closed, or an earlier step
                 failed halfway.
-            TypeError: If HDF5 has no type for an output.
+            TypeError: If HDF5 has no type for an output, or its rows differ in shape and it is not
+                in `ragged`.
             OSError: If the disk is full, or fails otherwise. The rows of the last commit are safe,
                 and nothing more can be written with this object.
         """
@@ -158,7 +165,7 @@ class PredictionFileWriter:
                 "Every step must have the same outputs. "
                 f"First step: {sorted(specs)}. Received: {sorted(step)}"
             )
-        arrays = {name: spec.prepare(step[name]) for name, spec in specs.items()}
+        arrays: dict[str, Any] = {name: spec.prepare(step[name]) for name, spec in specs.items()}
         lengths = {name: len(array) for name, array in arrays.items()}
         rows = next(iter(lengths.values()))
         if any(length != rows for length in lengths.values()):
@@ -168,7 +175,7 @@ class PredictionFileWriter:
         with self._abandoning_on_error():
             file = self._file or self._open(specs)
             if known:
-                self._check_known(file, {name: a[:known] for name, a in arrays.items()})
+                check_known(file, {name: a[:known] for name, a in arrays.items()}, self.rows)
                 arrays = {name: array[known:] for name, array in arrays.items()}
             self._state = "torn"  # until every output has the rows, whatever interrupts us
             for name, array in arrays.items():
@@ -245,40 +252,14 @@ class PredictionFileWriter:
         if self._mode == "resume" and self._present is not None:
             self._present.check_fingerprint(self.attributes.get(FINGERPRINT))
 
-    def _describe(self, step: Mapping[str, np.ndarray]) -> dict[str, OutputSpec]:
-        if not step:
-            raise ValueError("A step must have at least one output. Received: {}")
-        unknown = sorted(self._dtypes.keys() - step.keys())
-        if unknown:
-            raise ValueError(
-                f"`dtypes` must name outputs that are written. They are {sorted(step)}. "
-                f"Received: dtypes for {unknown}"
-            )
-        check_output_names(step)
-        specs = {
-            name: OutputSpec.of_array(name, array, self._dtypes.get(name))
-            for name, array in step.items()
-        }
+    def _describe(self, step: Mapping[str, np.ndarray | RaggedRows]) -> dict[str, Spec]:
+        specs = specs_of(step, dtypes=self._dtypes, ragged=self._ragged)
         if self._present is not None:
             self._present.check_specs(specs)
             self.check_fingerprint()
         return specs
 
-    def _check_known(self, file: h5py.File, arrays: Mapping[str, np.ndarray]) -> None:
-        for name, array in arrays.items():
-            stored = file[name][self.rows - len(array) : self.rows].astype(array.dtype)
-            if array.dtype.kind in "fc":
-                same = np.allclose(stored, array, **_TOLERANCE, equal_nan=True)
-            else:
-                same = np.array_equal(stored, array)
-            if not same:
-                raise ValueError(
-                    "`mode='resume'` goes on with the same model, and with the same data in the "
-                    "same order; pass mode='w' to predict again. Received: other values of "
-                    f"output {name!r} in the rows before row {self.rows}"
-                )
-
-    def _open(self, specs: Mapping[str, OutputSpec]) -> h5py.File:
+    def _open(self, specs: Mapping[str, Spec]) -> h5py.File:
         self._state = "opening"
         if self._present is None:
             self._create(specs)
@@ -289,7 +270,12 @@ class PredictionFileWriter:
         assert file is not None
         self._specs = dict(specs)
         self._columns = {
-            name: ChunkedRows(file[name], self.rows, file[f"{SUMS}/{name}"]) for name in specs
+            name: (
+                RaggedColumn(file, name, self.rows)
+                if isinstance(spec, RaggedSpec)
+                else ChunkedRows(file[name], self.rows, file[f"{SUMS}/{name}"])
+            )
+            for name, spec in specs.items()
         }
         self._record = CommitRecord(file)
         self._began = time.monotonic()
@@ -297,7 +283,7 @@ class PredictionFileWriter:
         self._state = "writing"
         return file
 
-    def _create(self, specs: Mapping[str, OutputSpec]) -> None:
+    def _create(self, specs: Mapping[str, Spec]) -> None:
         content = new_file.image(
             specs,
             expected_rows=self.expected_rows,
@@ -332,11 +318,11 @@ class PredictionFileWriter:
 
     def _commit(self, file: h5py.File, *, complete: bool = False) -> None:
         self._record.check_in_place(self.path)
-        for column in self._columns.values():
-            column.commit(self.rows, last=complete)
         if complete or self._state == "torn":
             for column in self._columns.values():
                 column.trim(self.rows)
+        for column in self._columns.values():
+            column.commit(self.rows, last=complete)
         # Data, then HDF5's metadata, then the record: what it counts must be there.
         file.flush()
         if self._fsync or complete:

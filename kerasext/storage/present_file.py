@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kerasext.storage.open_file import OpenFile
 from kerasext.storage.output_spec import OutputSpec
+from kerasext.storage.ragged_spec import RaggedSpec
+from kerasext.storage.step_specs import Spec
 
 FINGERPRINT = "model_fingerprint"
 
@@ -42,11 +45,16 @@ class PresentFile:
             self.seconds = float(file.record["seconds"])
             self.stalled_seconds = float(file.record["stalled_seconds"])
             self._fingerprint = file.attribute(FINGERPRINT)
-            self._specs = {
-                name: OutputSpec.of_dataset(data) for name, data in file.datasets.items()
+            self._specs: dict[str, Spec] = {
+                name: (
+                    RaggedSpec.of_group(name, file.ragged[name])
+                    if name in file.ragged
+                    else OutputSpec.of_dataset(file.datasets[name])
+                )
+                for name in file.outputs
             }
 
-    def check_specs(self, specs: Mapping[str, OutputSpec]) -> None:
+    def check_specs(self, specs: Mapping[str, Spec]) -> None:
         """Raises `ValueError` if rows of other outputs, shapes or dtypes are to be added."""
         if self._specs.keys() != specs.keys():
             raise ValueError(
@@ -54,7 +62,20 @@ class PresentFile:
                 f"Stored: {sorted(self._specs)}. Received: {sorted(specs)}"
             )
         for name, spec in specs.items():
-            self._specs[name].check_same(spec, self._path)
+            self._check_same_kind(name, spec)
+            stored: Any = self._specs[name]
+            stored.check_same(spec, self._path)
+
+    def _check_same_kind(self, name: str, spec: Spec) -> None:
+        if type(self._specs[name]) is type(spec):
+            return
+        rows, given = "of one shape; take it out of `ragged`", "in `ragged`"
+        if isinstance(spec, OutputSpec):
+            rows, given = f"of different shapes; pass `ragged=[{name!r}]`", "not in `ragged`"
+        raise ValueError(
+            f"Output {name!r} must be stored as {self._path} has it, with rows {rows}. "
+            f"Received: {name!r} {given}"
+        )
 
     def check_fingerprint(self, given: object) -> None:
         """Raises `ValueError` if rows of another model are to be added."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kerasext.storage.open_file import OpenFile, naming_damage
+from kerasext.storage.row_index import row_index
 
 
 class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
@@ -19,7 +20,7 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
 
     Args:
         file: The file.
-        name: String. Name of the output.
+        name: String. Name of the output, or of a dataset of one whose rows differ in shape.
 
     Example:
 
@@ -36,12 +37,12 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
         dataset = file.datasets[name]
         self.name = name
         self._file = file
-        self._rows = int(file.record["rows"])
+        self._rows = file.lengths[name]
         self.shape: tuple[int, ...] = (self._rows, *dataset.shape[1:])
         self._stored_dtype: np.dtype[Any] = np.dtype(
             dataset.dtype.str
         )  # without h5py's notes on it
-        self._rows_at_once: int = dataset.chunks[0]
+        self.rows_at_once: int = dataset.chunks[0]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -64,7 +65,7 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
         return self._rows
 
     def __iter__(self) -> Iterator[Any]:
-        step = self._rows_at_once
+        step = self.rows_at_once
         for start in range(0, self._rows, step):
             yield from self[start : start + step]
 
@@ -89,20 +90,7 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
         row_key, *rest = self._split(key)
         if isinstance(row_key, slice):
             return self._slice(row_key, rest)
-        index = np.asarray(row_key)
-        if index.dtype == bool and index.ndim == 1:
-            if len(index) != self._rows:
-                raise IndexError(
-                    f"A mask must have one entry for each of the {self._rows} rows. "
-                    f"Received: {len(index)} entries"
-                )
-            index = np.flatnonzero(index)
-        if index.ndim > 1 or (index.size and index.dtype.kind not in "iu"):
-            raise IndexError(
-                "Rows must be chosen by an int, a slice, or a list of indices or mask. "
-                f"Received: {row_key!r}"
-            )
-        return self._take(index.astype(np.int64), rest)
+        return self._take(row_index(row_key, self._rows), rest)
 
     def _split(self, key: Any) -> tuple[Any, ...]:
         """The key as a tuple that begins with what is meant for the rows."""
@@ -126,15 +114,10 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
         return values if step > 0 else values[::-1]
 
     def _take(self, index: np.ndarray, rest: list[Any]) -> Any:
-        if index.size and (index.min() < -self._rows or index.max() >= self._rows):
-            raise IndexError(
-                f"Rows must be from {-self._rows} to {self._rows - 1}. "
-                f"Received: rows from {index.min()} to {index.max()}"
-            )
-        wanted, places = np.unique(index.ravel() % max(self._rows, 1), return_inverse=True)
+        wanted, places = np.unique(index.ravel(), return_inverse=True)
         values = np.empty((len(wanted), *self.shape[1:]), dtype=self._stored_dtype)
         # A read per chunk: h5py's own selection of many single rows is far slower.
-        ends = np.flatnonzero(np.diff(wanted // self._rows_at_once)) + 1
+        ends = np.flatnonzero(np.diff(wanted // self.rows_at_once)) + 1
         for part in np.split(np.arange(len(wanted)), ends):
             if part.size:
                 rows = wanted[part]

@@ -22,7 +22,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from kerasext.storage import PredictionFile, PredictionFileWriter, open_file
+from kerasext.storage import (
+    PredictionFile,
+    PredictionFileWriter,
+    RaggedOutput,
+    RaggedRows,
+    open_file,
+)
 
 MEMORY = 4 * 2**30
 SECONDS = 20
@@ -44,7 +50,7 @@ class Valid:
     """A file as it should be."""
 
     content: bytes
-    values: dict[str, np.ndarray]
+    values: dict[str, np.ndarray | list[np.ndarray]]
     free: list[range] = field(default_factory=list)  # data, which has no checksum
     blocks: list[range] = field(default_factory=list)  # each is followed by its checksum
 
@@ -68,6 +74,14 @@ def lookup3(data: bytes) -> int:
     return b
 
 
+def join(name: str, steps: list[dict]) -> np.ndarray | list[np.ndarray]:
+    """All rows of an output."""
+    parts = [step[name] for step in steps]
+    if not isinstance(parts[0], RaggedRows):
+        return np.concatenate(parts)
+    return [row.astype("U64") if row.dtype == object else row for part in parts for row in part]
+
+
 def valid_files(folder: Path, *, longest_block: int) -> list[Valid]:
     """Files of many kinds: small and in chunks, complete, left incomplete, killed."""
     rng = np.random.default_rng(1)
@@ -88,13 +102,27 @@ def valid_files(folder: Path, *, longest_block: int) -> list[Valid]:
     def wide(rows: int) -> dict[str, np.ndarray]:
         return {"wide": rng.random((rows, 512)), "a/labels": rng.integers(0, 3, rows, "u1")}
 
+    def ragged(rows: int) -> dict[str, np.ndarray | RaggedRows]:
+        shapes = rng.integers(0, 4, (rows, 2))
+        lengths = rng.integers(0, 9, (rows, 1))
+        text = np.array([f"größe {i}" for i in range(lengths.sum())], object)
+        return {
+            "boxes": RaggedRows(rng.random(shapes.prod(axis=1).sum()), shapes),
+            "a/text": RaggedRows(text, lengths),
+            "a/labels": rng.integers(0, 3, rows, "u1"),
+        }
+
     def make(step: Callable[[int], dict], rows: list[int], end: str, more: dict) -> Valid:
         path = folder / "valid.h5"
         path.unlink(missing_ok=True)
-        names = {"a": NAMES} if step is wide else NAMES
+        names = {"a": NAMES} if step in {wide, ragged} else NAMES
         attributes = ATTRIBUTES | more
         writer = PredictionFileWriter(
-            path, attributes=attributes, class_names=names, expected_rows=20
+            path,
+            attributes=attributes,
+            class_names=names,
+            expected_rows=20,
+            ragged=step is ragged,
         )
         steps = [step(number) for number in rows]
         for arrays in steps:
@@ -106,7 +134,7 @@ def valid_files(folder: Path, *, longest_block: int) -> list[Valid]:
             writer.close()
         content = path.read_bytes()  # of one that is open still: what a kill leaves
         writer.close()
-        values = {name: np.concatenate([s[name] for s in steps]) for name in steps[0]}
+        values = {name: join(name, steps) for name in steps[0]}
         valid = Valid(content, values)
         path.write_bytes(content)
         find_parts(path, valid, longest_block)
@@ -121,6 +149,9 @@ def valid_files(folder: Path, *, longest_block: int) -> list[Valid]:
         make(wide, [4, 60], "complete", {}),
         make(wide, [4, 60], "incomplete", {}),
         make(wide, [4, 60], "killed", {}),
+        make(ragged, [20, 3], "complete", {}),
+        make(ragged, [20, 3], "incomplete", {}),
+        make(ragged, [20, 300], "killed", {}),
         make(numbers, [1], "complete", {f"setting_{i}": i for i in range(40)}),
     ]
 
@@ -236,7 +267,16 @@ def read_all(path: Path) -> dict[str, np.ndarray]:
         for output in predictions.values():
             if predictions.rows:
                 output[[-1, 0]]
+            if isinstance(output, RaggedOutput):
+                output.padded(slice(3))
         return {name: output[:] for name, output in predictions.items()}
+
+
+def equal(found: np.ndarray | list, right: np.ndarray | list) -> bool:
+    """Whether rows are the right ones."""
+    if isinstance(right, list):
+        return len(found) == len(right) and all(map(equal, found, right))
+    return np.array_equal(found, right.astype(found.dtype))
 
 
 def outcome(valid: Valid, path: Path, *, loose: bool) -> str:
@@ -252,7 +292,7 @@ def outcome(valid: Valid, path: Path, *, loose: bool) -> str:
         if values.keys() != valid.values.keys():
             return f"wrong outputs: {sorted(values)}"
         for name, value in values.items():
-            if not np.array_equal(value, valid.values[name].astype(value.dtype)):
+            if not equal(value, valid.values[name]):
                 return f"wrong rows of {name}"
     return "read"
 

@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from kill_harness import LAYOUTS, Server, kill_and_resume
 
 KILLS = 34  # of each layout
-INTERVALS = [0.005, 0.02, 0.01, 0.005, 0.02, 0.05]
+INTERVALS = [0.005, 0.02, 0.01, 0.005, 0.02, 0.05, 0.01]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ class Content:
     path = "memory"
 
     def __init__(self, file, rows):
-        self.record = {"rows": rows}
+        self.lengths = dict.fromkeys(NAMES, rows)
         self.datasets = {name: file[name] for name in NAMES}
 
     def read(self, name, key):

@@ -1,0 +1,88 @@
+"""What every output looks like in the file, from the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kerasext.storage.layout import check_output_names, is_in
+from kerasext.storage.output_spec import OutputSpec
+from kerasext.storage.ragged_rows import RaggedRows
+from kerasext.storage.ragged_spec import RaggedSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+Ragged = bool | Iterable[str]
+Spec = OutputSpec | RaggedSpec
+
+
+def check_ragged(ragged: Ragged) -> bool | tuple[str, ...]:
+    """Checks a choice of outputs whose rows may differ in shape, and returns it.
+
+    Args:
+        ragged: Bool, for all outputs whose rows have an axis or for none; or names of outputs or of
+            groups of them.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    if isinstance(ragged, bool):
+        return ragged
+    names = tuple(ragged) if isinstance(ragged, Iterable) else (None,)
+    if isinstance(ragged, str) or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"`ragged` must be a bool or a list of names of outputs. Received: ragged={ragged!r}"
+        )
+    return names
+
+
+def specs_of(
+    step: Mapping[str, np.ndarray | RaggedRows],
+    *,
+    dtypes: Mapping[str, DTypeLike],
+    ragged: bool | tuple[str, ...],
+) -> dict[str, Spec]:
+    """The specs of the outputs of a first step.
+
+    Args:
+        step: Mapping from output name to its rows.
+        dtypes: Mapping from output name to the dtype it is stored as.
+        ragged: As `check_ragged` returns it. Outputs of one number per row have no shape to differ.
+
+    Raises:
+        ValueError: If there is no output, or none of a name that is asked for, or a name can't be
+            that of one; and see `OutputSpec.of_array`.
+        TypeError: If HDF5 has no type for an output, or its rows differ in shape and it was not
+            asked for.
+    """
+    if not step:
+        raise ValueError("A step must have at least one output. Received: {}")
+    unknown = sorted(dtypes.keys() - step.keys())
+    if unknown:
+        raise ValueError(
+            f"`dtypes` must name outputs that are written. They are {sorted(step)}. "
+            f"Received: dtypes for {unknown}"
+        )
+    groups = () if isinstance(ragged, bool) else ragged
+    unknown = sorted(group for group in groups if not any(is_in(name, group) for name in step))
+    if unknown:
+        raise ValueError(
+            f"`ragged` must name outputs that are written. They are {sorted(step)}. "
+            f"Received: ragged={unknown}"
+        )
+    check_output_names(step)
+    return {
+        name: (
+            RaggedSpec.of_rows(name, rows, dtypes.get(name))
+            if _has_axes(rows) and (ragged is True or any(is_in(name, group) for group in groups))
+            else OutputSpec.of_array(name, rows, dtypes.get(name))
+        )
+        for name, rows in step.items()
+    }
+
+
+def _has_axes(rows: np.ndarray | RaggedRows) -> bool:
+    return isinstance(rows, RaggedRows) or rows.ndim > 1
