@@ -19,6 +19,7 @@ holding every output (keras-team/keras#21642).
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from typing import Any
 
 import keras
 
+_SEVERAL_STEPS = "_kerasext_several_steps"
 _SPARING = "_kerasext_sparing_function"
 
 
@@ -82,6 +84,15 @@ def strategy(model: keras.Model) -> Any | None:
     return getattr(model, "_distribute_strategy", None)
 
 
+def data_shards() -> int:
+    """Into how many parts `keras.distribution`, on JAX, cuts each batch, which must divide."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return 1
+    mesh = distribution.device_mesh
+    return int(mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)])
+
+
 def number_of_rows(batch: Any, model: keras.Model) -> int | None:
     """Rows of a batch as `predict_function` gets it, `None` if that can't be told.
 
@@ -134,6 +145,45 @@ def forget_state(model: keras.Model) -> None:
     """
     if keras.backend.backend() == "jax":
         model._jax_state = None
+
+
+@contextlib.contextmanager
+def steps_per_execution(model: keras.Model, steps: int) -> Iterator[None]:
+    """Within it `predict` gives the model so many batches at once.
+
+    The predict function for them is kept for the next time, unless `compile` comes in between.
+    """
+    before = model.steps_per_execution, model.predict_function
+    if steps == before[0]:
+        yield
+        return
+    model.steps_per_execution = steps
+    takes_any_number = keras.backend.backend() == "jax"  # see `sparing_function`
+    if not takes_any_number:
+        model.predict_function = function_of_several_steps(model)
+    try:
+        yield
+        # Not after an error, which may leave a tap in its place. Past Keras's `__setattr__`, which
+        # tracks what it is given.
+        if not takes_any_number:
+            model.__dict__[_SEVERAL_STEPS] = before[1], model.predict_function
+    finally:
+        model.steps_per_execution, model.predict_function = before
+
+
+def function_of_several_steps(model: keras.Model) -> Any:
+    """The predict function that `steps_per_execution` has kept, if any."""
+    of, function = model.__dict__.get(_SEVERAL_STEPS, (None, None))
+    return function if of is model.predict_function else None
+
+
+def can_take_several_steps(model: keras.Model) -> bool:
+    """Whether `steps_per_execution` is of use, and can set the number of batches."""
+    if model.run_eagerly or keras.backend.backend() == "torch":  # where Keras refuses them
+        return False
+    model.make_predict_function()
+    function = model.predict_function
+    return keras.backend.backend() != "jax" or sparing_function(model, function) is not function
 
 
 def changes_of_step(model: keras.Model) -> Callable[[Any, Any], tuple[Any, dict[int, Any]]]:

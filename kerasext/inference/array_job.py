@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -25,7 +25,6 @@ _MOST_LOST = 0.03  # of a job's time, by batch sizes that are tried and are not 
 _STEPS_PER_EXECUTION = 16
 _SAVED_SHARE, _SAVED_SECONDS = 0.7, 0.0004  # of a step, at most
 _TRACE_SHARE = 0.5  # of the time that as many traces by themselves would take
-_KEPT = "_kerasext_predict_function"
 
 
 class ArrayJob:
@@ -43,6 +42,7 @@ class ArrayJob:
         self._x = x
         self._rows = rows
         self._writer = writer
+        self._shards = keras_internals.data_shards()
 
     def run(self, batch_size: int | None, **options: Any) -> None:
         """Predicts what is missing in the file.
@@ -51,9 +51,16 @@ class ArrayJob:
             batch_size: Int, or `None` to find one.
             **options: Those of `model.predict`.
         """
+        if batch_size and batch_size % self._shards:
+            raise ValueError(
+                f"`batch_size` must be a multiple of the {self._shards} devices that share a batch "
+                f"under `keras.distribution`. Received: batch_size={batch_size}"
+            )
         earlier = self._writer.begin(self._model)
         if not self._writer.is_complete:
             size = batch_size or earlier or remembered(self._model, self._x)
+            if SIZES[0] % self._shards:
+                size = self._divisible(size or SIZES[0])
             self._go_to_first_missing_row(size or SIZES[0])
             try:
                 self._predict_all(size or self._tune(), **options)
@@ -93,7 +100,7 @@ class ArrayJob:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            return SIZES[0] // 2
+            return self._divisible(SIZES[0] // 2)
         size = trials.best.batch_size if trials.trials else SIZES[0]
         if trials.is_conclusive:
             remember(self._model, self._x, size)
@@ -104,44 +111,46 @@ class ArrayJob:
             try:
                 self._predict_with(size, **options)
             except Exception as error:
-                if size == 1 or not is_out_of_memory(error) or self._writer.has_failed:
+                smaller = self._divisible(size // 2)
+                if smaller >= size or not is_out_of_memory(error) or self._writer.has_failed:
                     raise
-                size //= 2
+                size = smaller
 
     def _predict_with(self, size: int, **options: Any) -> None:
         self._writer.go_on_from(self._writer.row, size)
         # To where a batch begins that `mode="resume"` can begin with.
         self._predict(min(-self._writer.row % size, self._left), size)
-        with _steps_per_execution(self._model, self._choose_steps(size)):
+        with keras_internals.steps_per_execution(self._model, self._choose_steps(size)):
             self._predict(self._left, size, **options)
 
     def _choose_steps(self, size: int) -> int:
         """How many batches to give to one call of the model's predict function."""
-        before: int = self._model.steps_per_execution
-        if before > 1 or self._model.run_eagerly or keras.backend.backend() == "torch":
+        model, before = self._model, int(self._model.steps_per_execution)
+        # Keras joins the outputs of a step's batches, which ragged ones do not let it.
+        if before > 1 or self._writer.ragged or not keras_internals.can_take_several_steps(model):
             return before
-        if self._writer.ragged:  # Keras joins the outputs of a step's batches
-            return before
-        model, steps = self._model, self._left / size
+        steps = self._left / size
         if steps < 8 * _STEPS_PER_EXECUTION:
             return 1
-        if _kept_function(model):
+        if keras_internals.function_of_several_steps(model):
             return _STEPS_PER_EXECUTION
         step_seconds = min(self._time(size, size) for _ in range(2))  # the first may be traced
         saved = steps * min(_SAVED_SHARE * step_seconds, _SAVED_SECONDS)
         if saved < _LEAST_LOST_SECONDS:
             return 1
-        if keras.backend.backend() == "jax":  # where one function, traced already, takes any number
-            is_ours = keras_internals.sparing_function(model, model.predict_function)
-            return _STEPS_PER_EXECUTION if is_ours is not model.predict_function else before
+        return _STEPS_PER_EXECUTION if self._is_worth_a_trace(saved, size, step_seconds) else 1
+
+    def _is_worth_a_trace(self, saved: float, size: int, step_seconds: float) -> bool:
+        if keras.backend.backend() == "jax":  # where the function that is traced takes any number
+            return True
+        model = self._model
         # How long a model takes to be traced is seen of one that is not.
         traced, model.predict_function = model.predict_function, None
         try:
             trace_seconds = self._time(size, size) - step_seconds
         finally:
             model.predict_function = traced
-        is_worth_it = saved > _STEPS_PER_EXECUTION * _TRACE_SHARE * trace_seconds
-        return _STEPS_PER_EXECUTION if is_worth_it else 1
+        return saved > _STEPS_PER_EXECUTION * _TRACE_SHARE * trace_seconds
 
     def _time(self, rows: int, size: int) -> float:
         began = time.perf_counter()
@@ -153,7 +162,10 @@ class ArrayJob:
         if rows:
             options.setdefault("verbose", 0)
             options["callbacks"] = [*options.get("callbacks", ()), self._writer]
-            part = RowSlices(self._x, size, first_row=self._writer.row, rows=rows)
+            part = RowSlices(
+                self._x, size, first_row=self._writer.row, rows=rows, fill=self._shards > 1
+            )
+            self._writer.last_row = self._writer.row + rows
             # Keras keeps the part until a garbage collection.
             with weights_kept(self._model), contextlib.closing(part):
                 try:
@@ -163,39 +175,13 @@ class ArrayJob:
                         self._writer.hand_over()
                     raise
 
+    def _divisible(self, size: int) -> int:
+        """The size, or the next larger one that the devices can share."""
+        return max(math.ceil(size / self._shards), 1) * self._shards
+
     @property
     def _left(self) -> int:
         return self._rows - self._writer.row
-
-
-@contextlib.contextmanager
-def _steps_per_execution(model: keras.Model, steps: int) -> Iterator[None]:
-    before = model.steps_per_execution, model.predict_function
-    if steps == before[0]:
-        yield
-        return
-    if keras.backend.backend() == "jax":  # where `weights_kept` has one function for any number
-        model.steps_per_execution = steps
-        try:
-            yield
-        finally:
-            model.steps_per_execution = before[0]
-        return
-    # The function is made for a number of steps, and would be used again.
-    model.steps_per_execution, model.predict_function = steps, _kept_function(model)
-    try:
-        yield
-        # Not after an error, which may leave a tap in its place. Past Keras's `__setattr__`, which
-        # tracks what it is given.
-        model.__dict__[_KEPT] = before[1], model.predict_function
-    finally:
-        model.steps_per_execution, model.predict_function = before
-
-
-def _kept_function(model: keras.Model) -> Any:
-    """The function of several steps that an earlier job has left, unless `compile` came since."""
-    of, function = model.__dict__.get(_KEPT, (None, None))
-    return function if of is model.predict_function else None
 
 
 def _describe(x: Any) -> Any:

@@ -19,13 +19,15 @@ class JobWriter(HDF5PredictionWriter):
         **options: Those of `HDF5PredictionWriter`.
 
     Attributes:
+        last_row: Int. The row after the last one of the present `predict` call; what follows in its
+            outputs is not kept.
         was_stopped: Bool. Whether a `predict` call ended before its last step, as another callback
             may ask for.
     """
 
     def __init__(self, path: Any, *, rows: int, **options: Any) -> None:
         super().__init__(path, accumulate=False, **options)
-        self._rows = rows
+        self._rows = self.last_row = rows
         self._computing: Any = None
         self.was_stopped = False
 
@@ -89,9 +91,14 @@ class JobWriter(HDF5PredictionWriter):
         """Hands over the outputs of the last step, if they were not yet."""
         step, self._computing = self._computing, None
         if step is not None:
+            outputs, rows = step
             if keras.backend.backend() == "jax":
-                importlib.import_module("jax").block_until_ready(step[0])
-            super().on_step_outputs(*step)
+                importlib.import_module("jax").block_until_ready(outputs)
+            left = self.last_row - self.row
+            if rows is not None and rows > left:  # the batch was filled up
+                outputs = keras.tree.map_structure(lambda tensor: tensor[:left], outputs)
+                rows = left
+            super().on_step_outputs(outputs, rows)
 
     def on_predict_end(self, logs: Any = None) -> None:
         """Leaves the file open for the next call."""

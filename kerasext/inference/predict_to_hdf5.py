@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import keras
 import numpy as np
 
+from kerasext import keras_internals
 from kerasext.callbacks import HDF5PredictionWriter
 from kerasext.inference.array_job import ArrayJob
 from kerasext.inference.jax_weights import weights_kept
@@ -47,9 +48,10 @@ def predict_to_hdf5(
     Keras's own `predict` does it, with a writer and, for arrays, without Keras's input pipeline:
     the batches are cut straight from `x`, of which nothing is copied, and of what is on disk a
     thread reads ahead. Where batches are small, several go into one step (`steps_per_execution`).
-    When memory runs out, arrays are gone on with at half the batch size, from the row where it
-    happened. Everything else, such as `tf.data`, and a model under a `tf.distribute` strategy, goes
-    to `predict` as it is.
+    Under `keras.distribution` the last batch is filled up with copies of its last row, of which
+    nothing is kept. When memory runs out, arrays are gone on with at half the batch size, from the
+    row where it happened. Everything else, such as `tf.data`, and a model under a `tf.distribute`
+    strategy, goes to `predict` as it is.
 
     Under `mode="resume"` arrays begin with the batch of the last row that is in the file, at the
     batch size that the file was begun with unless another one is given.
@@ -113,7 +115,7 @@ def predict_to_hdf5(
     }
     others = list(callbacks or ())
     size = None if batch_size == "auto" else int(batch_size)
-    if not can_slice(x) or _is_distributed(model):
+    if not can_slice(x) or keras_internals.strategy(model) is not None:
         writer = HDF5PredictionWriter(path, accumulate=False, **options)
         with weights_kept(model), writer:
             model.predict(x, size, verbose=verbose, steps=steps, callbacks=[*others, writer])
@@ -127,9 +129,3 @@ def predict_to_hdf5(
     with JobWriter(path, rows=rows, **options) as job:
         ArrayJob(model, x, rows, job).run(size, verbose=verbose, callbacks=others)
     return PredictionFile(path)
-
-
-def _is_distributed(model: keras.Model) -> bool:
-    # On TensorFlow a model keeps the strategy in whose scope it was made (Keras 3.12 to 3.15).
-    strategy = getattr(model, "_distribute_strategy", None)
-    return strategy is not None or keras.distribution.distribution() is not None

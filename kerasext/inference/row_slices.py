@@ -84,6 +84,8 @@ class RowSlices(DataAdapter):
         batch_size: Int. Rows of a batch.
         first_row: Int. Row to begin at. Defaults to 0.
         rows: Int. Number of rows to give. Defaults to `None`, which gives all that follow.
+        fill: Bool. Whether the last batch is filled up with copies of its last row, as devices need
+            that share each batch. Defaults to `False`.
         read_ahead_bytes: Int. About how much of `x` may be in memory if it is on disk; the batch in
             use and the next one always are. Defaults to 32 MiB.
 
@@ -112,6 +114,7 @@ class RowSlices(DataAdapter):
         *,
         first_row: int = 0,
         rows: int | None = None,
+        fill: bool = False,
         read_ahead_bytes: int = 32 * 1024 * 1024,
     ) -> None:
         total = count_rows(x)
@@ -125,6 +128,7 @@ class RowSlices(DataAdapter):
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be positive. Received: batch_size={batch_size}")
         self._batch_size = batch_size
+        self._fill = fill
         self._readers: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
         self._arrays = keras.tree.flatten(x)
         self._numbers = keras.utils.pack_x_y_sample_weight(numbered(x))
@@ -156,7 +160,7 @@ class RowSlices(DataAdapter):
     @property
     def partial_batch_size(self) -> int | None:
         """Rows of the last batch if they are fewer, else `None`."""
-        return self.rows % self._batch_size or None
+        return None if self._fill else self.rows % self._batch_size or None
 
     def get_tf_dataset(self) -> Iterable[Any]:
         """The batches, as tensors; iterated over more than once."""
@@ -195,7 +199,8 @@ class RowSlices(DataAdapter):
             return (batch for part in parts for batch in self._read_batches(part))
 
     def _read_batches(self, rows: range) -> Iterable[Any]:
-        columns = [self._split(_read(array, rows)) for array in self._arrays]
+        missing = -len(rows) % self._batch_size if self._fill else 0
+        columns = [self._split(_filled_up(_read(array, rows), missing)) for array in self._arrays]
         batches = zip(*columns, strict=True)
         return [filled(self._numbers, batch) for batch in batches]
 
@@ -210,6 +215,10 @@ class RowSlices(DataAdapter):
         cuts = list(range(size, rows, size)) if rows % size else rows // size
         parts: Sequence[Any] = split(array, cuts)
         return parts
+
+
+def _filled_up(array: np.ndarray, missing: int) -> np.ndarray:
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
 
 
 def _cut(rows: range, size: int) -> Iterator[range]:

@@ -562,23 +562,52 @@ def test_under_a_strategy(x, path):
 
 @pytest.mark.skipif(BACKEND != "jax", reason="`keras.distribution` is JAX's")
 def test_under_a_distribution(x, path, tmp_path):
-    """A model on several devices is given the data as it is, and all rows are there, in order."""
+    """On several devices all rows are there, in order, also of batches that they could not share."""
     np.save(tmp_path / "x.npy", x[:960])
-    code = (
-        "import keras, numpy as np\n"
-        "from kerasext import predict_to_hdf5\n"
-        "keras.distribution.set_distribution(keras.distribution.DataParallel())\n"
-        "model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])\n"
-        f"x = np.load({str(tmp_path / 'x.npy')!r})\n"
-        "expected = model.predict(x, batch_size=64, verbose=0)\n"
-        f"with predict_to_hdf5(model, x, {str(path)!r}, batch_size=64, verbose=0) as predictions:\n"
-        "    np.testing.assert_array_equal(predictions['predictions'][:], expected)\n"
-        "np.testing.assert_array_equal(model.predict(x, batch_size=64, verbose=0), expected)\n"
-        "print(len(keras.distribution.list_devices()))"
-    )
+    code = """if True:
+        import sys
+        import keras, numpy as np
+        from kerasext import PredictionFile, predict_to_hdf5
+
+        x, path = np.load(sys.argv[1]), sys.argv[2]
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+        weights = [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+        expected = x @ weights[0] + weights[1]
+
+        class Interrupts(keras.callbacks.Callback):
+            def on_predict_batch_end(self, batch, logs=None):
+                if batch == 3:
+                    raise KeyboardInterrupt
+
+        for rows in (len(x), len(x) - 1, 65, 1):
+            for batch_size in (64, "auto"):
+                options = {"batch_size": batch_size, "mode": "w", "verbose": 0}
+                with predict_to_hdf5(model, x[:rows], path, **options) as predictions:
+                    assert predictions.complete and predictions.rows == rows
+                    np.testing.assert_allclose(
+                        predictions["predictions"][:], expected[:rows], rtol=1e-5, atol=1e-6
+                    )
+        options = {"batch_size": 64, "verbose": 0}
+        try:
+            predict_to_hdf5(model, x[:-1], path, mode="w", callbacks=[Interrupts()], **options)
+        except KeyboardInterrupt:
+            with PredictionFile(path) as predictions:
+                assert 0 < predictions.rows < len(x) - 1
+        with predict_to_hdf5(model, x[:-1], path, mode="resume", **options) as predictions:
+            assert predictions.complete and predictions.rows == len(x) - 1
+            np.testing.assert_allclose(
+                predictions["predictions"][:], expected[:-1], rtol=1e-5, atol=1e-6
+            )
+        try:
+            predict_to_hdf5(model, x, path, batch_size=63)
+        except ValueError as error:
+            assert "multiple of the 2 devices" in str(error), error
+        print(len(keras.distribution.list_devices()))
+    """
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
     run = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, str(tmp_path / "x.npy"), str(path)],
         env={**os.environ, "XLA_FLAGS": flags},
         capture_output=True,
         text=True,

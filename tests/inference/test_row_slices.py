@@ -427,3 +427,19 @@ def test_arguments_out_of_range(rows, arguments, received):
     """Numbers that choose no rows, or rows that are not there, are refused."""
     with pytest.raises(ValueError, match=f"Received: {received}$"):
         RowSlices(rows, **{"batch_size": 32, **arguments})
+
+
+@pytest.mark.parametrize("rows", [1, 31, 32, 33, 100])
+def test_filled_up_batches(rows):
+    """`fill` makes the last batch as large as the others, of copies of its last row."""
+    x = np.arange(200 * 3, dtype="float32").reshape(200, 3)
+    slices = RowSlices({"a": x, "b": x[:, 0]}, 32, first_row=7, rows=rows, fill=True)
+    assert not slices.has_partial_batch
+    batches = list(slices)
+    assert [len(batch["a"]) for batch in batches] == [32] * slices.num_batches
+    for name, array in (("a", x), ("b", x[:, 0])):
+        found = np.concatenate([keras.ops.convert_to_numpy(batch[name]) for batch in batches])
+        np.testing.assert_array_equal(found[:rows], array[7 : 7 + rows])
+        np.testing.assert_array_equal(
+            found[rows:], np.repeat(array[6 + rows : 7 + rows], len(found) - rows, axis=0)
+        )
