@@ -560,9 +560,9 @@ def test_under_a_strategy(x, path):
     assert_holds(path, expected)
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="`keras.distribution` is JAX's")
+@pytest.mark.backends("jax", reason="`keras.distribution` is JAX's")
 def test_under_a_distribution(x, path, tmp_path):
-    """On several devices all rows are there, in order, also of batches that they could not share."""
+    """On several devices all rows are there, in order, also of batches that do not divide."""
     np.save(tmp_path / "x.npy", x[:960])
     code = """if True:
         import sys
