@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 import keras
 import numpy as np
 
-from kerasext import keras_internals
 from kerasext.callbacks.fingerprint import fingerprint
 from kerasext.callbacks.predict_tap import PredictTap
 from kerasext.callbacks.step_outputs import (
@@ -26,6 +25,7 @@ from kerasext.callbacks.step_outputs import (
     that_stay,
     to_rows,
 )
+from kerasext.keras_internals import jax_state, predict_loop
 from kerasext.storage import BackgroundWriter, PredictionFileWriter, RaggedRows
 from kerasext.storage.chunk_filters import Compression, check_compression
 from kerasext.storage.prediction_file_writer import Mode
@@ -174,8 +174,8 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         """Checks the path, locks it and prepares to write."""
         self.close()
         model = self._model
-        keras_internals.forget_state(model)
-        keras_internals.check_predict_loop(model)
+        jax_state.forget_state(model)
+        predict_loop.check_predict_loop(model)
         writer = PredictionFileWriter(
             self.path,
             mode=self.mode,
@@ -193,7 +193,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         )
         # Not a method of ours: a finalizer must not keep alive what it waits for.
         self._finalizer = weakref.finalize(self, self._writer.close)
-        self._variables = keras_internals.state_variables(model)
+        self._variables = jax_state.state_variables(model)
         self._steps = 0
         self._rows_seen = 0
         self._rows_known = writer.rows - writer.first_row
@@ -291,7 +291,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         if tap is not None:
             tap.disarm()
         if writer is not None:
-            keras_internals.forget_state(self._model)
+            jax_state.forget_state(self._model)
             self._finalizer.detach()
             try:
                 writer.close()

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 import keras
 
-from kerasext import keras_internals
+from kerasext.keras_internals import jax_state, predict_loop
 
 
 class StepListener(Protocol):
@@ -44,7 +44,7 @@ class PredictTap:
 
     Args:
         model: The model that is predicting.
-        variables: What `keras_internals.state_variables` lists, of use on JAX only.
+        variables: What `jax_state.state_variables` lists, of use on JAX only.
     """
 
     def __init__(self, model: keras.Model, variables: list[Any]) -> None:
@@ -110,7 +110,7 @@ class PredictTap:
                     listener.on_step_outputs(outputs, rows)
         except BaseException as error:
             self._attach(state)
-            keras_internals.forget_state(self._model)
+            jax_state.forget_state(self._model)
             if not isinstance(error, StopIteration):  # the data has come to its end
                 for listener in listeners:
                     listener.on_step_error()
@@ -122,13 +122,13 @@ class PredictTap:
     def _run(self, state: list[Any], data: Any) -> tuple[Any, ...]:
         if not state:
             return (self._predict_function(data),)
-        function = keras_internals.sparing_function(self._model, self._predict_function)
+        function = jax_state.sparing_function(self._model, self._predict_function)
         result: tuple[Any, ...] = function(*state, data)
         return result
 
     def _attach(self, state: list[Any]) -> None:
         for values in state:
-            keras_internals.attach_state(self._variables, values)
+            jax_state.attach_state(self._variables, values)
 
     def _count_rows(self, data: Any) -> tuple[int | None, Any]:
         """The number of rows of a step, and the data to go on with."""
@@ -140,7 +140,7 @@ class PredictTap:
             data = iter(batches)
         rows = 0
         for batch in batches:
-            length = keras_internals.number_of_rows(batch, self._model)
+            length = predict_loop.number_of_rows(batch, self._model)
             if length is None:
                 return None, data
             rows += length

@@ -9,13 +9,13 @@ from typing import Any
 
 import keras
 
-from kerasext import keras_internals
 from kerasext.inference.batch_size_trials import SIZES, Trials
-from kerasext.inference.jax_weights import weights_kept
 from kerasext.inference.job_writer import JobWriter
 from kerasext.inference.out_of_memory import is_out_of_memory
 from kerasext.inference.row_slices import RowSlices
 from kerasext.inference.tune_batch_size import largest_batch, remember, remembered
+from kerasext.keras_internals import predict_loop
+from kerasext.keras_internals.jax_state import weights_kept
 
 # A job that takes less at the smallest batch size is not worth trying others for.
 _SHORT_SECONDS = 2.0
@@ -42,7 +42,7 @@ class ArrayJob:
         self._x = x
         self._rows = rows
         self._writer = writer
-        self._shards = keras_internals.data_shards()
+        self._shards = predict_loop.data_shards()
 
     def run(self, batch_size: int | None, **options: Any) -> None:
         """Predicts what is missing in the file.
@@ -120,19 +120,19 @@ class ArrayJob:
         self._writer.go_on_from(self._writer.row, size)
         # To where a batch begins that `mode="resume"` can begin with.
         self._predict(min(-self._writer.row % size, self._left), size)
-        with keras_internals.steps_per_execution(self._model, self._choose_steps(size)):
+        with predict_loop.steps_per_execution(self._model, self._choose_steps(size)):
             self._predict(self._left, size, **options)
 
     def _choose_steps(self, size: int) -> int:
         """How many batches to give to one call of the model's predict function."""
         model, before = self._model, int(self._model.steps_per_execution)
         # Keras joins the outputs of a step's batches, which ragged ones do not let it.
-        if before > 1 or self._writer.ragged or not keras_internals.can_take_several_steps(model):
+        if before > 1 or self._writer.ragged or not predict_loop.can_take_several_steps(model):
             return before
         steps = self._left / size
         if steps < 8 * _STEPS_PER_EXECUTION:
             return 1
-        if keras_internals.function_of_several_steps(model):
+        if predict_loop.function_of_several_steps(model):
             return _STEPS_PER_EXECUTION
         step_seconds = min(self._time(size, size) for _ in range(2))  # the first may be traced
         saved = steps * min(_SAVED_SHARE * step_seconds, _SAVED_SECONDS)

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from kerasext.inference.numbered import filled, numbered
-from kerasext.keras_internals import changes_of_step
+from kerasext.keras_internals.jax_state import changes_of_step
 
 Array = np.ndarray[Any, Any]
 Step = Callable[[list[Array]], Any]

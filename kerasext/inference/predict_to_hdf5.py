@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
 
-from kerasext import keras_internals
 from kerasext.callbacks import HDF5PredictionWriter
 from kerasext.inference.array_job import ArrayJob
-from kerasext.inference.jax_weights import weights_kept
 from kerasext.inference.job_writer import JobWriter
 from kerasext.inference.row_slices import can_slice, count_rows
+from kerasext.keras_internals import predict_loop
+from kerasext.keras_internals.jax_state import weights_kept
+from kerasext.keras_internals.private_classes import DataAdapter
 from kerasext.storage import PredictionFile
 from kerasext.storage.chunk_filters import Compression
 from kerasext.storage.prediction_file_writer import Mode
@@ -115,7 +117,14 @@ def predict_to_hdf5(
     }
     others = list(callbacks or ())
     size = None if batch_size == "auto" else int(batch_size)
-    if not can_slice(x) or keras_internals.strategy(model) is not None:
+    if DataAdapter is None:
+        warnings.warn(
+            "This version of Keras is not one that kerasext knows: rows go through Keras's input "
+            "pipeline, which takes longer; use Keras 3.12 to 3.15, or a newer kerasext. "
+            f"Received: keras {keras.__version__}, without DataAdapter",
+            stacklevel=2,
+        )
+    if DataAdapter is None or not can_slice(x) or predict_loop.strategy(model) is not None:
         writer = HDF5PredictionWriter(path, accumulate=False, **options)
         with weights_kept(model), writer:
             model.predict(x, size, verbose=verbose, steps=steps, callbacks=[*others, writer])

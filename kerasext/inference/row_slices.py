@@ -15,13 +15,10 @@ from typing import Any
 import keras
 import numpy as np
 
-# Not public, checked with Keras 3.12 to 3.15: the one way into `predict` past `tf.data`. In a Keras
-# that has moved it this import fails; `predict` of the arrays themselves has the same result.
-from keras.src.trainers.data_adapters.data_adapter import DataAdapter
-
 from kerasext.callbacks.step_outputs import to_numpy
 from kerasext.inference.numbered import filled, numbered
 from kerasext.inference.read_ahead import read_ahead
+from kerasext.keras_internals.private_classes import DataAdapter
 
 # Cut at once from arrays in memory: less makes the calls for it count, more leaves the cache.
 _BLOCK_BYTES = 1024 * 1024
@@ -70,7 +67,7 @@ def count_rows(x: Any) -> int:
     return rows
 
 
-class RowSlices(DataAdapter):
+class RowSlices(DataAdapter or object):  # type: ignore[misc]
     """Rows of arrays in batches, for `model.predict(RowSlices(x, batch_size))`.
 
     The model is given the batches of `model.predict(x, batch_size)`: floats as `floatx`, the
@@ -94,6 +91,7 @@ class RowSlices(DataAdapter):
         rows: Int. Number of rows that are given.
 
     Raises:
+        RuntimeError: If Keras has changed.
         ValueError: See `count_rows`, and if an argument is out of range. During `predict`: what
             reading `x` raises, at the batch that can't be read.
 
@@ -117,6 +115,12 @@ class RowSlices(DataAdapter):
         fill: bool = False,
         read_ahead_bytes: int = 32 * 1024 * 1024,
     ) -> None:
+        if DataAdapter is None:
+            raise RuntimeError(
+                "This version of Keras is not one that kerasext knows: `predict` takes no batches "
+                "of ours in it; use Keras 3.12 to 3.15, or a newer kerasext. "
+                f"Received: keras {keras.__version__}, without DataAdapter"
+            )
         total = count_rows(x)
         self.first_row = first_row
         self.rows = total - first_row if rows is None else rows

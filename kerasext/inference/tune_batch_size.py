@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from kerasext.inference.batch_size_trials import SIZES, Trial, Trials
-from kerasext.inference.jax_weights import weights_kept
 from kerasext.inference.row_slices import RowSlices, count_rows
+from kerasext.keras_internals.jax_state import weights_kept
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,8 +1,4 @@
-"""What the graph of a functional or sequential model tells.
-
-Reads `Functional`, `Sequential._functional` and `KerasTensor._keras_history`, which Keras 3.12 to
-3.15 have and do not document.
-"""
+"""What the graph of a functional or sequential model tells."""
 
 from __future__ import annotations
 
@@ -10,13 +6,14 @@ from typing import Any
 
 import keras
 from keras.activations import linear
-from keras.src.models.functional import Functional
+
+from kerasext.keras_internals.private_classes import Functional, graph_of, made_by
 
 
 def functional(model: keras.Model) -> Any | None:
     """The model that holds the graph, or `None` where Python code decides what is computed."""
     if isinstance(model, keras.Sequential):
-        return model._functional
+        return graph_of(model)
     if isinstance(model, Functional) and type(model).call is Functional.call:
         return model
     return None
@@ -43,7 +40,7 @@ def activation(model: keras.Model, head: str) -> str | None:
     """Name of the function that yields an output, such as `"softmax"`; `None` where unknown."""
     tensor = heads(outputs(model)).get(head)
     while tensor is not None:
-        operation, _, index = tensor._keras_history
+        operation, index = made_by(tensor)
         function = getattr(operation, "activation", None)
         inner = functional(operation) if isinstance(operation, keras.Model) else None
         if inner is not None:

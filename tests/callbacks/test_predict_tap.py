@@ -6,7 +6,7 @@ import pytest
 
 from kerasext.callbacks.predict_tap import PredictTap
 from kerasext.callbacks.step_outputs import to_numpy
-from kerasext.keras_internals import state_variables
+from kerasext.keras_internals.jax_state import state_variables
 
 
 class Listener:

@@ -5,8 +5,8 @@ import keras
 import numpy as np
 import pytest
 
-from kerasext import keras_internals
 from kerasext.callbacks import HDF5PredictionWriter
+from kerasext.keras_internals import predict_loop
 
 of_jax = pytest.mark.backends("jax", reason="the others have no such state")
 
@@ -29,7 +29,7 @@ def test_a_keras_without_a_needed_attribute_is_refused(name, model, rows, path, 
         elif name in vars(owner):
             monkeypatch.delitem(vars(owner), name)
     with pytest.raises(RuntimeError, match=rf"use Keras 3\.12 to 3\.15.*'{name}'"):
-        keras_internals.check_predict_loop(model)
+        predict_loop.check_predict_loop(model)
     monkeypatch.undo()
     np.testing.assert_array_equal(model.predict(rows, verbose=0), plain)
     assert not path.exists()
@@ -52,7 +52,7 @@ def test_variables_without_a_value_are_refused(model, monkeypatch):
     other = types.SimpleNamespace()
     monkeypatch.setattr(type(model), "variables", [other])
     with pytest.raises(RuntimeError, match=r"without \['SimpleNamespace\._value'\]"):
-        keras_internals.check_predict_loop(model)
+        predict_loop.check_predict_loop(model)
 
 
 @of_jax
@@ -61,10 +61,10 @@ def test_several_processes_are_refused_on_jax(model, monkeypatch):
     model.make_predict_function()
     keras.distribution.set_distribution(keras.distribution.DataParallel())
     try:
-        keras_internals.check_predict_loop(model)
+        predict_loop.check_predict_loop(model)
         monkeypatch.setattr(importlib.import_module("jax"), "process_count", lambda: 3)
         with pytest.raises(ValueError, match="Received: 3 processes"):
-            keras_internals.check_predict_loop(model)
+            predict_loop.check_predict_loop(model)
     finally:
         keras.distribution.set_distribution(None)
 
@@ -73,9 +73,9 @@ def test_number_of_rows(model, rows):
     """The rows of a batch are those of its first tensor, in any structure."""
     tensor = keras.ops.convert_to_tensor(rows)
     for batch in (tensor, (tensor,), ({"a": tensor, "b": tensor},), (tensor, rows, None)):
-        assert keras_internals.number_of_rows(batch, model) == 70
-    assert keras_internals.number_of_rows((keras.ops.convert_to_tensor(1.0),), model) is None
-    assert keras_internals.number_of_rows((), model) is None
+        assert predict_loop.number_of_rows(batch, model) == 70
+    assert predict_loop.number_of_rows((keras.ops.convert_to_tensor(1.0),), model) is None
+    assert predict_loop.number_of_rows((), model) is None
 
 
 @pytest.mark.backends("tensorflow", reason="no other has such tensors")
@@ -83,46 +83,5 @@ def test_number_of_rows_of_ragged_and_sparse_tensors(model):
     """Ragged and sparse batches have rows, too."""
     tf = importlib.import_module("tensorflow")
     ragged = tf.RaggedTensor.from_row_lengths([1.0, 2.0, 3.0], [2, 0, 1])
-    assert keras_internals.number_of_rows((ragged,), model) == 3
-    assert keras_internals.number_of_rows((tf.sparse.from_dense(tf.eye(4)),), model) == 4
-
-
-@of_jax
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("options", [{}, {"run_eagerly": True}, {"jit_compile": False}])
-def test_a_sparing_function_has_the_same_results_and_leaves_the_state(options, steps, model, rows):
-    """It returns what Keras's function does, bit for bit, and what it was given can be used on."""
-    model.compile(steps_per_execution=steps, **options)
-    model.make_predict_function()
-    function = keras_internals.sparing_function(model, model.predict_function)
-    assert function is not model.predict_function
-    assert function is keras_internals.sparing_function(model, model.predict_function)
-
-    def batches():
-        return iter([(rows[:20],), (rows[20:40],), (rows[40:60],)])
-
-    given = model._get_jax_state(trainable_variables=True, non_trainable_variables=True)
-    outputs, after = function(given, batches())
-    for before, value in zip(keras.tree.flatten(given), keras.tree.flatten(after), strict=True):
-        np.testing.assert_array_equal(before, value)
-    expected, _ = model.predict_function(given, batches())
-    np.testing.assert_array_equal(outputs, expected)
-    if not options:
-        gone = [array.is_deleted() for array in keras.tree.flatten(given)]
-        assert any(gone), "Keras does not give the state away any more"
-
-
-@of_jax
-def test_a_sparing_function_ends_with_the_data(model):
-    """Without another batch it raises `StopIteration`, as Keras's own."""
-    model.make_predict_function()
-    function = keras_internals.sparing_function(model, model.predict_function)
-    state = model._get_jax_state(trainable_variables=True, non_trainable_variables=True)
-    with pytest.raises(StopIteration):
-        function(state, iter(()))
-
-
-@of_jax
-def test_functions_of_others_are_left_alone(model):
-    """What Keras has not made is used as it is."""
-    assert keras_internals.sparing_function(model, print) is print
+    assert predict_loop.number_of_rows((ragged,), model) == 3
+    assert predict_loop.number_of_rows((tf.sparse.from_dense(tf.eye(4)),), model) == 4

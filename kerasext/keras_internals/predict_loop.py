@@ -1,16 +1,13 @@
-"""What kerasext uses of Keras that Keras does not document. Checked with Keras 3.12 to 3.15.
+"""The loop of `model.predict`, and how its steps are made.
 
-Of `predict`'s loop, which is the same on every backend but for what is said of JAX:
+The same on every backend but for what is said of JAX:
 
 - it calls `callbacks.on_predict_batch_begin`, then `self.predict_function`, once per step;
 - `predict` and `predict_on_batch` begin with `self.make_predict_function()`;
 - it appends whatever structure `predict_function` returns: of `{}` it keeps nothing;
 - `predict_function` takes a list of batches. On JAX it takes the model's state, too, and the
   iterator over the data, takes `steps_per_execution` batches from that, ends by `StopIteration`,
-  and returns the outputs and the new state;
-- on JAX the model has no weights from its first step to its last, and `predict_function` gives the
-  arrays of the state away, so that any error in between leaves a model without weights. `fit` was
-  repaired (keras-team/keras#21019), `predict` was not.
+  and returns the outputs and the new state.
 
 A callback's `logs` are no way to the outputs: they are flattened, converted and keyed by the
 innermost name (keras-team/keras#20380). And nothing that a callback does keeps `predict` from
@@ -21,14 +18,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
+from kerasext.keras_internals.jax_state import sparing_function
+
 _SEVERAL_STEPS = "_kerasext_several_steps"
-_SPARING = "_kerasext_sparing_function"
 
 
 def check_predict_loop(model: keras.Model) -> None:
@@ -121,32 +118,6 @@ def number_of_rows(batch: Any, model: keras.Model) -> int | None:
     return rows
 
 
-def state_variables(model: keras.Model) -> list[Any]:
-    """The variables whose values `predict` takes from a model on JAX, in the order of its state."""
-    return [*model.trainable_variables, *model.non_trainable_variables]
-
-
-def attach_state(variables: list[Any], state: Any) -> None:
-    """Gives a model on JAX its weights back while `predict` has them.
-
-    Args:
-        variables: What `state_variables` lists; to be listed once, for it takes longer than a step.
-        state: Values of the trainable and of the other variables.
-    """
-    for variable, value in zip(variables, itertools.chain(*state), strict=True):
-        variable._value = value  # `assign` would take fifty times as long
-
-
-def forget_state(model: keras.Model) -> None:
-    """Lets a model on JAX forget what a `predict` that failed has left for it.
-
-    The model has the same values; but they would be put back, over weights set since, as soon as a
-    callback asks for its `model`.
-    """
-    if keras.backend.backend() == "jax":
-        model._jax_state = None
-
-
 @contextlib.contextmanager
 def steps_per_execution(model: keras.Model, steps: int) -> Iterator[None]:
     """Within it `predict` gives the model so many batches at once.
@@ -184,69 +155,3 @@ def can_take_several_steps(model: keras.Model) -> bool:
     model.make_predict_function()
     function = model.predict_function
     return keras.backend.backend() != "jax" or sparing_function(model, function) is not function
-
-
-def changes_of_step(model: keras.Model) -> Callable[[Any, Any], tuple[Any, dict[int, Any]]]:
-    """`model.predict_step` on JAX as a function that does not return what it leaves alone.
-
-    Returns:
-        Function from state and data to the outputs, and the new values of those variables that are
-        not trainable and were changed, by index.
-    """
-
-    def predict_step(state: Any, data: Any) -> tuple[Any, dict[int, Any]]:
-        outputs, after = model.predict_step(state, data)
-        # What the step leaves alone comes back as the very same object.
-        pairs = enumerate(zip(state[1], after, strict=True))
-        return outputs, {index: new for index, (old, new) in pairs if new is not old}
-
-    return predict_step
-
-
-def sparing_function(model: keras.Model, function: Any) -> Callable[..., Any]:
-    """A predict function on JAX that only reads the state that it is given.
-
-    Keras's own gives its arrays away (`donate_argnums`) and makes them anew. JAX computes while
-    Python goes on, so that a step which fails, by lack of memory most of all, may have returned
-    before: then all that came out of it is lost, and the weights are among that.
-
-    Args:
-        model: The model.
-        function: Its predict function.
-
-    Returns:
-        A function with the same results, for any `steps_per_execution`; the given one if it is not
-        what Keras makes.
-    """
-    is_kerass = getattr(function, "__qualname__", "").startswith("JAXTrainer.make_predict_function")
-    if not is_kerass or keras.config.is_nnx_enabled():
-        return function  # type: ignore[no-any-return]
-    # Kept on Keras's own, which `compile` drops.
-    if _SPARING not in vars(function):
-        setattr(function, _SPARING, _make_sparing_function(model))
-    return getattr(function, _SPARING)  # type: ignore[no-any-return]
-
-
-def _make_sparing_function(model: keras.Model) -> Callable[..., Any]:
-    jax: Any = importlib.import_module("jax")
-    step, concatenate = changes_of_step(model), _concatenate
-    if model.jit_compile and not model.run_eagerly:
-        step, concatenate = jax.jit(step), jax.jit(_concatenate)
-
-    def predict_function(state: Any, batches: Iterator[Any]) -> tuple[Any, Any]:
-        trainable, other = state
-        parts = []
-        for data in itertools.islice(batches, model.steps_per_execution):
-            outputs, changed = step((trainable, other), data)
-            other = [changed.get(index, value) for index, value in enumerate(other)]
-            parts.append(outputs)
-        if not parts:
-            raise StopIteration  # so Keras's loop sees that the data has come to its end
-        return parts[0] if len(parts) == 1 else concatenate(parts), (trainable, other)
-
-    return predict_function
-
-
-def _concatenate(parts: list[Any]) -> Any:
-    numpy: Any = importlib.import_module("jax.numpy")
-    return keras.tree.map_structure(lambda *arrays: numpy.concatenate(arrays), *parts)

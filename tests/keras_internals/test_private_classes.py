@@ -1,0 +1,88 @@
+import subprocess
+import sys
+import textwrap
+
+import keras
+import pytest
+
+from kerasext.keras_internals import private_classes
+
+
+def run(script, *args):
+    """Runs a script in which Keras is changed before kerasext is loaded."""
+    process = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", textwrap.dedent(script), *args],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+
+
+def test_keras_has_them():
+    """In the version of Keras that is installed both classes are where they are looked for."""
+    assert private_classes.DataAdapter is not None
+    assert issubclass(private_classes.Functional, keras.Model)
+
+
+def test_a_keras_without_data_adapters(path):
+    """Jobs go through Keras's own pipeline, and say so; what can't is refused by name."""
+    script = """
+        import sys, warnings
+        import keras, numpy as np
+        from keras.src.trainers.data_adapters import data_adapter
+        found = data_adapter.DataAdapter
+        del data_adapter.DataAdapter
+        from kerasext.inference import predict_to_hdf5, tune_batch_size
+        data_adapter.DataAdapter = found
+
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Rescaling(2.0)])
+        rows = np.arange(400, dtype="float32").reshape(200, 2)
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            predictions = predict_to_hdf5(model, rows, sys.argv[1], verbose=0)
+        assert any("without DataAdapter" in str(warning.message) for warning in caught)
+        with predictions:
+            assert predictions.complete
+            np.testing.assert_array_equal(predictions["predictions"][:], rows * 2)
+        try:
+            tune_batch_size(model, rows)
+        except RuntimeError as error:
+            assert "use Keras 3.12 to 3.15" in str(error)
+        else:
+            raise AssertionError("nothing was said")
+    """
+    run(script, str(path))
+
+
+def test_a_keras_without_functional_models():
+    """No model is known to have a graph: one that is dressed is held as a layer."""
+    script = """
+        import sys
+        import keras, numpy as np
+        from keras.src.models import functional
+        found = functional.Functional
+        del functional.Functional
+        from kerasext.models import ClassifierModel
+        functional.Functional = found
+
+        inputs = keras.Input((2,))
+        model = keras.Model(inputs, keras.layers.Softmax()(inputs))
+        dressed = ClassifierModel.from_model(model)
+        assert dressed.layers == [model]
+        assert dressed.predict(np.eye(2), verbose=0)["labels"].tolist() == [0, 1]
+    """
+    run(script)
+
+
+def test_made_by():
+    """The operation that makes a symbolic tensor, and which of its results it is."""
+    inputs = keras.Input((4,))
+    layer = keras.layers.Dense(3)
+    assert private_classes.made_by(layer(inputs)) == (layer, 0)
+
+
+@pytest.mark.parametrize("layers", [[keras.Input((4,))], []])
+def test_graph_of(layers):
+    """A sequential model has a graph from when it knows its input."""
+    model = keras.Sequential([*layers, keras.layers.Dense(3)])
+    assert (private_classes.graph_of(model) is not None) is bool(layers)
