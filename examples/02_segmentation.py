@@ -30,9 +30,11 @@ def main(path: Path) -> None:
 
     inputs = keras.Input((None, None, 1))
     features = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(inputs)
-    outputs = keras.layers.Conv2D(3, 1, activation="softmax")(features)
-    model = ClassifierModel(inputs, outputs, class_names=["background", "edge", "stroke"])
-    model.compile(optimizer=keras.optimizers.Adam(0.01), loss="sparse_categorical_crossentropy")
+    logits = keras.layers.Dense(3)(features)
+    names = ["background", "edge", "stroke"]
+    model = ClassifierModel(inputs, logits, from_logits=True, class_names=names)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.Adam(0.01), loss=loss)
     model.fit(train_images, train_masks, epochs=20, verbose=0)
 
     dtypes = {"labels": "uint8", "probabilities": "float16"}

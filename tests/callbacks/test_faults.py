@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -146,7 +147,9 @@ def test_no_room(kind, commit_interval, small_disk):
     # The file needs 2.1 MB: so much of the disk is taken, or no file may be longer.
     arguments = ("disk", 7_000_000) if on_disk else ("limit", 1_200_000)
     status, out, errors = end_of(start(FULL, path, *arguments, commit_interval))
-    assert status == 0, errors
+    # HDF5 1.14.2, of h5py 3.11, crashes when the interpreter ends, after all that is tested here.
+    crashes = h5py.version.hdf5_version_tuple < (1, 14, 4) and on_disk
+    assert status == 0 or (crashes and status == -signal.SIGSEGV), errors
     ended, done = out.splitlines()
     assert ended.startswith("ended by OSError 28" if on_disk else "ended by OSError 27"), out
     if commit_interval < 1:
