@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import zlib
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
+from kerasext.storage import hard_links
 from kerasext.storage.layout import RECORD, RECORD_DTYPE
 
 _CAN_BYPASS = hasattr(os, "pwrite")  # not on Windows
@@ -21,11 +21,7 @@ def find(file: h5py.File) -> h5py.Dataset:
     Raises:
         ValueError: If there is no such record in the file.
     """
-    node: Any = file
-    for name in RECORD.split("/"):  # not through links, which lead to other files
-        found = isinstance(node, h5py.Group) and name in node
-        link = node.get(name, getlink=True) if found else None
-        node = node[name] if isinstance(link, h5py.HardLink) else None
+    node = hard_links.find(file, RECORD)
     if not isinstance(node, h5py.Dataset) or (node.dtype, node.shape) != (RECORD_DTYPE, ()):
         raise ValueError(f"no record of commits at {RECORD!r}")
     if not 0 < (node.id.get_offset() or 0) < 2**63:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from kerasext.storage import checked_datasets, commit_record
+from kerasext.storage import checked_datasets, commit_record, hard_links
 from kerasext.storage.checked_datasets import CheckedDatasets
 from kerasext.storage.chunk_sums import chunk_sums
 from kerasext.storage.file_view import FileView
@@ -176,7 +176,7 @@ class OpenFile:
         """Whether the entries of a dataset have the sums that were stored with them."""
         with self._lock:
             self.check_open()
-            output, sums = self.datasets[name], self._root.get(f"{SUMS}/{name}")
+            output, sums = self.datasets[name], hard_links.find(self._root, f"{SUMS}/{name}")
             if not isinstance(sums, h5py.Dataset):
                 return False
             rows, length = self.lengths[name], output.chunks[0]

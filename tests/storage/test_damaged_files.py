@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -9,6 +10,7 @@ import pytest
 
 from kerasext.storage import PredictionFile, PredictionFileWriter
 from kerasext.storage.commit_record import with_checksum
+from kerasext.storage.layout import SUMS
 
 ROWS = 20
 RECORD = "_kerasext/record"
@@ -189,6 +191,22 @@ DAMAGES = {
         "class names of 'labels'",
     ),
 }
+
+
+@pytest.mark.parametrize("link", [h5py.ExternalLink, h5py.SoftLink])
+def test_sums_are_not_looked_for_in_other_files(valid, tmp_path, link):
+    """`verify` follows no link: sums that are not in their place are damage."""
+    other = tmp_path / "other.h5"
+    shutil.copy(valid, other)
+    with PredictionFile(valid) as predictions:
+        predictions.verify()
+    with h5py.File(valid, "r+", libver=("v110", "v110")) as file:
+        file["_kerasext/kept"] = file[f"{SUMS}/y"]
+        del file[f"{SUMS}/y"]
+        place = (other, f"/{SUMS}/y") if link is h5py.ExternalLink else ("/_kerasext/kept",)
+        file[f"{SUMS}/y"] = link(*place)
+    with PredictionFile(valid) as predictions, pytest.raises(ValueError, match="rows of 'y'"):
+        predictions.verify()
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
