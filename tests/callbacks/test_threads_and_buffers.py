@@ -95,11 +95,11 @@ def test_a_step_of_a_wrong_shape_leaves_the_weights(classifier, rows, path):
 def test_outputs_are_not_waited_for(double, path, monkeypatch):
     """After the first step only the writing thread waits for values: `predict` runs ahead."""
     threads = []
-    to_numpy = hdf5_prediction_writer.to_numpy
+    to_rows = hdf5_prediction_writer.to_rows
     monkeypatch.setattr(
         hdf5_prediction_writer,
-        "to_numpy",
-        lambda tensor: (threads.append(threading.get_ident()), to_numpy(tensor))[1],
+        "to_rows",
+        lambda *args: (threads.append(threading.get_ident()), to_rows(*args))[1],
     )
     writer = HDF5PredictionWriter(path, accumulate=False)
     double.predict(COUNTED, batch_size=10, verbose=0, callbacks=[writer])
