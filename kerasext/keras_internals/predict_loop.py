@@ -91,31 +91,37 @@ def data_shards() -> int:
 
 
 def number_of_rows(batch: Any, model: keras.Model) -> int | None:
-    """Rows of a batch as `predict_function` gets it, `None` if that can't be told.
+    """Rows of a batch as `predict_function` gets it, `None` if its parts don't agree.
 
     Args:
         batch: Structure of tensors, or of values of a strategy's replicas.
         model: The model.
     """
-    # Not by `keras.tree`: on torch it leaves what it is given in a reference cycle.
-    first = batch
-    while isinstance(first, dict | list | tuple):
-        first = next(iter(first.values() if isinstance(first, dict) else first), None)
     distributed = strategy(model)
-    parts: Any = (first,)
-    if distributed is not None:
-        parts = distributed.experimental_local_results(first)
-    rows = 0
-    for part in parts:
-        shape: Any = getattr(part, "shape", ())
-        length = shape[0] if len(shape) else None
-        if length is None:
-            count: Any = getattr(part, "nrows", lambda: None)  # of a ragged tensor
-            length = count()
-        if length is None:
-            return None
-        rows += int(length)
-    return rows
+    found = set()
+    for leaf in _leaves(batch):
+        parts = distributed.experimental_local_results(leaf) if distributed else (leaf,)
+        lengths = list(map(_length, parts))
+        if None not in lengths:
+            found.add(sum(lengths))
+    return found.pop() if len(found) == 1 else None
+
+
+def _leaves(batch: Any) -> Iterator[Any]:
+    # Not by `keras.tree`: on torch it leaves what it is given in a reference cycle.
+    if isinstance(batch, dict | list | tuple):
+        for part in batch.values() if isinstance(batch, dict) else batch:
+            yield from _leaves(part)
+    else:
+        yield batch
+
+
+def _length(tensor: Any) -> Any:
+    shape: Any = getattr(tensor, "shape", ())
+    if not len(shape):
+        return None
+    rows_of_ragged: Any = getattr(tensor, "nrows", lambda: None)
+    return rows_of_ragged() if shape[0] is None else int(shape[0])
 
 
 @contextlib.contextmanager

@@ -70,11 +70,20 @@ def test_several_processes_are_refused_on_jax(model, monkeypatch):
 
 
 def test_number_of_rows(model, rows):
-    """The rows of a batch are those of its first tensor, in any structure."""
+    """The rows of a batch are those that all its tensors have, in any structure."""
     tensor = keras.ops.convert_to_tensor(rows)
-    for batch in (tensor, (tensor,), ({"a": tensor, "b": tensor},), (tensor, rows, None)):
+    one = keras.ops.convert_to_tensor(1.0)
+    for batch in (
+        tensor,
+        (tensor,),
+        ({"a": tensor, "b": tensor},),
+        (tensor, rows, None),
+        [one, rows],
+    ):
         assert predict_loop.number_of_rows(batch, model) == 70
-    assert predict_loop.number_of_rows((keras.ops.convert_to_tensor(1.0),), model) is None
+    # Such as a table that each row looks something up in: any of them may be the rows.
+    assert predict_loop.number_of_rows({"table": tensor, "x": tensor[:5]}, model) is None
+    assert predict_loop.number_of_rows((one,), model) is None
     assert predict_loop.number_of_rows((), model) is None
 
 
