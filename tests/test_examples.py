@@ -32,6 +32,7 @@ def run(example, *arguments, folder):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_example_runs(example, tmp_path):
     """Every example ends well without a warning, prints shapes, and leaves only what it says."""

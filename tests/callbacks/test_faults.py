@@ -134,6 +134,7 @@ def once(*values):
     return [values[0], *(pytest.param(value, marks=mark) for value in values[1:])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("commit_interval", once(0.02, 60.0))
 @pytest.mark.parametrize("kind", once("disk", "limit of file sizes"))
 def test_no_room(kind, commit_interval, small_disk):
@@ -207,6 +208,7 @@ def test_exit_while_the_thread_has_work(path):
     assert os.listdir(path.parent) == [path.name]
 
 
+@pytest.mark.slow
 def test_exit_while_another_thread_predicts(path):
     """A script that ends beside a thread in `predict` ends, and leaves an intact file."""
     script = """

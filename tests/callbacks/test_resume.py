@@ -99,6 +99,7 @@ def cut(path, rows):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 7, 8, 70])
 @pytest.mark.parametrize("done", [0, 1, 7, 8, 9, 63, 64, 69, 70])
 def test_any_row_may_be_the_last_one(done, batch_size, classifier, rows, tmp_path):

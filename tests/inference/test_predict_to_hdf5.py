@@ -201,6 +201,7 @@ def test_everything_else_goes_to_keras(model, x, path, make, steps):
     assert model.predict_function is before
 
 
+@pytest.mark.slow
 def test_small_batches_go_together(model, x, path):
     """Where it saves time several batches make a step; afterwards the model is as it was."""
     many = np.tile(x, (1 if BACKEND == "torch" else 60, 1))
@@ -640,6 +641,7 @@ class FailsOnce:
         return self.rows[key]
 
 
+@pytest.mark.slow
 def test_rows_that_can_not_be_read(model, x, path):
     """An error between two steps leaves nothing behind that writes rows of later jobs twice."""
     many = np.tile(x, (1 if BACKEND == "torch" else 60, 1))
