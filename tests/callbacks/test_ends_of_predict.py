@@ -14,6 +14,10 @@ from kerasext import PredictionFile
 from kerasext.callbacks import HDF5PredictionWriter
 
 
+# Before 3.15 Keras reads a batch ahead on JAX: an error in the data comes a batch early.
+READS_AHEAD = keras.backend.backend() == "jax" and keras.__version__ < "3.15"
+
+
 class Raises(keras.callbacks.Callback):
     def __init__(self, hook, error, batch=2):
         super().__init__()
@@ -89,7 +93,7 @@ def test_an_error_outside_the_step(name, before, classifier, rows, path):
         classifier.predict(x, batch_size=23 if x is rows else None, verbose=0, callbacks=callbacks)
     with PredictionFile(path) as predictions:
         assert not predictions.complete
-        assert predictions.rows in (46, 69)
+        assert predictions.rows in ((23, 46, 69) if READS_AHEAD else (46, 69))
         np.testing.assert_array_equal(predictions["labels"][:], plain["labels"][: predictions.rows])
     after = classifier.predict(rows, batch_size=23, verbose=0)
     np.testing.assert_array_equal(after["labels"], plain["labels"])
@@ -290,5 +294,5 @@ def test_interpreter_exit_closes_the_file(path):
     assert "RuntimeError: no more" in run.stderr
     assert "Exception ignored" not in run.stderr
     with PredictionFile(path) as predictions:
-        assert (predictions.rows, predictions.complete) == (10, False)
+        assert (predictions.rows, predictions.complete) == (5 if READS_AHEAD else 10, False)
     assert os.listdir(path.parent) == [path.name]
