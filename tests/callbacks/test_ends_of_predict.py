@@ -13,7 +13,6 @@ import pytest
 from kerasext import PredictionFile
 from kerasext.callbacks import HDF5PredictionWriter
 
-
 # Before 3.15 Keras reads a batch ahead on JAX: an error in the data comes a batch early.
 READS_AHEAD = keras.backend.backend() == "jax" and keras.__version__ < "3.15"
 
