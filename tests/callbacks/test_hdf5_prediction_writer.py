@@ -195,7 +195,8 @@ def test_small_floats_are_stored_as_float32(dtype, structure_model, rows, path):
     Also where plain `predict` can't return them, as float8 on torch.
     """
     model = structure_model(lambda x: cast(x, dtype))
-    rows = np.clip(np.round(rows * 2) / 2, -3.5, 3.5)  # which each of them has: versions round apart
+    # Numbers that each of them has: versions of the backends round others apart.
+    rows = np.clip(np.round(rows * 2) / 2, -3.5, 3.5)
     write(model, rows, path, accumulate=False)
     expected = rows.astype(getattr(ml_dtypes, dtype)).astype("float32")
     with h5py.File(path) as file:
