@@ -123,15 +123,23 @@ class ClassifierMixin(PredictionMixin):
         }
         top_k = self._setting("top_k", head)
         if top_k is not None:
-            first, unknown = labels[..., None], unknown[..., None]
+            unknown = unknown[..., None]
             largest, indices = ops.top_k(probabilities, k=top_k)
-            indices = ops.cast(indices, "int32")
-            # Of equals torch's `top_k` may put another first than `argmax`: they change places.
-            indices = ops.where(indices == first, indices[..., :1], indices)
-            indices = ops.concatenate([first, indices[..., 1:]], axis=-1)
+            indices = _beginning_with(labels[..., None], ops.cast(indices, "int32"))
             outputs["top_k_labels"] = ops.where(unknown, -1, indices)
             outputs["top_k_probabilities"] = ops.where(unknown, float("nan"), largest)
         return {**outputs, **self._scores(probabilities, head)}
+
+
+def _beginning_with(label: Any, indices: Any) -> Any:
+    """The indices of `top_k`, the label first: of equals torch may put another one there.
+
+    The two change places. Not by slices: of a `top_k` that is sliced XLA makes a sort of all
+    classes on CPUs.
+    """
+    is_first = ops.arange(indices.shape[-1]) == 0
+    first = ops.max(ops.where(is_first, indices, 0), axis=-1, keepdims=True)
+    return ops.where(is_first, label, ops.where(indices == label, first, indices))
 
 
 @keras.saving.register_keras_serializable(package="kerasext")

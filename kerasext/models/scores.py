@@ -39,7 +39,8 @@ def _margin(probabilities: Any) -> Any:
     if probabilities.shape[-1] == 2:  # several times as fast as `top_k`
         return ops.abs(probabilities[..., 0] - probabilities[..., 1])
     largest, _ = ops.top_k(probabilities, k=2)
-    return largest[..., 0] - largest[..., 1]
+    # Not by index: of a `top_k` that is sliced XLA makes a sort of all classes on CPUs.
+    return ops.max(largest, axis=-1) - ops.min(largest, axis=-1)
 
 
 SCORES = {"entropy": _entropy, "margin": _margin}
