@@ -137,7 +137,7 @@ def _beginning_with(label: Any, indices: Any) -> Any:
     The two change places. Not by slices: of a `top_k` that is sliced XLA makes a sort of all
     classes on CPUs.
     """
-    is_first = ops.arange(indices.shape[-1]) == 0
+    is_first = ops.arange(indices.shape[-1], dtype="int32") == 0
     first = ops.max(ops.where(is_first, indices, 0), axis=-1, keepdims=True)
     return ops.where(is_first, label, ops.where(indices == label, first, indices))
 
