@@ -25,6 +25,14 @@ class BinaryClassifierMixin(PredictionMixin):
     - `confidence`: shape `(batch, ...)`, float32 in [0, 1]. The probability of the label given,
       which is below 0.5 for some rows if `threshold` is not 0.5; NaN where the probability is.
 
+    By the names in `scores` also:
+
+    - `entropy`: shape `(batch, ...)`, float32, from 0 to `log(2)`. `-sum(p * log(p))` of the two
+      probabilities in nats, as in section 6 of Shannon, "A Mathematical Theory of Communication"
+      (1948), where `0 * log(0)` is 0; NaN where the probability is.
+    - `margin`: shape `(batch, ...)`, float32 in [0, 1]. The difference of the two probabilities,
+      whatever the `threshold`; NaN where the probability is.
+
     Stands left of the Keras class. A class whose own `predict_step` does not call `super()` hides
     it. Settings may also be class attributes, which `keras.models.clone_model` keeps where it
     keeps the class: of a Sequential it makes a plain one.
@@ -35,6 +43,8 @@ class BinaryClassifierMixin(PredictionMixin):
         class_names: Sequence of two strings, of class 0 and class 1, or a dict of them by head.
             Defaults to `None`.
         threshold: Float in [0, 1], or a dict of them by head. Defaults to 0.5.
+        scores: Sequence out of `"entropy"` and `"margin"`, or a dict of them by head. Defaults to
+            `()`.
 
     Raises:
         TypeError: If the mixin stands right of the Keras class, or a setting has the wrong type.
@@ -61,10 +71,13 @@ class BinaryClassifierMixin(PredictionMixin):
         from_logits: bool | Mapping[str, bool] | None = None,
         class_names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         threshold: float | Mapping[str, float] | None = None,
+        scores: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._configure(from_logits=from_logits, class_names=class_names, threshold=threshold)
+        self._configure(
+            from_logits=from_logits, class_names=class_names, threshold=threshold, scores=scores
+        )
 
     def _number_of_classes(self, of_head: str, shape: Any) -> int | None:
         if len(shape) < 2 or shape[-1] not in (1, None):
@@ -99,6 +112,7 @@ class BinaryClassifierMixin(PredictionMixin):
             "probabilities": probabilities,
             "labels": ops.cast(labels, "int32"),
             "confidence": ops.cast(confidence, "float32"),
+            **self._scores(probabilities, head),
         }
 
 

@@ -24,6 +24,14 @@ class MultiLabelClassifierMixin(PredictionMixin):
     - `confidence`: same shape, float32 in [0, 1]. The probability p of an indicator 1, 1 - p of an
       indicator 0; NaN where the probability is.
 
+    By the names in `scores` also, of each label on its own:
+
+    - `entropy`: same shape, float32, from 0 to `log(2)`. `-p * log(p) - (1 - p) * log(1 - p)` in
+      nats, as in section 6 of Shannon, "A Mathematical Theory of Communication" (1948), where
+      `0 * log(0)` is 0; NaN where the probability is.
+    - `margin`: same shape, float32 in [0, 1]. `|2 * p - 1|`, whatever the `threshold`; NaN where
+      the probability is.
+
     Stands left of the Keras class. A class whose own `predict_step` does not call `super()` hides
     it. Settings may also be class attributes, which `keras.models.clone_model` keeps where it
     keeps the class: of a Sequential it makes a plain one.
@@ -35,6 +43,8 @@ class MultiLabelClassifierMixin(PredictionMixin):
             `None`.
         threshold: Float in [0, 1], or a sequence of one per label, or a dict of either by head.
             Defaults to 0.5.
+        scores: Sequence out of `"entropy"` and `"margin"`, or a dict of them by head. Defaults to
+            `()`.
 
     Raises:
         TypeError: If the mixin stands right of the Keras class, or a setting has the wrong type.
@@ -62,10 +72,13 @@ class MultiLabelClassifierMixin(PredictionMixin):
         from_logits: bool | Mapping[str, bool] | None = None,
         class_names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         threshold: float | Sequence[float] | Mapping[str, float | Sequence[float]] | None = None,
+        scores: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._configure(from_logits=from_logits, class_names=class_names, threshold=threshold)
+        self._configure(
+            from_logits=from_logits, class_names=class_names, threshold=threshold, scores=scores
+        )
 
     def _number_of_classes(self, of_head: str, shape: Any) -> int | None:
         if len(shape) < 2:
@@ -92,11 +105,15 @@ class MultiLabelClassifierMixin(PredictionMixin):
         above = probabilities > threshold
         labels = ops.where(ops.isnan(probabilities), -1, ops.cast(above, "int32"))
         confidence = ops.where(above, probabilities, 1 - probabilities)
-        return {
+        outputs = {
             "probabilities": probabilities,
             "labels": ops.cast(labels, "int32"),
             "confidence": ops.cast(confidence, "float32"),
         }
+        if self._setting("scores", head):
+            two_classes = ops.stack([1 - probabilities, probabilities], axis=-1)
+            outputs.update(self._scores(two_classes, head))
+        return outputs
 
 
 @keras.saving.register_keras_serializable(package="kerasext")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import keras
 
 from kerasext.models import graph
+from kerasext.models.scores import scores_of
 from kerasext.models.settings import SETTINGS, as_json, checked
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ class PredictionMixin(_Model):
 
     from_logits: Any = SETTINGS["from_logits"].default
     class_names: Any = SETTINGS["class_names"].default
+    scores: Any = SETTINGS["scores"].default
 
     task: ClassVar[str]
     _activation: ClassVar[str]
-    _settings: ClassVar[tuple[str, ...]] = ("from_logits", "class_names")
+    _settings: ClassVar[tuple[str, ...]] = ("from_logits", "class_names", "scores")
     _heads: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -134,6 +136,11 @@ class PredictionMixin(_Model):
     def _describe(self, y_pred: Any, head: str) -> dict[str, Any]:
         """The named outputs of one head."""
         raise NotImplementedError
+
+    def _scores(self, probabilities: Any, head: str) -> dict[str, Any]:
+        """The scores that the settings name, of distributions on the last axis."""
+        names = self._setting("scores", head)
+        return scores_of(names, probabilities) if names else {}
 
     def prediction_metadata(self) -> dict[str, Any]:
         """What a file of predictions should say of the model's outputs.

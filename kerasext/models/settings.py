@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kerasext.models.scores import SCORES
+
 
 def checked(name: str, value: Any) -> Any:
     """The value of a setting, or of each entry of a dict from head to value, in its one form.
@@ -68,6 +70,33 @@ def _check_threshold(name: str, value: Any) -> float | tuple[float, ...]:
     return float(values) if values.ndim == 0 else tuple(values.tolist())
 
 
+def _check_scores(name: str, value: Any) -> tuple[str, ...]:
+    """Checks names of scores, and puts them into one order: it makes no other model."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(
+            f"`{name}` must be a sequence out of {list(SCORES)}. Received: {name}={value!r}"
+        )
+    given = tuple(value)
+    unknown = [entry for entry in given if entry not in tuple(SCORES)]
+    if unknown:
+        raise ValueError(
+            f"`{name}` must be out of {list(SCORES)}. "
+            f"Received: {name}={value!r} with {unknown[0]!r}"
+        )
+    return tuple(score for score in SCORES if score in given)
+
+
+def _check_top_k(name: str, value: Any) -> int | None:
+    """Checks a number of classes to name."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"`{name}` must be an integer or None. Received: {name}={value!r}")
+    if value < 1:
+        raise ValueError(f"`{name}` must be at least 1. Received: {name}={value!r}")
+    return int(value)
+
+
 class Setting(NamedTuple):
     """What a setting is where nobody gave it, and what it must be."""
 
@@ -78,5 +107,7 @@ class Setting(NamedTuple):
 SETTINGS = {
     "from_logits": Setting(False, _check_flag),
     "class_names": Setting(None, _check_class_names),
+    "scores": Setting((), _check_scores),
     "threshold": Setting(0.5, _check_threshold),
+    "top_k": Setting(None, _check_top_k),
 }

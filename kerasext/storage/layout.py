@@ -33,7 +33,7 @@ RESERVED = frozenset({GROUP, "ids", "targets", "row", "class"})
 """Names at the root that are not for outputs."""
 
 CLASS_NAMES = "class_names"
-CLASS_OUTPUTS = ("labels", "probabilities")
+CLASS_OUTPUTS = ("labels", "probabilities", "top_k_labels")
 """The attribute with the names of the classes, and what the outputs that have it are called."""
 
 RAGGED_AXES = "ragged_axes"

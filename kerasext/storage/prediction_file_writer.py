@@ -50,7 +50,7 @@ class PredictionFileWriter:
         attributes: Mapping from name to string or number. Attributes of the file, written when it
             is made; like `class_names` it can be set until the first `append`.
         class_names: Sequence of strings, the names of the classes, or a mapping from head to such a
-            sequence. Kept on the `labels` and `probabilities` of the head.
+            sequence. Kept on the `labels`, `probabilities` and `top_k_labels` of the head.
         expected_rows: Int. Rows that the file will hold, if known; sizes the chunks. Can be set
             until the first `append`, too.
         compression: As `check_compression` takes it; outputs that a mapping leaves out are not

@@ -192,3 +192,138 @@ def test_no_class_axis():
 
     with pytest.raises(ValueError, match="one unit per class"):
         Scalar().predict(np.ones((4, 2), "float32"), verbose=0)
+
+
+def largest(probabilities, k):
+    """Indices of the k largest on the last axis, the first ones of equals."""
+    return np.argsort(-np.float64(probabilities), axis=-1, kind="stable")[..., :k]
+
+
+@pytest.mark.parametrize(
+    ("shape", "k"), [((6, 3), 1), ((6, 3), 3), ((3, 5, 4), 2), ((2, 3, 2, 30), 5), ((7, 40), 40)]
+)
+@pytest.mark.parametrize("compiled", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str)
+def test_top_k(shape, k, compiled):
+    """The k most probable classes come best first, of each row, token or pixel."""
+    if compiled.get("jit_compile") and keras.backend.backend() == "torch" and len(shape) != 3:
+        pytest.skip("torch takes long to compile: once")
+    logits = np.random.default_rng(5).normal(scale=2, size=shape).astype("float32")
+    model = Echo(from_logits=True, top_k=k)
+    model.compile(**compiled)
+    outputs = model.predict(logits, verbose=0)
+    assert outputs["top_k_labels"].dtype == "int32"
+    np.testing.assert_array_equal(outputs["top_k_labels"], largest(logits, k))
+    np.testing.assert_array_equal(outputs["top_k_labels"][..., 0], outputs["labels"])
+    np.testing.assert_array_equal(outputs["top_k_probabilities"][..., 0], outputs["confidence"])
+    expected = np.take_along_axis(outputs["probabilities"], outputs["top_k_labels"], axis=-1)
+    np.testing.assert_array_equal(outputs["top_k_probabilities"], expected)
+
+
+def test_no_top_k(logits):
+    """Without `top_k` nothing is added."""
+    outputs = Echo(from_logits=True, top_k=None).predict(logits, verbose=0)
+    assert set(outputs) == {"probabilities", "labels", "confidence"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "dtype"),
+    [
+        ("float64", "float64"),
+        ("mixed_float16", "float32"),
+        ("mixed_bfloat16", "float32"),
+        ("float16", "float32"),
+        ("bfloat16", "float32"),
+    ],
+    indirect=["policy"],
+)
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_top_k_dtypes(logits, policy, dtype, from_logits):
+    """The largest probabilities have the dtype and the values of `probabilities`."""
+    x = logits if from_logits else softmax(logits)
+    logits[3, 1] = np.nan
+    outputs = Echo(dtype=policy, from_logits=from_logits, top_k=3).predict(x, verbose=0)
+    assert outputs["top_k_labels"].dtype == "int32"
+    assert outputs["top_k_probabilities"].dtype == dtype
+    known = outputs["labels"] >= 0
+    expected = -np.sort(-outputs["probabilities"][known], axis=-1)[:, :3]
+    np.testing.assert_array_equal(outputs["top_k_probabilities"][known], expected)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 50])
+@pytest.mark.parametrize("compiled", [{}, {"run_eagerly": True}], ids=str)
+def test_top_k_of_ties(k, compiled):
+    """The label is first among equals on every backend, and no class comes twice."""
+    rng = np.random.default_rng(6)
+    x = rng.integers(0, 4, size=(200, 50)).astype("float32") / 4
+    x[0] = 0
+    model = Echo(top_k=k)
+    model.compile(**compiled)
+    outputs = model.predict(x, verbose=0)
+    labels, probabilities = outputs["top_k_labels"], outputs["top_k_probabilities"]
+    np.testing.assert_array_equal(labels[:, 0], x.argmax(axis=-1))
+    np.testing.assert_array_equal(labels[:, 0], outputs["labels"])
+    np.testing.assert_array_equal(probabilities, -np.sort(-x, axis=-1)[:, :k])
+    np.testing.assert_array_equal(probabilities, np.take_along_axis(x, labels, axis=-1))
+    assert all(len(set(row)) == k for row in labels.tolist())
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (3, 2, 4), (2, 3, 40)])
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_top_k_of_nan(shape, from_logits):
+    """A NaN in a row or token makes all its labels -1, and NaN of its probabilities."""
+    x = np.random.default_rng(7).normal(size=shape).astype("float32")
+    x = x if from_logits else softmax(x).astype("float32")
+    model = Echo(from_logits=from_logits, top_k=shape[-1])
+    clean = model.predict(x, verbose=0)
+    x[0, ..., 0] = x[1, ..., -1] = np.nan
+    outputs = model.predict(x, verbose=0)
+    unknown = np.isnan(x).any(axis=-1)
+    assert np.all(outputs["top_k_labels"][unknown] == -1)
+    assert np.all(np.isnan(outputs["top_k_probabilities"][unknown]))
+    for name in ("top_k_labels", "top_k_probabilities"):
+        np.testing.assert_array_equal(outputs[name][~unknown], clean[name][~unknown])
+
+
+def test_top_k_by_head(logits):
+    """Each head has the `top_k` of its own dict entry."""
+
+    class Heads(ClassifierMixin, keras.Model):
+        def call(self, inputs):
+            return {"kind": inputs, "size": inputs[:, :2]}
+
+    model = Heads(from_logits=True, top_k={"kind": 3})
+    outputs = model.predict(logits, verbose=0)
+    np.testing.assert_array_equal(outputs["kind"]["top_k_labels"], largest(logits, 3))
+    assert "top_k_labels" not in outputs["size"]
+    model.top_k = 2
+    outputs = model.predict(logits, verbose=0)
+    np.testing.assert_array_equal(outputs["size"]["top_k_labels"], largest(logits[:, :2], 2))
+
+
+def test_too_large_top_k(logits):
+    """More than the classes is refused: where there is a graph at once, else at the first step."""
+    message = "`top_k` must be at most 4, the number of classes. Received: top_k=5"
+    inputs = keras.Input((4,))
+    with pytest.raises(ValueError, match=message):
+        ClassifierModel(inputs, keras.layers.Softmax()(inputs), top_k=5)
+    with pytest.raises(ValueError, match=message):
+        Echo(from_logits=True, top_k=5).predict(logits, verbose=0)
+    with pytest.raises(ValueError, match=r"4, the number of classes of head 'b'.*top_k=5"):
+        ClassifierModel(inputs, {"b": keras.layers.Softmax()(inputs)}, top_k={"b": 5})
+
+
+@pytest.mark.backends("tensorflow", reason="only its axes may be unknown in a trace")
+def test_too_large_top_k_of_unknown_classes():
+    """More than the classes is refused in the first step where its trace does not know them."""
+    import tensorflow as tf  # noqa: PLC0415 - only where it is the backend
+
+    class Chosen(Echo):
+        def call(self, inputs):
+            return tf.boolean_mask(inputs, tf.reduce_any(inputs > 0, axis=0), axis=1)
+
+    x = np.eye(3, 4, dtype="float32")
+    outputs = Chosen(top_k=3, scores=["entropy", "margin"]).predict(x, verbose=0)
+    assert outputs["top_k_labels"][:, 0].tolist() == [0, 1, 2]
+    assert outputs["margin"].tolist() == [1, 1, 1]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"3.*5"):
+        Chosen(top_k=5).predict(x, verbose=0)

@@ -370,7 +370,28 @@ def test_wrong_order(bases, line):
 @pytest.mark.parametrize(
     ("mixin", "settings", "expected"),
     [
-        (ClassifierMixin, {}, {"task": "classifier", "from_logits": False, "class_names": None}),
+        (
+            ClassifierMixin,
+            {},
+            {
+                "task": "classifier",
+                "from_logits": False,
+                "class_names": None,
+                "scores": [],
+                "top_k": None,
+            },
+        ),
+        (
+            ClassifierMixin,
+            {"scores": ("entropy",), "top_k": {"a": 3}},
+            {
+                "task": "classifier",
+                "from_logits": False,
+                "class_names": None,
+                "scores": ["entropy"],
+                "top_k": {"a": 3},
+            },
+        ),
         (
             BinaryClassifierMixin,
             {"threshold": 0.25, "class_names": ("no", "yes")},
@@ -378,6 +399,7 @@ def test_wrong_order(bases, line):
                 "task": "binary",
                 "from_logits": False,
                 "class_names": ["no", "yes"],
+                "scores": [],
                 "threshold": 0.25,
             },
         ),
@@ -388,6 +410,7 @@ def test_wrong_order(bases, line):
                 "task": "multilabel",
                 "from_logits": {"a": True},
                 "class_names": None,
+                "scores": [],
                 "threshold": {"a": [0.5, 0.25]},
             },
         ),

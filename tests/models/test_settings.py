@@ -17,11 +17,13 @@ from kerasext.models import (
 SETTINGS = {
     "from_logits": True,
     "class_names": ("rain", "wind", "snow"),
+    "scores": ("entropy", "margin"),
     "threshold": (0.2, 0.5, 0.75),
 }
 BY_HEAD = {
     "from_logits": {"0": True},
     "class_names": {"0": ("rain", "wind", "snow")},
+    "scores": {"0": ("margin",)},
     "threshold": {"0": (0.2, 0.5, 0.75)},
 }
 
@@ -54,6 +56,7 @@ class FunctionalWeather(MultiLabelClassifierMixin, keras.Model):
 class Defaults(MultiLabelClassifierModel):
     from_logits = True
     class_names = ["rain", "wind", "snow"]  # noqa: RUF012 - as users write it
+    scores = ["margin", "entropy"]  # noqa: RUF012
     threshold = [0.2, 0.5, 0.75]  # noqa: RUF012
 
 
@@ -153,7 +156,12 @@ def test_clone_drops_options(style):
     """`clone_model` makes functional models without keywords, so the options are the class's."""
     clone = keras.models.clone_model(MODELS[style]())
     assert isinstance(clone, MultiLabelClassifierMixin)
-    assert settings_of(clone) == {"from_logits": False, "class_names": None, "threshold": 0.5}
+    assert settings_of(clone) == {
+        "from_logits": False,
+        "class_names": None,
+        "scores": (),
+        "threshold": 0.5,
+    }
 
 
 @pytest.mark.parametrize("style", ["class attributes", "subclass"])
@@ -222,6 +230,12 @@ def test_class_names_after_predict():
         ("class_names", [b"a", b"b"], TypeError),
         ("class_names", {"a", "b"}, TypeError),  # a set has no order
         ("class_names", {"a": "abc"}, TypeError),
+        ("scores", "entropy", TypeError),
+        ("scores", None, TypeError),
+        ("scores", 1, TypeError),
+        ("scores", ["gini"], ValueError),
+        ("scores", ["entropy", 3], ValueError),
+        ("scores", {"a": ["Entropy"]}, ValueError),
         ("threshold", -0.1, ValueError),
         ("threshold", 1.5, ValueError),
         ("threshold", float("nan"), ValueError),
@@ -248,6 +262,47 @@ def test_wrong_value_of_a_keyword():
         Echo(threshold=20)
 
 
+def test_unknown_score():
+    """A score that does not exist is refused with those that do."""
+    with pytest.raises(ValueError, match=r"out of \['entropy', 'margin'\].*with 'gini'"):
+        Echo(scores=["entropy", "gini"])
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(0, ValueError), (-1, ValueError), (True, TypeError), (2.0, TypeError), ("3", TypeError)],
+)
+def test_wrong_top_k(value, error):
+    """`top_k` is an integer of at least 1, and the old one stays where it is not."""
+    model = TwoHeads(top_k=2)
+    for wrong in (value, {"kind": value}):
+        with pytest.raises(error, match=r"`top_k` must be .*Received: top_k="):
+            model.top_k = wrong
+    assert model.top_k == 2
+
+
+@pytest.mark.parametrize(("value", "kept"), [(np.int64(2), 2), (1, 1), (None, None)])
+def test_kept_top_k(value, kept):
+    """Whatever kind of integer was given, a plain one is kept."""
+    top_k = TwoHeads(top_k=value).top_k
+    assert (top_k, type(top_k)) == (kept, type(kept))
+
+
+@pytest.mark.parametrize("top_k", [2, {"0": 3}], ids=str)
+@pytest.mark.parametrize("round_trip", ROUND_TRIPS.values(), ids=ROUND_TRIPS)
+def test_round_trip_of_top_k(top_k, rows, tmp_path, round_trip):
+    """A classifier saved or copied predicts the same largest classes."""
+    inputs = keras.Input((8,))
+    heads = [layers.Dense(3, activation="softmax")(inputs) for _ in range(2)]
+    model = ClassifierModel(inputs, heads, top_k=top_k)
+    again = round_trip(model, tmp_path)
+    assert again.top_k == model.top_k == top_k
+    expected, outputs = (m.predict(rows, batch_size=23, verbose=0) for m in (model, again))
+    assert "top_k_labels" in outputs["0"]
+    assert ("top_k_labels" in outputs["1"]) == (top_k == 2)
+    keras.tree.map_structure(np.testing.assert_array_equal, outputs, expected)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "kept"),
     [
@@ -255,6 +310,10 @@ def test_wrong_value_of_a_keyword():
         ("class_names", np.array(["a", "b"]), ("a", "b")),
         ("class_names", (name for name in "ab"), ("a", "b")),
         ("class_names", None, None),
+        ("scores", ["margin"], ("margin",)),
+        ("scores", ["margin", "entropy", "margin"], ("entropy", "margin")),  # in one order
+        ("scores", np.array(["entropy"]), ("entropy",)),
+        ("scores", (), ()),
         ("threshold", [0.25, 0.5], (0.25, 0.5)),
         ("threshold", np.array([0.25, 0.5], "float32"), (0.25, 0.5)),
         ("threshold", np.float32(0.25), 0.25),

@@ -193,10 +193,13 @@ def test_each_ready_made_model(rows, model_class, graph):
             return self.dense(inputs)
 
     model = functional(units=1, activation="sigmoid") if graph else Probability()
-    dressed = model_class.from_model(model, threshold=0.25)
+    dressed = model_class.from_model(model, threshold=0.25, scores=["margin"])
     outputs = dressed.predict(rows, verbose=0)
     expected = model.predict(rows, verbose=0)
     np.testing.assert_array_equal(outputs["labels"].reshape(-1, 1), expected > 0.25)
+    np.testing.assert_allclose(
+        outputs["margin"].reshape(-1, 1), abs(2 * expected - 1), rtol=1e-4, atol=1e-6
+    )
     assert isinstance(dressed, model_class) == graph
 
 
@@ -222,12 +225,14 @@ def test_precision(dtype, x64):
 def test_round_trip(trained, tmp_path):
     """A dressed model is saved and loaded with its weights and settings, in safe mode."""
     model, x = trained
-    dressed = ClassifierModel.from_model(model, class_names=["a", "b", "c"])
+    settings = {"class_names": ("a", "b", "c"), "top_k": 2, "scores": ("entropy",)}
+    dressed = ClassifierModel.from_model(model, **settings)
     expected = dressed.predict(x, verbose=0)
     dressed.save(tmp_path / "dressed.keras")
     loaded = keras.saving.load_model(tmp_path / "dressed.keras")
     assert type(loaded) is type(dressed)
-    assert loaded.class_names == ("a", "b", "c")
+    assert {name: getattr(loaded, name) for name in settings} == settings
+    assert {"top_k_labels", "top_k_probabilities", "entropy"} < set(expected)
     keras.tree.map_structure(np.testing.assert_array_equal, loaded.predict(x, verbose=0), expected)
 
 

@@ -122,11 +122,12 @@ def test_without_metadata(predictions):
         (["a/labels", "b/labels"], {"a": ["x"], "b": ["y", "z"]}, {"a": ["x"], "b": ["y", "z"]}),
         (["a/probabilities", "b/labels"], {"a": ["x"]}, {"a": ["x"]}),
         (["deep/er/labels"], {"deep/er": ["x"]}, {"deep/er": ["x"]}),
+        (["top_k_labels"], ["cat", "dog"], ["cat", "dog"]),
         (["labels"], None, None),
         (["labels"], [], None),
         (["predictions"], ["cat", "dog"], None),
     ],
-    ids=["one", "many", "heads", "some heads", "deep", "none", "no class", "no labels"],
+    ids=["one", "many", "heads", "some heads", "deep", "top k", "none", "no class", "no labels"],
 )
 def test_class_names(path, outputs, class_names, expected):
     """Names of the classes are one array, one per head if there are heads, or `None`."""
