@@ -258,7 +258,7 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
         Each row group is read, written and forgotten. The file appears under its name when it is
         whole, and replaces one that is there; after an error that one stays as it was. Parquet has
         lists of any size only: readers that know Arrow's schema, which is stored, see fixed ones.
-        Float16 is kept as Parquet's type of that name.
+        Float16 becomes float32, for many readers don't know Parquet's type of that name.
 
         Args:
             path: String or path-like. The Parquet file.

@@ -33,6 +33,7 @@ class ArrowBatches:
         pyarrow: The package.
         exported: The outputs.
         origin: JSON-serializable mapping, kept in the metadata of the schema.
+        widen_float16: Bool. Whether float16 becomes float32. Defaults to `False`.
 
     Attributes:
         schema: The schema of all batches.
@@ -41,9 +42,17 @@ class ArrowBatches:
         TypeError: If Arrow has no type for an output.
     """
 
-    def __init__(self, pyarrow: Any, exported: ExportedOutputs, origin: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        pyarrow: Any,
+        exported: ExportedOutputs,
+        origin: Mapping[str, Any],
+        *,
+        widen_float16: bool = False,
+    ) -> None:
         self._pa = pyarrow
         self._exported = exported
+        self._widen_float16 = widen_float16
         metadata = {"kerasext": json.dumps(origin, default=str)}
         self.schema = pyarrow.schema(self._fields(), metadata=metadata)
 
@@ -67,7 +76,7 @@ class ArrowBatches:
 
     def _number_type(self, name: str, dtype: np.dtype[Any]) -> pa.DataType:
         try:
-            return self._pa.from_numpy_dtype(dtype)
+            return self._pa.from_numpy_dtype(np.float32 if self._is_widened(dtype) else dtype)
         except NotImplementedError as error:
             raise TypeError(
                 f"Arrow has no type for output {name!r}; leave it out with `outputs`, or use "
@@ -86,8 +95,16 @@ class ArrowBatches:
                 texts = self._pa.array(texts, self._pa.string())
                 yield self._pa.DictionaryArray.from_arrays(places, texts)
 
+    def _is_widened(self, dtype: np.dtype[Any]) -> bool:
+        return self._widen_float16 and dtype.kind == "f" and dtype.itemsize == 2
+
+    def _numbers(self, values: np.ndarray) -> pa.Array:
+        return self._pa.array(
+            values.astype(np.float32) if self._is_widened(values.dtype) else values
+        )
+
     def _dense(self, rows: np.ndarray) -> pa.Array:
-        array = self._pa.array(rows.reshape(-1))
+        array = self._numbers(rows.reshape(-1))
         for axis in reversed(range(1, rows.ndim)):
             if rows.shape[axis]:
                 array = self._pa.FixedSizeListArray.from_arrays(array, rows.shape[axis])
@@ -97,7 +114,7 @@ class ArrowBatches:
         return array
 
     def _ragged(self, rows: RaggedRows) -> pa.Array:
-        array = self._pa.array(rows.values)
+        array = self._numbers(rows.values)
         for splits in reversed(rows.axis_splits()):
             # Which refuses those that are too large for 32 bits.
             offsets = self._pa.array(splits, self._pa.int32())

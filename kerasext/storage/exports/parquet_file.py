@@ -28,7 +28,13 @@ def write_parquet_file(
             f"`row_group_bytes` must be at least 1. Received: row_group_bytes={row_group_bytes}"
         )
     parquet = optional_package("pyarrow.parquet", needed_by="to_parquet")
-    batches = ArrowBatches(optional_package("pyarrow", needed_by="to_parquet"), exported, origin)
+    batches = ArrowBatches(
+        optional_package("pyarrow", needed_by="to_parquet"),
+        exported,
+        origin,
+        # Parquet has had a type for it since 2023, which older readers take for two bytes of text.
+        widen_float16=True,
+    )
     with (
         _renamed_when_written(_target(path, source)) as file,
         parquet.ParquetWriter(file, batches.schema) as writer,
