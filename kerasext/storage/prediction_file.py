@@ -203,6 +203,9 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
             outputs: Sequence of strings. Names of outputs or of groups of them, in the order of the
                 columns, such as `["labels", "confidence"]`. Defaults to `None`, for all.
 
+        Returns:
+            `pandas.DataFrame`.
+
         Raises:
             ImportError: If pandas is not installed.
             TypeError: If `outputs` is no sequence of strings.
@@ -230,6 +233,9 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
 
         Args:
             outputs: As for `to_pandas`.
+
+        Returns:
+            `pyarrow.Table`.
 
         Raises:
             ImportError: If pyarrow is not installed.
@@ -278,7 +284,7 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
 
         ```python
         PredictionFile("digits.h5").to_parquet("digits.parquet")
-        duckdb.sql('SELECT "labels/name", avg(confidence) FROM "digits.parquet" GROUP BY 1')
+        duckdb.sql("SELECT labels, avg(confidence) FROM 'digits.parquet' GROUP BY labels")
         ```
         """
         write_parquet_file(
@@ -302,6 +308,9 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
         Args:
             batch_size: Int. Rows in each batch; the last one has what is left.
             outputs: As for `to_pandas`.
+
+        Returns:
+            `tf.data.Dataset`, which knows its length.
 
         Raises:
             ImportError: If TensorFlow is not installed.

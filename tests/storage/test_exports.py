@@ -487,6 +487,18 @@ def test_tf_dataset_of_complex_numbers(path):
         np.testing.assert_array_equal(batch["spectrum"].numpy(), values, strict=True)
 
 
+def test_tf_dataset_refuses_what_tensorflow_has_not(path):
+    """An output that TensorFlow has no type for is refused by name."""
+    pytest.importorskip("tensorflow")
+    if np.dtype("g").itemsize == 8:
+        pytest.skip("long double is double here")
+    with (
+        opened(path, {"precise": np.ones(ROWS, "g")}) as predictions,
+        pytest.raises(TypeError, match=r"'precise'; leave it out with `outputs`.*float128"),
+    ):
+        predictions.to_tf_dataset(batch_size=ROWS)
+
+
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_tf_dataset_of_impossible_batches(predictions, batch_size):
     """A batch size that is not positive is refused."""
