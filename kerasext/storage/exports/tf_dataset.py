@@ -66,4 +66,7 @@ def _tensor(tensorflow: Any, rows: np.ndarray | RaggedRows) -> Any:
 
 
 def _encoded(values: np.ndarray) -> np.ndarray:
-    return np.char.encode(values, "utf-8") if values.dtype.kind == "U" else values
+    if values.dtype.kind != "U":
+        return values
+    # NumPy 1 makes floats of no text at all.
+    return np.char.encode(values, "utf-8").astype(np.bytes_)
