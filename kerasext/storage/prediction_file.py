@@ -270,7 +270,7 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
             path: String or path-like. The Parquet file.
             outputs: As for `to_pandas`.
             row_group_bytes: Int. Bytes that the outputs of a row group have in memory, if one row
-                has no more. Defaults to 64 MiB.
+                has no more. Writing takes some times as much memory. Defaults to 32 MiB.
 
         Raises:
             FileNotFoundError: If the folder of `path` does not exist.

@@ -16,7 +16,7 @@ from kerasext.storage.ragged_rows import RaggedRows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BATCH_BYTES = 64 * 1024 * 1024
+BATCH_BYTES = 32 * 1024 * 1024
 
 
 def arrow_table(exported: ExportedOutputs, origin: Mapping[str, Any]) -> pa.Table:

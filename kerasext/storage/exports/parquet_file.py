@@ -41,6 +41,7 @@ def write_parquet_file(
     ):
         for batch in batches.of(row_group_bytes):
             writer.write_batch(batch, row_group_size=batch.num_rows)
+            del batch  # else it is kept while the next one is read
 
 
 def _target(path: str | os.PathLike[str], source: Path) -> Path:

@@ -42,12 +42,10 @@ def tf_dataset(exported: ExportedOutputs, *, batch_size: int) -> tf.data.Dataset
 
 
 def _spec(tensorflow: Any, name: str, output: StoredOutput | RaggedOutput) -> Any:
-    shape = (None, *output.shape[1:])
+    shape, dtype = (None, *output.shape[1:]), tensorflow.string
     try:
-        # It knows no other byte order, and text by its bytes.
-        dtype = tensorflow.as_dtype(
-            output.dtype.newbyteorder("=") if output.dtype.kind != "U" else "string"
-        )
+        if output.dtype.kind != "U":
+            dtype = tensorflow.as_dtype(output.dtype.newbyteorder("="))
     except TypeError as error:
         raise TypeError(
             f"TensorFlow has no type for output {name!r}; leave it out with `outputs`. "
