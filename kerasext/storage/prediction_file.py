@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from kerasext.storage.class_names import ClassNames
+from kerasext.storage.exports.arrow_table import BATCH_BYTES, arrow_table
+from kerasext.storage.exports.data_frame import data_frame
+from kerasext.storage.exports.exported_outputs import ExportedOutputs
+from kerasext.storage.exports.parquet_file import write_parquet_file
+from kerasext.storage.exports.tf_dataset import tf_dataset
 from kerasext.storage.layout import CLASS_NAMES, health
 from kerasext.storage.open_file import OpenFile, naming_damage
 from kerasext.storage.ragged_output import RaggedOutput
 from kerasext.storage.stored_output import StoredOutput
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    import tensorflow as tf
 
 _FOLLOW_ROWS = 65536
 _FOLLOW_SECONDS = 0.02
@@ -73,13 +83,7 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
 
         `class_names[labels]` is the array of names of an array of labels.
         """
-        self._file.check_open()
-        by_head: dict[str, ClassNames] = {}
-        for name in self._outputs:
-            with naming_damage(self.path, f"class names of {name!r}"):
-                names = self._file.attribute(CLASS_NAMES, of=name)
-                if names is not None:
-                    by_head[name.rpartition("/")[0]] = ClassNames.of_attribute(names)
+        by_head = self._class_names_by_head()
         return by_head.get("", by_head) or None
 
     @property
@@ -182,6 +186,149 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
         for start in range(0, self.rows, rows):
             yield {name: output[start : start + rows] for name, output in self.items()}
 
+    def to_pandas(self, *, outputs: Sequence[str] | None = None) -> pd.DataFrame:
+        """Reads the file into a data frame of pandas, a row for each row.
+
+        | output | columns |
+        |---|---|
+        | one number or string a row | `confidence`, `head/labels`: its name |
+        | one axis more | `probabilities/cat`: with the names of the classes; else `embedding/0` |
+        | further axes, or rows of different shapes | `mask`: its name, an array in each row |
+        | `labels` with names of classes | also `labels/name`, categorical; missing for -1 |
+
+        Columns count from 0 where two classes have the same name, too. Dtypes are those of the
+        file.
+
+        Args:
+            outputs: Sequence of strings. Names of outputs or of groups of them, in the order of the
+                columns, such as `["labels", "confidence"]`. Defaults to `None`, for all.
+
+        Returns:
+            `pandas.DataFrame`.
+
+        Raises:
+            ImportError: If pandas is not installed.
+            TypeError: If `outputs` is no sequence of strings.
+            ValueError: If `outputs` has a name that is not in the file, a label has no name, or the
+                file was closed, or is damaged.
+
+        Example:
+
+        ```python
+        frame = PredictionFile("digits.h5").to_pandas()
+        frame.groupby("labels/name", observed=True)["confidence"].mean()
+        frame[frame["probabilities/7"] > 0.9]
+        ```
+        """
+        return data_frame(self._exported(outputs))
+
+    def to_arrow(self, *, outputs: Sequence[str] | None = None) -> pa.Table:
+        """Reads the file into a table of Arrow, a column for each output.
+
+        Further axes are lists of a fixed size, or of any size where rows differ in shape or an axis
+        has the length 0. A column `labels/name` has the names of labels as a dictionary, null
+        for -1. The field of an output with classes on its last axis has their names as
+        `class_names` in its metadata; the schema has `kerasext` there. Both are JSON, the latter an
+        object of `origin`, `metadata`, `prediction_metadata`, `rows` and `complete`.
+
+        Args:
+            outputs: As for `to_pandas`.
+
+        Returns:
+            `pyarrow.Table`.
+
+        Raises:
+            ImportError: If pyarrow is not installed.
+            TypeError: If Arrow has no type for an output, as for complex numbers, or `outputs` is
+                no sequence of strings.
+            ValueError: As for `to_pandas`.
+
+        Example:
+
+        ```python
+        table = PredictionFile("digits.h5").to_arrow(outputs=["labels", "confidence"])
+        table.schema.names  # ["labels", "labels/name", "confidence"]
+        ```
+        """
+        return arrow_table(self._exported(outputs), self._provenance())
+
+    def to_parquet(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        outputs: Sequence[str] | None = None,
+        row_group_bytes: int = BATCH_BYTES,
+    ) -> None:
+        """Writes a Parquet file with the columns of `to_arrow`, in constant memory.
+
+        Each row group is read, written and forgotten. The file appears under its name when it is
+        whole, and replaces one that is there; after an error that one stays as it was. Parquet has
+        lists of any size only: readers that know Arrow's schema, which is stored, see fixed ones.
+        Float16 becomes float32, for many readers don't know Parquet's type of that name.
+
+        Args:
+            path: String or path-like. The Parquet file.
+            outputs: As for `to_pandas`.
+            row_group_bytes: Int. Bytes that the outputs of a row group have in memory, if one row
+                has no more. Writing takes some times as much memory. Defaults to 32 MiB.
+
+        Raises:
+            FileNotFoundError: If the folder of `path` does not exist.
+            ImportError: If pyarrow is not installed.
+            IsADirectoryError: If `path` is a folder.
+            TypeError: As for `to_arrow`.
+            ValueError: As for `to_pandas`, or if `path` is the file itself, or `row_group_bytes` is
+                not positive.
+
+        Example:
+
+        ```python
+        PredictionFile("digits.h5").to_parquet("digits.parquet")
+        duckdb.sql("SELECT labels, avg(confidence) FROM 'digits.parquet' GROUP BY labels")
+        ```
+        """
+        write_parquet_file(
+            path,
+            self._exported(outputs),
+            self._provenance(),
+            source=self.path,
+            row_group_bytes=row_group_bytes,
+        )
+
+    def to_tf_dataset(
+        self, *, batch_size: int, outputs: Sequence[str] | None = None
+    ) -> tf.data.Dataset:
+        """Makes a dataset of TensorFlow that reads the file in order, some batches at a time.
+
+        Its elements are dicts from output name to tensor. Outputs whose rows differ in shape are
+        `tf.RaggedTensor`, ragged along all axes of a row, which its `to_tensor` pads. The file must
+        stay open while the dataset is used, whose rows are those that the file showed when it was
+        made.
+
+        Args:
+            batch_size: Int. Rows in each batch; the last one has what is left.
+            outputs: As for `to_pandas`.
+
+        Returns:
+            `tf.data.Dataset`, which knows its length.
+
+        Raises:
+            ImportError: If TensorFlow is not installed.
+            TypeError: If TensorFlow has no type for an output, or `outputs` is no sequence of
+                strings.
+            ValueError: If `batch_size` is not positive, `outputs` has a name that is not in the
+                file, or the file was closed.
+
+        Example:
+
+        ```python
+        dataset = PredictionFile("digits.h5").to_tf_dataset(batch_size=32)
+        images = tf.data.Dataset.from_tensor_slices(test_images).batch(32)
+        student.fit(tf.data.Dataset.zip(images, dataset.map(lambda step: step["probabilities"])))
+        ```
+        """
+        return tf_dataset(self._exported(outputs), batch_size=batch_size)
+
     def close(self) -> None:
         """Closes the file; safe to call again."""
         self._file.close()
@@ -228,6 +375,28 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
         self._outputs = {
             name: (RaggedOutput if name in self._file.ragged else StoredOutput)(self._file, name)
             for name in self._file.outputs
+        }
+
+    def _class_names_by_head(self) -> dict[str, ClassNames]:
+        self._file.check_open()
+        by_head: dict[str, ClassNames] = {}
+        for name in self._outputs:
+            with naming_damage(self.path, f"class names of {name!r}"):
+                names = self._file.attribute(CLASS_NAMES, of=name)
+                if names is not None:
+                    by_head[name.rpartition("/")[0]] = ClassNames.of_attribute(names)
+        return by_head
+
+    def _exported(self, outputs: Sequence[str] | None) -> ExportedOutputs:
+        return ExportedOutputs(self._outputs, self._class_names_by_head(), outputs)
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "origin": self.origin,
+            "metadata": self.metadata,
+            "prediction_metadata": self.prediction_metadata,
+            "rows": self.rows,
+            "complete": self.complete,
         }
 
     def _json_attribute(self, name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasext.storage.layout import ROW_SHAPES, ROW_SPLITS, VALUES
 from kerasext.storage.open_file import OpenFile, naming_damage
-from kerasext.storage.ragged_rows import cut
+from kerasext.storage.ragged_rows import RaggedRows, cut
 from kerasext.storage.row_index import row_index
 from kerasext.storage.stored_output import StoredOutput
 
@@ -142,6 +142,24 @@ class RaggedOutput:
             padded[place][tuple(map(slice, array.shape))] = array
         return padded
 
+    def flat(self, start: int, stop: int) -> RaggedRows:
+        """Reads rows that follow each other as they are stored.
+
+        Args:
+            start: Int. The first row.
+            stop: Int. The row after the last, from `start` to the number of rows.
+
+        Raises:
+            ValueError: If the file was closed, or is damaged where the rows are.
+        """
+        splits = self.row_splits[start : stop + 1]
+        starts, ends = splits[:-1], splits[1:]
+        self._check_splits(range(start, stop), starts, ends)
+        if not starts.size:
+            return RaggedRows(self.values[:0], np.empty((0, self.ndim - 1), np.int64))
+        shapes = self._shapes(slice(start, stop), starts, ends)
+        return RaggedRows(self.values[int(splits[0]) : int(splits[-1])], shapes)
+
     def _filler(self, value: Any) -> np.ndarray:
         with np.errstate(all="ignore"):
             filler = np.asarray(value).astype(self.dtype)
@@ -169,14 +187,7 @@ class RaggedOutput:
 
     def _read_run(self, start: int, stop: int) -> list[np.ndarray]:
         """Rows that follow each other."""
-        splits = self.row_splits[start : stop + 1]
-        starts, ends = splits[:-1], splits[1:]
-        self._check_splits(range(start, stop), starts, ends)
-        if not starts.size:
-            return []
-        shapes = self._shapes(slice(start, stop), starts, ends)
-        values = self.values[int(splits[0]) : int(splits[-1])]
-        return cut(values, starts - splits[0], ends - splits[0], shapes)
+        return list(self.flat(start, stop))
 
     def _check_splits(self, rows: Any, starts: np.ndarray, ends: np.ndarray) -> None:
         if starts.size and not (

@@ -66,6 +66,19 @@ class RaggedRows:
         np.cumsum(np.prod(self.row_shapes, axis=1), out=splits[1:])
         return splits
 
+    def axis_splits(self) -> list[np.ndarray]:
+        """Of each axis, int64: where the lists along it begin in those of the next, or the values.
+
+        So Arrow and ragged tensors of TensorFlow have rows as lists of lists.
+        """
+        counts = np.ones(len(self), np.int64)
+        found = []
+        for axis in range(self.axes):
+            lengths = np.repeat(self.row_shapes[:, axis], counts)
+            found.append(np.concatenate([[0], np.cumsum(lengths)]))
+            counts *= self.row_shapes[:, axis]
+        return found
+
     @property
     def axes(self) -> int:
         """Number of axes of a row."""

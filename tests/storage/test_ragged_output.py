@@ -92,6 +92,16 @@ def test_rows_are_those_that_were_written(name, key, predictions):
     assert_rows(predictions[name][key], choose(CONTENT[name], key))
 
 
+@pytest.mark.parametrize(("start", "stop"), [(0, ROWS), (5, 31), (9, 9), (ROWS, ROWS)])
+@pytest.mark.parametrize("name", CONTENT)
+def test_flat_rows(name, start, stop, predictions):
+    """Rows that follow each other are read as they are stored, none of them too."""
+    rows = predictions[name].flat(start, stop)
+    assert rows.shape == (stop - start, *predictions[name].shape[1:])
+    assert rows.dtype == predictions[name].dtype
+    assert_rows(list(rows), CONTENT[name][start:stop])
+
+
 @pytest.mark.parametrize("name", CONTENT)
 def test_what_it_says_of_itself(name, predictions):
     """Length, dtype and shape, with `None` where rows differ."""

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -88,3 +90,14 @@ def test_they_are_no_array():
     """NumPy does not make an array of arrays of it."""
     with pytest.raises(TypeError, match="no array"):
         np.asarray(ragged([1, 2]))
+
+
+def test_axis_splits():
+    """Along each axis the splits cut the lists of the next one, and at last the values."""
+    shapes = [(2, 3), (0, 4), (1, 0), (3, 1)]
+    rows = RaggedRows(np.arange(9), np.array(shapes, np.int64))
+    lists = rows.values.tolist()
+    for splits in reversed(rows.axis_splits()):
+        assert splits.dtype == np.int64
+        lists = [lists[start:stop] for start, stop in itertools.pairwise(splits)]
+    assert lists == [row.tolist() for row in rows]

@@ -1,0 +1,174 @@
+"""What of a prediction file goes to another tool: which outputs, their names, rows in blocks."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from kerasext.storage.class_names import ClassNames
+from kerasext.storage.layout import is_in
+from kerasext.storage.ragged_output import RaggedOutput
+from kerasext.storage.ragged_rows import RaggedRows
+from kerasext.storage.stored_output import StoredOutput
+
+Outputs = Mapping[str, StoredOutput | RaggedOutput]
+
+_SPLIT_BYTES = 8
+
+
+class ExportedOutputs:
+    """Some outputs of a file, and the rows that they have now.
+
+    Args:
+        outputs: The outputs of the file by name.
+        class_names: The names of the classes by head.
+        chosen: Names of outputs or of groups of them, in the order in which they go out; `None`
+            for all.
+
+    Attributes:
+        outputs: Dict from name to output, those chosen.
+        rows: Int. Rows of each of them.
+        class_names: Dict from output name to the names of the classes on its last axis.
+        label_names: Dict from output name to the names of its labels, one label a row.
+
+    Raises:
+        TypeError: If `chosen` is no sequence of strings.
+        ValueError: If `chosen` is empty, or has a name that is none of the file's.
+    """
+
+    def __init__(
+        self,
+        outputs: Outputs,
+        class_names: Mapping[str, ClassNames],
+        chosen: Sequence[str] | None,
+    ) -> None:
+        self.outputs = _choose(outputs, chosen)
+        self.rows = len(next(iter(self.outputs.values())))
+        self.class_names: dict[str, ClassNames] = {}
+        self.label_names: dict[str, ClassNames] = {}
+        for name, output in self.outputs.items():
+            head, _, last = name.rpartition("/")
+            names = class_names.get(head)
+            if names is None or isinstance(output, RaggedOutput):
+                continue
+            if _has_classes_last(name, outputs) and output.shape[-1] == len(names):
+                self.class_names[name] = names
+            elif last == "labels" and output.ndim == 1 and output.dtype.kind in "iu":
+                self.label_names[name] = names
+
+    def blocks(self, most_bytes: int, *, multiple: int = 1) -> Iterator[tuple[int, int]]:
+        """Cuts the rows into blocks that are read one after the other.
+
+        Args:
+            most_bytes: Int. Bytes that the arrays of a block have, if that is not less than
+                `multiple` rows.
+            multiple: Int. Rows in each block are a multiple of it; the last has what is left.
+
+        Yields:
+            Tuple of the first row of a block, and the one after its last.
+        """
+        ragged = [output for output in self.outputs.values() if isinstance(output, RaggedOutput)]
+        fixed = sum(map(_fixed_bytes, self.outputs.values()))
+        start = 0
+        while start < self.rows:
+            most_rows = max(most_bytes // max(fixed, 1) // multiple, 1) * multiple
+            stop = min(start + most_rows, self.rows)
+            used = np.arange(stop - start + 1, dtype=np.float64) * fixed
+            for output in ragged:
+                splits = output.row_splits[start : stop + 1]
+                used += (splits - splits[0]) * float(output.dtype.itemsize)
+            fitting = int(np.searchsorted(used, most_bytes, "right")) - 1
+            stop = min(start + max(fitting // multiple, 1) * multiple, stop)
+            yield start, stop
+            start = stop
+
+    def read(self, name: str, start: int, stop: int) -> np.ndarray | RaggedRows:
+        """The rows of an output from one to before another, in the machine's byte order."""
+        output = self.outputs[name]
+        if isinstance(output, StoredOutput):
+            return _native(output[start:stop])
+        rows = output.flat(start, stop)
+        return RaggedRows(_native(rows.values), rows.row_shapes)
+
+
+def label_codes(name: str, labels: np.ndarray, names: ClassNames) -> tuple[np.ndarray, list[str]]:
+    """Labels as places in a list of names that are all different, as categories have to be.
+
+    Args:
+        name: String. The output.
+        labels: Integer array of shape `(rows,)`.
+        names: Names of the classes.
+
+    Returns:
+        Tuple of the places, array of shape `(rows,)`, int32, -1 where the label is; and the names.
+
+    Raises:
+        ValueError: If a label is smaller than -1 or not smaller than the number of classes.
+    """
+    if labels.size and (labels.min() < -1 or labels.max() >= len(names)):
+        raise ValueError(
+            f"Labels of output {name!r} must be -1 (no label) or from 0 to {len(names) - 1}, for "
+            "these have names; leave it out with `outputs`. "
+            f"Received: labels from {labels.min()} to {labels.max()}"
+        )
+    texts = np.asarray(names).tolist()
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    codes = np.array([*(places[text] for text in texts), -1], np.int32)
+    return codes[labels.astype(np.int64)], list(places)
+
+
+def _choose(
+    outputs: Outputs, chosen: Sequence[str] | None
+) -> dict[str, StoredOutput | RaggedOutput]:
+    if chosen is None:
+        return dict(outputs)
+    if isinstance(chosen, str) or not all(isinstance(name, str) for name in chosen):
+        raise TypeError(f"`outputs` must be a list of names. Received: outputs={chosen!r}")
+    if not chosen:
+        raise ValueError("`outputs` must name at least one output. Received: outputs=[]")
+    found = {}
+    for wanted in chosen:
+        members = {name: output for name, output in outputs.items() if is_in(name, wanted)}
+        if not members:
+            near = difflib.get_close_matches(wanted, sorted(_with_groups(outputs)), n=1)
+            remedy = f"the nearest is {near[0]!r}" if near else f"they are {sorted(outputs)}"
+            raise ValueError(
+                f"`outputs` must name outputs of the file, or groups of them; {remedy}. "
+                f"Received: {wanted!r}"
+            )
+        found.update(members)
+    return found
+
+
+def _with_groups(names: Iterable[str]) -> set[str]:
+    return {
+        name[:end]
+        for name in names
+        for end in (*(place for place, sign in enumerate(name) if sign == "/"), len(name))
+    }
+
+
+def _has_classes_last(name: str, outputs: Outputs) -> bool:
+    # Labels of tokens may be as many as there are classes: those of several labels a row have the
+    # shape of their probabilities.
+    head, slash, last = name.rpartition("/")
+    probabilities = outputs.get(f"{head}{slash}probabilities")
+    return (
+        last in {"probabilities", "labels", "confidence"}
+        and isinstance(probabilities, StoredOutput)
+        and probabilities.ndim > 1
+        and outputs[name].shape == probabilities.shape
+    )
+
+
+def _fixed_bytes(output: StoredOutput | RaggedOutput) -> int:
+    """Bytes that every row takes, of whatever shape."""
+    if isinstance(output, StoredOutput):
+        return int(np.prod(output.shape[1:], dtype=np.int64)) * output.dtype.itemsize
+    return _SPLIT_BYTES * output.ndim
+
+
+def _native(values: np.ndarray) -> np.ndarray:
+    return values.astype(values.dtype.newbyteorder("="), copy=False)

@@ -1,0 +1,26 @@
+"""Packages that only some methods need, and that are loaded when one of them is called."""
+
+import importlib
+from typing import Any
+
+_INSTALL = {"tensorflow": "tensorflow"}
+_EXTRA = "'kerasext[export]'"
+
+
+def optional_package(name: str, *, needed_by: str) -> Any:
+    """Loads a module of such a package.
+
+    Args:
+        name: String. The module, such as `"pyarrow.parquet"`.
+        needed_by: String. The method that was called.
+
+    Raises:
+        ImportError: If the package is not installed, with the command that installs it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise ImportError(
+            f"`{needed_by}` needs {package}; pip install {_INSTALL.get(package, _EXTRA)}"
+        ) from error
