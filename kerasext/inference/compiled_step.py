@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from kerasext.inference.numbered import filled, numbered
-from kerasext.keras_internals.jax_state import changes_of_step
+from kerasext.keras_internals import jax_state
 
 Array = np.ndarray[Any, Any]
 Step = Callable[[list[Array]], Any]
@@ -91,12 +91,10 @@ def _tensorflow_step(tf: Any, model: keras.Model, data: _Data, inputs: list[Arra
 def _jax_step(
     jax: Any, model: keras.Model, data: _Data, inputs: list[Array], lock: threading.RLock
 ) -> Step:
-    if not all(layer.built for layer in model._flatten_layers()):  # when `predict` builds too
-        with keras.StatelessScope():
-            model(keras.utils.unpack_x_y_sample_weight(data(inputs))[0])
+    jax_state.build(model, keras.utils.unpack_x_y_sample_weight(data(inputs))[0])
     trainable, other = model.trainable_variables, model.non_trainable_variables
 
-    changes = changes_of_step(model)
+    changes = jax_state.changes_of_step(model)
 
     def predict_step(state: Any, arrays: list[Array]) -> Any:
         return changes(state, data(arrays))

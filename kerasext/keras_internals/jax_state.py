@@ -35,6 +35,13 @@ def attach_state(variables: list[Any], state: Any) -> None:
         variable._value = value  # `assign` would take fifty times as long
 
 
+def build(model: keras.Model, x: Any) -> None:
+    """Builds what is not yet built of a model on JAX by one batch, as `predict` does."""
+    if not all(layer.built for layer in model._flatten_layers()):
+        with keras.StatelessScope():
+            model(x)
+
+
 def forget_state(model: keras.Model) -> None:
     """Lets a model on JAX forget what a `predict` that failed has left for it.
 
@@ -62,7 +69,7 @@ def changes_of_step(model: keras.Model) -> Callable[[Any, Any], tuple[Any, dict[
     return predict_step
 
 
-def sparing_function(model: keras.Model, function: Any) -> Callable[..., Any]:
+def sparing_function(model: keras.Model, function: Callable[..., Any]) -> Callable[..., Any]:
     """A predict function on JAX that only reads the state that it is given.
 
     Keras's own gives its arrays away (`donate_argnums`) and makes them anew. JAX computes while
@@ -79,11 +86,12 @@ def sparing_function(model: keras.Model, function: Any) -> Callable[..., Any]:
     """
     is_kerass = getattr(function, "__qualname__", "").startswith("JAXTrainer.make_predict_function")
     if not is_kerass or keras.config.is_nnx_enabled():
-        return function  # type: ignore[no-any-return]
+        return function
     # Kept on Keras's own, which `compile` drops.
     if _SPARING not in vars(function):
         setattr(function, _SPARING, _make_sparing_function(model))
-    return getattr(function, _SPARING)  # type: ignore[no-any-return]
+    kept: Callable[..., Any] = getattr(function, _SPARING)
+    return kept
 
 
 def _make_sparing_function(model: keras.Model) -> Callable[..., Any]:
