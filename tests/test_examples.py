@@ -43,7 +43,7 @@ def test_example_runs(example, tmp_path):
     assert left == (["digits.h5"] if example.stem == "quickstart" else [])
 
 
-@pytest.mark.skipif(BACKEND == "tensorflow", reason="there it runs")
+@pytest.mark.backends("jax", "torch", reason="there it runs")
 def test_example_for_another_backend(tmp_path):
     """The example that is about TensorFlow says so elsewhere, at once."""
     ended = run(FOLDER / "which_predict.py", folder=tmp_path)

@@ -14,7 +14,7 @@ from kerasext.models import ClassifierMixin
 from kerasext.storage import RaggedRows
 
 BACKEND = keras.backend.backend()
-on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="ragged tensors")
+on_tensorflow = pytest.mark.backends("tensorflow", reason="ragged tensors")
 if BACKEND == "tensorflow":
     import tensorflow as tf
 

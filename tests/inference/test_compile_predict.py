@@ -15,8 +15,8 @@ from kerasext.inference import compile_predict
 from kerasext.models import BinaryClassifierModel, ClassifierMixin, ClassifierModel
 
 BACKEND = keras.backend.backend()
-on_jax = pytest.mark.skipif(BACKEND != "jax", reason="only JAX has this")
-on_torch = pytest.mark.skipif(BACKEND != "torch", reason="only torch has this")
+on_jax = pytest.mark.backends("jax", reason="only JAX has this")
+on_torch = pytest.mark.backends("torch", reason="only torch has this")
 COMPILES = BACKEND != "torch"  # which runs a model as it is
 
 

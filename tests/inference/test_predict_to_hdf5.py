@@ -378,7 +378,7 @@ class Hungry(ClassifierModel):
         return super().predict_step(*state, data)
 
 
-@pytest.mark.skipif(BACKEND == "tensorflow", reason="its batches have no size when it is traced")
+@pytest.mark.backends("jax", "torch", reason="its batches have no size when it is traced")
 @pytest.mark.parametrize("layer", [keras.layers.Identity, NoNoise])
 def test_out_of_memory_for_real(x, path, layer):
     """Also where the error comes when the step has long returned, as on JAX, no weight is lost."""

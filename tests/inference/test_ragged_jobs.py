@@ -10,9 +10,7 @@ if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
 ROWS = np.random.default_rng(0).random((300, 6)).astype("float32")
-on_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="ragged tensors, and shapes by values"
-)
+on_tensorflow = pytest.mark.backends("tensorflow", reason="ragged tensors, and shapes by values")
 
 
 class AsWideAsTheBatch(keras.Model):

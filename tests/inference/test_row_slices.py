@@ -166,7 +166,7 @@ def test_strings(to_strings):
     assert plain[0] == b"ant"
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="the others have it")
+@pytest.mark.backends("torch", reason="the others have it")
 def test_a_type_that_torch_does_not_have(rows):
     """Integers that torch lacks are refused as in plain `predict`, with the same error."""
     x = rows.view("uint32").astype("uint64")

@@ -85,7 +85,7 @@ def test_float64_softmax(logits, policy):
     np.testing.assert_allclose(outputs["probabilities"], softmax(logits), rtol=1e-13)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="the others always have float64")
+@pytest.mark.backends("jax", reason="the others always have float64")
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype:UserWarning")  # JAX's own
 def test_float64_where_there_is_none(logits):
     """Without `jax_enable_x64` a float64 model is float32 on JAX, and so is what it says."""
