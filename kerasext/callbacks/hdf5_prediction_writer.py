@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 import json
 import math
+import operator
 import os
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import keras
@@ -15,19 +18,15 @@ import numpy as np
 
 from kerasext.callbacks.fingerprint import fingerprint
 from kerasext.callbacks.predict_tap import PredictTap
-from kerasext.callbacks.step_outputs import (
-    by_name,
-    check_probabilities,
-    check_rows,
-    choose,
-    number_of_bytes,
-    number_of_rows,
-    that_stay,
-    to_rows,
-)
+from kerasext.callbacks.row_columns import Ids, RowColumns
+from kerasext.callbacks.step_outputs import check_probabilities, number_of_rows, that_stay
+from kerasext.callbacks.step_rows import Keep, Step, rows_of
 from kerasext.keras_internals import jax_state, predict_loop
-from kerasext.storage import BackgroundWriter, PredictionFileWriter, RaggedRows
+from kerasext.storage import BackgroundWriter, PredictionFileWriter
 from kerasext.storage.chunk_filters import Compression, check_compression
+from kerasext.storage.duplicate_ids import find_duplicate_ids
+from kerasext.storage.known_ids import KnownIds
+from kerasext.storage.layout import IDS, ROW
 from kerasext.storage.prediction_file_writer import Mode
 from kerasext.storage.step_specs import Ragged, check_ragged
 
@@ -81,6 +80,21 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             number of axes must stay. Keras can't join all of them: dense ones need
             `accumulate=False`, and a model compiled with `steps_per_execution=1`. Defaults to
             `False`: a row of another shape is an error.
+        ids: What identifies each row, stored as `ids`: integers or strings in the order of the
+            rows of the data, as an array, a list or any iterable; or the name of the key that has
+            them in data whose `x` is a dict. They are taken from each batch that is predicted, on
+            the host, and the model never gets them. Strings of a list or array are stored as wide
+            as the longest one, others in 64 bytes of UTF-8, or as wide as the first step needs,
+            unless `dtypes` says otherwise, as `{"ids": "S100"}`. Their number is checked when `predict` ends, and duplicates are
+            warned of. Keras takes no strings from arrays, and on JAX builds a model that is not
+            built yet with the key: `predict_to_hdf5` minds both. Defaults to `None`.
+        targets: `True` to store what data of `(x, y)` or `(x, y, sample_weight)` has as `y`, as
+            `targets`, or `targets/...` where it is nested. Or an array in the order of the rows,
+            or a nested structure of them. Defaults to `False`.
+        keep: Callable that says which rows to store. It is given a dict of arrays of a step,
+            from the names of all outputs, `"ids"` and `"targets"` (ids that are strings as bytes),
+            and returns a boolean array of shape `(rows,)`. The number of each row in the data is
+            stored as `row`. Called in the thread that writes. Defaults to `None`, for all rows.
         metadata: Dict of JSON-serializable values to keep in the file.
         commit_interval: Float. Seconds between commits. Defaults to 1.
         fsync: Bool. Whether each commit waits for the disk itself, which only a loss of power
@@ -90,14 +104,15 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         verbose: Int. 1 prints a line at the end of `predict`. Defaults to 0.
 
     Attributes:
-        health: Dict. How the last `predict` went: `rows`, `bytes` (before compression), `seconds`,
-            `stalled_seconds` (of them, how long the model waited for the disk) and
-            `rows_per_second`. The file has the same.
+        health: Dict. How the last `predict` went: `rows` that were stored, `bytes` (before
+            compression), `seconds`, `stalled_seconds` (of them, how long the model waited for the
+            disk) and `rows_per_second`, of those that were predicted. The file has the same.
 
     Raises:
-        ValueError: If an argument is out of range. During `predict`: see `PredictionFileWriter`,
-            and if the model has a mixin and its `probabilities` are none.
-        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range. During `predict`: see `PredictionFileWriter`;
+            if the model has a mixin and its `probabilities` are none; if there are fewer or more
+            `ids` or `targets` than rows, or `keep` returns no boolean for each row.
+        TypeError: If an argument has the wrong type, or ids are neither integers nor strings.
         FileExistsError: At the start of `predict`, if the file exists under `mode="x"`.
         FileNotFoundError: At the start of `predict`, if the folder does not exist.
         IsADirectoryError: At the start of `predict`, if the path is a folder.
@@ -125,6 +140,9 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         dtypes: Mapping[str, DTypeLike] | None = None,
         compression: Compression | Mapping[str, Compression] = "auto",
         ragged: Ragged = False,
+        ids: Ids = None,
+        targets: Any = False,
+        keep: Keep | None = None,
         metadata: Mapping[str, Any] | None = None,
         commit_interval: float = 1.0,
         fsync: bool = False,
@@ -143,6 +161,8 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
                 "`mode='resume'` does not predict the rows that are there, so `predict` can't "
                 "return them; pass accumulate=False. Received: accumulate=True"
             )
+        if not (keep is None or callable(keep)):
+            raise TypeError(f"`keep` must be a callable. Received: keep={keep!r}")
         if not commit_interval > 0:
             raise ValueError(
                 f"`commit_interval` must be positive. Received: commit_interval={commit_interval}"
@@ -158,6 +178,9 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self.dtypes = {name: _check_dtype(name, dtype) for name, dtype in (dtypes or {}).items()}
         self.compression = check_compression(compression)
         self.ragged = check_ragged(ragged)
+        self.keep = keep
+        self._columns = RowColumns(ids, targets)
+        self.id_key = self._columns.id_key  # which the tap takes out of each batch
         self.metadata = dict(metadata or {})
         self._metadata_json = _to_json(self.metadata, "metadata")
         self.commit_interval = commit_interval
@@ -168,6 +191,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self.async_safe = accumulate  # see `on_predict_batch_end`
         self.health: dict[str, float] = {}
         self._writer: BackgroundWriter | None = None
+        self._known_ids: KnownIds | None = None
         self._tap: PredictTap | None = None
 
     def on_predict_begin(self, logs: Any = None) -> None:
@@ -186,24 +210,29 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         )
         self._writer = BackgroundWriter(
             writer,
-            to_arrays=functools.partial(_to_arrays, names=self.outputs),
+            to_arrays=functools.partial(rows_of, names=self.outputs, keep=self.keep),
             queue_bytes=self.queue_bytes,
             commit_interval=self.commit_interval,
-            step_bytes=_step_bytes if self.ragged else None,
+            step_bytes=operator.attrgetter("nbytes") if self.ragged or self.keep else None,
         )
         # Not a method of ours: a finalizer must not keep alive what it waits for.
         self._finalizer = weakref.finalize(self, self._writer.close)
         self._variables = jax_state.state_variables(model)
         self._steps = 0
         self._rows_seen = 0
-        self._rows_known = writer.rows - writer.first_row
-        if writer.is_complete and model.built:
-            self._describe(writer)
-            try:
+        self._rows_known = writer.data_rows - writer.first_data_row
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._columns.begin()
+        try:
+            has_row = {ROW} if self.keep else set()
+            width = self._columns.id_width
+            self._known_ids = writer.begin_columns(self._columns.names | has_row, width)
+            if writer.is_complete and model.built:
+                self._describe(writer)
                 writer.check_fingerprint()
-            except ValueError:
-                self.close()
-                raise
+        except ValueError:
+            self.close()
+            raise
 
     def on_predict_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Taps the step that is about to run."""
@@ -226,30 +255,49 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         # The step with the last known row is predicted again, to see that it is the same.
         return self._writer.writer.is_complete or self._rows_seen + rows < self._rows_known
 
-    def on_step_skipped(self, rows: int) -> None:
+    def on_step_skipped(self, rows: int, batches: Sequence[Any]) -> None:
         """Counts the rows of a step that was not computed; called by the tap, not by Keras."""
         assert self._writer is not None
         assert self._tap is not None
+        self._check_ids(rows, batches)
         self._rows_seen += rows
         if self._writer.writer.is_complete and not self._tap.is_shared:
             self._model.stop_predicting = True  # there is nothing to read the data for
 
-    def on_step_outputs(self, outputs: Any, rows: int | None) -> None:
+    def on_step_outputs(self, outputs: Any, rows: int | None, batches: Sequence[Any]) -> None:
         """Hands over the outputs of a step; called by the tap, not by Keras."""
         assert self._writer is not None
+        writer = self._writer.writer
         if rows is None:
             rows = number_of_rows(outputs)
-        known = min(max(self._rows_known - self._rows_seen, 0), rows)
-        self._rows_seen += rows
-        if self._rows_seen < self._rows_known or self._writer.writer.is_complete:
+        if self._rows_seen + rows < self._rows_known or writer.is_complete:
+            self._check_ids(rows, batches)
+            self._rows_seen += rows
             return  # it was computed for another callback of this `predict`
+        known = min(max(self._rows_known - self._rows_seen, 0), rows)
+        first_row = writer.first_data_row + self._rows_seen
+        columns = self._columns.of_step(batches, self._rows_seen, rows, self._model)
+        stay = that_stay(outputs, None if self.keep else self.outputs)
+        step = Step(stay, columns, first_row, rows)
+        stored = known
         if self._steps == 0:
-            description = self._describe(self._writer.writer)
-            self._writer.writer.expected_rows = self._expected_rows(rows)
-            arrays = _to_arrays((outputs, rows), self.outputs)
+            description = self._describe(writer)
+            writer.expected_rows = None if self.keep else self._expected_rows(rows)
+            arrays = rows_of(step, self.outputs, self.keep)
             check_probabilities(arrays, description.get("task"))
-        self._writer.append((that_stay(outputs, self.outputs), rows), rows, known=known)
+            if self.keep:
+                numbers = np.asarray(arrays[ROW])
+                stored = int(np.count_nonzero(numbers < first_row + known))
+        self._writer.append(step, rows - known, known=stored)
+        self._rows_seen += rows
         self._steps += 1
+
+    def _check_ids(self, rows: int, batches: Sequence[Any]) -> None:
+        """Compares the ids of rows that are not predicted again with those in the file."""
+        assert self._writer is not None
+        if self._known_ids is not None and not self._writer.writer.is_complete:
+            columns = self._columns.of_step(batches, self._rows_seen, rows, self._model)
+            self._known_ids.check(np.asarray(columns[IDS]))
 
     def on_step_error(self) -> None:
         """Closes the file as it is; called by the tap, not by Keras."""
@@ -271,7 +319,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         if writer.is_complete:
             print(f"{self.path} is complete: nothing was predicted.")
         elif not self._was_stopped():
-            self._writer.finish()
+            self._finish()
         self.close()
         if self.verbose and not writer.is_complete:
             health = self.health
@@ -288,6 +336,9 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         """
         tap, self._tap = self._tap, None
         writer, self._writer = self._writer, None
+        known_ids, self._known_ids = self._known_ids, None
+        if known_ids is not None:
+            known_ids.close()
         if tap is not None:
             tap.disarm()
         if writer is not None:
@@ -317,6 +368,24 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         batches = (self.params or {}).get("steps")
         return batches and math.ceil(batches / self._model.steps_per_execution) * rows
 
+    def _finish(self) -> None:
+        assert self._writer is not None
+        try:
+            self._columns.check_end(self._rows_seen)
+        except ValueError:
+            self.close()
+            raise
+        self._writer.finish()
+        found = find_duplicate_ids(self._writer.writer.path) if IDS in self._columns.names else None
+        if found is not None:
+            self.close()  # before a warning that may be made an error
+            warnings.warn(
+                "`ids` should be different in every row, so that each can be found by its own. "
+                f"Received: {found.ids:,} ids in more than one row of {str(self.path)!r}, such "
+                f"as {found.example!r} in the rows {found.rows[0]} and {found.rows[1]}",
+                stacklevel=2,
+            )
+
     def _was_stopped(self) -> bool:
         if not self._model.stop_predicting:
             return False
@@ -332,26 +401,12 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             "model_name": self._model.name,
             "model_fingerprint": fingerprint(self._model, as_json),
             "keras_version": keras.__version__,
+            "started": self._started,
             "backend": keras.backend.backend(),
             "prediction_metadata": as_json,
             "metadata": self._metadata_json,
         }
         return description
-
-
-def _to_arrays(
-    step: tuple[Any, int], names: tuple[str, ...] | None
-) -> dict[str, np.ndarray | RaggedRows]:
-    outputs, rows = step
-    kept = choose(by_name(outputs), names).items()
-    arrays = {name: to_rows(name, tensor) for name, tensor in kept}
-    check_rows(arrays, rows)
-    return arrays
-
-
-def _step_bytes(step: tuple[Any, int]) -> int:
-    outputs, _ = step
-    return number_of_bytes(outputs)
 
 
 def _check_dtype(name: str, dtype: DTypeLike) -> np.dtype[Any]:

@@ -5,31 +5,42 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import keras
 
+from kerasext.callbacks.row_columns import without_keys
 from kerasext.keras_internals import jax_state, predict_loop
 
 
 class StepListener(Protocol):
-    """What is told of each step; held weakly, so that a tap left behind keeps nothing alive."""
+    """What is told of each step; held weakly, so that a tap left behind keeps nothing alive.
+
+    Attributes:
+        accumulate: Bool. Whether `predict` is to keep the outputs.
+        resuming: Bool. Whether there may be steps that need not be computed.
+        id_key: String or `None`. What is taken out of the `x` of each batch, a dict, before the
+            model gets it.
+    """
 
     accumulate: bool
     resuming: bool
+    id_key: str | None
 
     def knows_step(self, rows: int) -> bool:
         """Whether the step, of so many rows, need not be computed; asked if `resuming`."""
 
-    def on_step_skipped(self, rows: int) -> None:
+    def on_step_skipped(self, rows: int, batches: Sequence[Any]) -> None:
         """Called instead of `on_step_outputs` if no listener needs the step."""
 
-    def on_step_outputs(self, outputs: Any, rows: int | None) -> None:
+    def on_step_outputs(self, outputs: Any, rows: int | None, batches: Sequence[Any]) -> None:
         """Called with the outputs of a step, in the structure and tensors of the model.
 
         Args:
             outputs: The outputs.
             rows: Int. Rows of the data that the step was given, `None` if unknown.
+            batches: The batches of the step as they came, with what was taken out.
         """
 
     def on_step_error(self) -> None:
@@ -95,19 +106,24 @@ class PredictTap:
         listeners = [found for ref in self._listeners if (found := ref()) is not None]
         *state, data = args  # no state but on JAX
         try:
-            rows, data = self._count_rows(data)
+            batches = self._take_batches(data)
+            rows = self._count_rows(batches)
+            keys = {listener.id_key for listener in listeners if listener.id_key is not None}
+            data = [without_keys(batch, keys) for batch in batches] if keys else batches
+            if state:
+                data = iter(data)
             if rows is not None and all(
                 listener.resuming and listener.knows_step(rows) for listener in listeners
             ):
                 self._attach(state)
                 for listener in listeners:
-                    listener.on_step_skipped(rows)
+                    listener.on_step_skipped(rows, batches)
                 outputs = {}
             else:
                 outputs, *state = self._run(state, data)
                 self._attach(state)
                 for listener in listeners:
-                    listener.on_step_outputs(outputs, rows)
+                    listener.on_step_outputs(outputs, rows, batches)
         except BaseException as error:
             self._attach(state)
             jax_state.forget_state(self._model)
@@ -130,18 +146,21 @@ class PredictTap:
         for values in state:
             jax_state.attach_state(self._variables, values)
 
-    def _count_rows(self, data: Any) -> tuple[int | None, Any]:
-        """The number of rows of a step, and the data to go on with."""
-        batches = data
-        if hasattr(data, "__next__"):  # on JAX the step would take its batches from an iterator
-            batches = list(itertools.islice(data, self._model.steps_per_execution))
-            if not batches:
-                raise StopIteration
-            data = iter(batches)
+    def _take_batches(self, data: Any) -> Sequence[Any]:
+        if not hasattr(data, "__next__"):
+            batches: Sequence[Any] = data
+            return batches
+        # On JAX the step would take its batches from an iterator.
+        batches = list(itertools.islice(data, self._model.steps_per_execution))
+        if not batches:
+            raise StopIteration
+        return batches
+
+    def _count_rows(self, batches: Sequence[Any]) -> int | None:
         rows = 0
         for batch in batches:
             length = predict_loop.number_of_rows(batch, self._model)
             if length is None:
-                return None, data
+                return None
             rows += length
-        return rows, data
+        return rows

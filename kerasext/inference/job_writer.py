@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from kerasext.callbacks import HDF5PredictionWriter
+
+_ROWS_AT_ONCE = 65536
 
 
 class JobWriter(HDF5PredictionWriter):
@@ -61,6 +64,7 @@ class JobWriter(HDF5PredictionWriter):
         Returns:
             The batch size that an interrupted job had, 0 if it had none.
         """
+        self._columns.check_lengths(self._rows)
         self.set_model(model)
         super().on_predict_begin()
         assert self._writer is not None
@@ -69,13 +73,16 @@ class JobWriter(HDF5PredictionWriter):
     def go_on_from(self, row: int, batch_size: int) -> None:
         """Says which row comes next, and the size of the batches from there on."""
         assert self._writer is not None
-        self._rows_seen = row
+        while self._rows_seen < row:
+            rows = min(row - self._rows_seen, _ROWS_AT_ONCE)
+            self._check_ids(rows, ())
+            self._rows_seen += rows
         self._writer.writer.batch_size = batch_size
 
     def on_predict_begin(self, logs: Any = None) -> None:
         """Does nothing: the job has opened the file."""
 
-    def on_step_outputs(self, outputs: Any, rows: int | None) -> None:
+    def on_step_outputs(self, outputs: Any, rows: int | None, batches: Sequence[Any]) -> None:
         """Hands over the outputs of a step, on JAX once the next one was begun.
 
         There a step returns before it is computed. Its rows count when it was: one that runs out of
@@ -98,7 +105,7 @@ class JobWriter(HDF5PredictionWriter):
             if rows is not None and rows > left:  # the batch was filled up
                 outputs = keras.tree.map_structure(lambda tensor: tensor[:left], outputs)
                 rows = left
-            super().on_step_outputs(outputs, rows)
+            super().on_step_outputs(outputs, rows, ())
 
     def on_predict_end(self, logs: Any = None) -> None:
         """Leaves the file open for the next call."""

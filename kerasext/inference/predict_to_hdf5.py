@@ -11,7 +11,10 @@ import keras
 import numpy as np
 
 from kerasext.callbacks import HDF5PredictionWriter
+from kerasext.callbacks.row_columns import Ids
+from kerasext.callbacks.step_rows import Keep
 from kerasext.inference.array_job import ArrayJob
+from kerasext.inference.id_column import take_ids
 from kerasext.inference.job_writer import JobWriter
 from kerasext.inference.row_slices import can_slice, count_rows
 from kerasext.keras_internals import predict_loop
@@ -38,6 +41,9 @@ def predict_to_hdf5(
     dtypes: Mapping[str, DTypeLike] | None = None,
     compression: Compression | Mapping[str, Compression] = "auto",
     ragged: Ragged = False,
+    ids: Ids = None,
+    targets: Any = False,
+    keep: Keep | None = None,
     metadata: Mapping[str, Any] | None = None,
     commit_interval: float = 1.0,
     fsync: bool = False,
@@ -72,6 +78,10 @@ def predict_to_hdf5(
         dtypes: As above.
         compression: As above.
         ragged: As above.
+        ids: As above. The name of a key of a dict of arrays, or of a column of a data frame, is
+            taken out of `x` before Keras sees it.
+        targets: As above; `True` is not for arrays, which have no `y`.
+        keep: As above.
         metadata: As above.
         commit_interval: As above.
         fsync: As above.
@@ -110,6 +120,8 @@ def predict_to_hdf5(
         "dtypes": dtypes,
         "compression": compression,
         "ragged": ragged,
+        "targets": targets,
+        "keep": keep,
         "metadata": metadata,
         "commit_interval": commit_interval,
         "fsync": fsync,
@@ -124,6 +136,9 @@ def predict_to_hdf5(
             f"Received: keras {keras.__version__}, without DataAdapter",
             stacklevel=2,
         )
+    if isinstance(ids, str):
+        x, ids = take_ids(model, x, ids)
+    options["ids"] = ids
     if DataAdapter is None or not can_slice(x) or predict_loop.strategy(model) is not None:
         writer = HDF5PredictionWriter(path, accumulate=False, **options)
         with weights_kept(model), writer:
@@ -133,6 +148,11 @@ def predict_to_hdf5(
         raise ValueError(
             "`steps` is for data without an end; take the rows of arrays that are to be predicted, "
             f"x[:rows]. Received: steps={steps}"
+        )
+    if targets is True:
+        raise ValueError(
+            "`targets=True` takes the y of data that yields (x, y); pass an array in the order of "
+            "the rows, targets=y. Received: targets=True for arrays"
         )
     rows = count_rows(x)
     with JobWriter(path, rows=rows, **options) as job:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -97,14 +97,18 @@ def number_of_rows(batch: Any, model: keras.Model) -> int | None:
         batch: Structure of tensors, or of values of a strategy's replicas.
         model: The model.
     """
-    distributed = strategy(model)
     found = set()
     for leaf in _leaves(batch):
-        parts = distributed.experimental_local_results(leaf) if distributed else (leaf,)
-        lengths = list(map(_length, parts))
+        lengths = [_length(part) for part in parts_of(leaf, model)]
         if None not in lengths:
             found.add(sum(lengths))
     return found.pop() if len(found) == 1 else None
+
+
+def parts_of(tensor: Any, model: keras.Model) -> Sequence[Any]:
+    """The tensors that a part of a batch is made of: one for each replica of a strategy."""
+    distributed = strategy(model)
+    return distributed.experimental_local_results(tensor) if distributed else (tensor,)
 
 
 def _leaves(batch: Any) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kerasext.storage.prediction_file_writer import PredictionFileWriter
-from kerasext.storage.ragged_rows import RaggedRows
+from kerasext.storage.ragged_rows import RaggedRows, join
 
 _WAKE_BYTES = 1024 * 1024  # less is not worth a switch of threads; the clock brings it in anyway
 
@@ -57,7 +57,7 @@ class BackgroundWriter:
         self._queue_bytes = queue_bytes
         self._commit_interval = commit_interval
         self._step_bytes = step_bytes
-        self._steps: deque[tuple[Any, int]] = deque()
+        self._steps: deque[tuple[Any, int, int]] = deque()  # with their rows, and their bytes
         # Each is counted by one thread only, so that neither needs a lock.
         self._bytes_come = self._bytes_gone = 0
         self._row_bytes = 0.0
@@ -73,7 +73,7 @@ class BackgroundWriter:
 
         Args:
             step: What `to_arrays` takes.
-            rows: Int. Number of its rows.
+            rows: Int. Rows of the data that it adds, of which `to_arrays` may keep fewer.
             known: Int. As for the writer's `append`; in the first step only.
 
         Raises:
@@ -81,13 +81,13 @@ class BackgroundWriter:
                 first one, else for one before.
         """
         if self._thread is None:
-            self._write_first(self._to_arrays(step), known)
+            self._write_first(self._to_arrays(step), rows, known)
             return
         if self.is_over:
             self._raise_error()
             raise ValueError("The writer was closed; make another one. Received: a step after it")
         size = self._step_bytes(step) if self._step_bytes else int(rows * self._row_bytes)
-        self._steps.append((step, size))
+        self._steps.append((step, rows, size))
         self._bytes_come += size
         waiting = self._bytes_come - self._bytes_gone
         if waiting > _WAKE_BYTES and not self._wake.is_set():
@@ -113,10 +113,10 @@ class BackgroundWriter:
         """
         self._stop("close")
 
-    def _write_first(self, arrays: Rows, known: int) -> None:
-        self.writer.append(arrays, known=known)
-        rows = len(next(iter(arrays.values())))
-        self._row_bytes = sum(array.nbytes for array in arrays.values()) / max(rows, 1)
+    def _write_first(self, arrays: Rows, rows: int, known: int) -> None:
+        self.writer.append(arrays, known=known, data_rows=rows)
+        length = len(next(iter(arrays.values())))
+        self._row_bytes = sum(array.nbytes for array in arrays.values()) / max(length, 1)
         # A daemon: the interpreter would wait for another at its exit, before anybody can stop it.
         self._thread = threading.Thread(
             target=self._run, name=f"writes {self.writer.path.name}", daemon=True
@@ -183,26 +183,27 @@ class BackgroundWriter:
 
     def _write_some(self) -> None:
         # A call of the writer costs as much as copying 10 kB: small steps are put together.
-        steps: list[Rows] = []
+        steps: list[tuple[Rows, int]] = []
         size = 0
         try:
             while self._steps and size < _WAKE_BYTES:
-                step, step_size = self._steps.popleft()
-                steps.append(self._to_arrays(step))
+                step, rows, step_size = self._steps.popleft()
+                steps.append((self._to_arrays(step), rows))
                 size += step_size
         finally:  # also those before one that is none
             self._write_together(steps)
         self._bytes_gone += size
         self._gone.set()
 
-    def _write_together(self, steps: list[Rows]) -> None:
+    def _write_together(self, steps: list[tuple[Rows, int]]) -> None:
         if not steps:
             return
         try:
-            self.writer.append(_concatenate(steps))
+            together = _concatenate([arrays for arrays, _ in steps])
+            self.writer.append(together, data_rows=sum(rows for _, rows in steps))
         except (KeyError, TypeError, ValueError):  # one of them is wrong: those before it are not
-            for arrays in steps:
-                self.writer.append(arrays)
+            for arrays, rows in steps:
+                self.writer.append(arrays, data_rows=rows)
 
 
 def _concatenate(steps: list[Rows]) -> Rows:
@@ -214,13 +215,4 @@ def _concatenate(steps: list[Rows]) -> Rows:
     rows = [list(map(len, column)) for column in columns.values()]
     if set(map(len, steps)) != {len(first)} or rows.count(rows[0]) != len(rows):
         raise ValueError("steps of other outputs, or of unequal rows")
-    return {name: _join(column) for name, column in columns.items()}
-
-
-def _join(column: list[Any]) -> np.ndarray | RaggedRows:
-    if not isinstance(column[0], RaggedRows):
-        try:
-            return np.concatenate(column, dtype=column[0].dtype, casting="no")
-        except ValueError:  # they differ in shape: whether they may is for the writer to say
-            pass
-    return RaggedRows.concatenate(column)
+    return {name: join(column) for name, column in columns.items()}

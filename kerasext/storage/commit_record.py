@@ -48,6 +48,8 @@ def parse(content: bytes) -> np.ndarray:
     times = [float(record[name]) for name in ("ended", "seconds", "stalled_seconds")]
     if record["checksum"] != _checksum(content) or not (
         0 <= record["first_row"] <= record["rows"]
+        and 0 <= record["first_data_row"] <= record["data_rows"]
+        and record["rows"] <= record["data_rows"]
         and 0 <= record["complete"] <= 1
         and record["bytes"] >= 0
         and record["batch_size"] >= 0

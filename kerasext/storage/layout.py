@@ -1,6 +1,6 @@
 """What stands where in a prediction file."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -16,6 +16,8 @@ RECORD_DTYPE = np.dtype(
     [
         ("rows", "<i8"),  # rows that every output has for good
         ("first_row", "<i8"),  # where the rows of the last predict call begin
+        ("data_rows", "<i8"),  # of the data that were predicted for them: more, if not all are kept
+        ("first_data_row", "<i8"),  # how many of them in calls before the last one
         ("complete", "<i8"),  # 1 when that call ended and all its rows are committed
         ("ended", "<f8"),  # when this was written, in seconds since 1970-01-01 UTC
         ("bytes", "<i8"),  # of the rows of the last predict call, before compression
@@ -29,8 +31,14 @@ RECORD_DTYPE = np.dtype(
 SUMS = f"{GROUP}/sums"
 """Group with a dataset for each output: the sums of its chunks that `chunk_sums` makes."""
 
-RESERVED = frozenset({GROUP, "ids", "targets", "row", "class"})
-"""Names at the root that are not for outputs."""
+IDS, TARGETS, ROW = "ids", "targets", "row"
+"""Columns that stand beside the outputs: what identifies each row, what is true of it, and, where
+not all rows of the data are kept, which of them it is."""
+
+COLUMNS = frozenset({IDS, TARGETS, ROW})
+
+RESERVED = frozenset({GROUP, "class"})
+"""Other names at the root that are not for outputs."""
 
 CLASS_NAMES = "class_names"
 CLASS_OUTPUTS = ("labels", "probabilities", "top_k_labels")
@@ -50,13 +58,14 @@ ends; and, if rows have two or more axes, the shape of each."""
 def health(record: np.void | np.ndarray) -> dict[str, float]:
     """The record's figures on how a predict call went, by name."""
     rows = int(record["rows"] - record["first_row"])
+    predicted = int(record["data_rows"] - record["first_data_row"])
     seconds = float(record["seconds"])
     return {
         "rows": rows,
         "bytes": int(record["bytes"]),
         "seconds": seconds,
         "stalled_seconds": float(record["stalled_seconds"]),
-        "rows_per_second": rows / seconds if seconds else 0.0,
+        "rows_per_second": predicted / seconds if seconds else 0.0,
     }
 
 
@@ -65,7 +74,17 @@ def is_in(output: str, name: str) -> bool:
     return output == name or output.startswith(f"{name}/")
 
 
-def check_output_names(names: Iterable[str]) -> None:
+def check_not_reserved(names: Iterable[str], reserved: Collection[str]) -> None:
+    """Raises `ValueError` for the first name that begins with a reserved one."""
+    for name in names:
+        if name.partition("/")[0] in reserved:
+            raise ValueError(
+                f"The names {sorted(reserved)} are reserved at the root of a prediction file; give "
+                f"the output another name. Received: name={name!r}"
+            )
+
+
+def check_names(names: Iterable[str]) -> None:
     """Raises `ValueError` for the first name that can't be the path of a dataset."""
     seen: set[str] = set()
     for name in names:
@@ -75,11 +94,7 @@ def check_output_names(names: Iterable[str]) -> None:
                 "The name of an output must be a path of non-empty parts other than '.' and '..', "
                 f"without NUL characters. Received: name={name!r}"
             )
-        if parts[0] in RESERVED:
-            raise ValueError(
-                f"The names {sorted(RESERVED)} are reserved at the root of a prediction file; give "
-                f"the output another name. Received: name={name!r}"
-            )
+        check_not_reserved([name], RESERVED)
         if name in seen:
             raise ValueError(
                 "Two outputs must not have the same path in the file; rename one of them. "

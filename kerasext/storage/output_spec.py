@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from kerasext.storage.ragged_rows import RaggedRows
+from kerasext.storage.utf8_text import KINDS, encode, no_type
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -70,7 +71,7 @@ class OutputSpec:
         """
         array = _dense(name, array)
         if array.dtype == object and array.ndim == 0:
-            raise _no_type(name, array.item())
+            raise no_type(name, array.item())
         if array.ndim == 0:
             raise ValueError(
                 f"Output {name!r} must have rows as its first axis; return one value per sample. "
@@ -149,7 +150,7 @@ class OutputSpec:
                 f"First step: {self.row_shape}. Received: shape={array.shape}"
             )
         is_text = self.dtype.kind == "S"
-        if is_text and array.dtype.kind in "OSUT":
+        if is_text and array.dtype.kind in KINDS:
             return self._encode(array)
         if array.dtype == self.dtype:
             return array
@@ -179,15 +180,17 @@ class OutputSpec:
         )
 
     def _encode(self, array: np.ndarray) -> np.ndarray:
-        values = [_utf8(self.name, value) for value in array.ravel().tolist()]
-        longest = max(map(len, values), default=0)
-        if longest > self.dtype.itemsize:
-            raise ValueError(
-                f"A string of output {self.name!r} is longer than its place in the file; pass "
-                f"`dtypes={{{self.name!r}: 'S{longest}'}}` or more. "
-                f"Received: {longest} bytes of UTF-8, dtype={self.dtype}"
-            )
-        return np.array(values, dtype=self.dtype).reshape(array.shape)
+        encoded = encode(self.name, array)
+        if encoded.dtype.itemsize > self.dtype.itemsize:
+            # NumPy's own are as wide as they were declared.
+            longest = int(np.char.str_len(encoded).max(initial=0))
+            if longest > self.dtype.itemsize:
+                raise ValueError(
+                    f"A string of output {self.name!r} is longer than its place in the file; pass "
+                    f"`dtypes={{{self.name!r}: 'S{longest}'}}` or more. "
+                    f"Received: {longest} bytes of UTF-8, dtype={self.dtype}"
+                )
+        return encoded.astype(self.dtype, copy=False)
 
 
 def _dense(name: str, rows: np.ndarray | RaggedRows) -> np.ndarray:
@@ -201,7 +204,9 @@ def _dense(name: str, rows: np.ndarray | RaggedRows) -> np.ndarray:
 
 def _default_dtype(name: str, array: np.ndarray) -> np.dtype[Any]:
     dtype = array.dtype
-    if dtype.kind in "OSUT":
+    if dtype.kind == "S" and dtype.itemsize:
+        return dtype
+    if dtype.kind in KINDS:
         return np.dtype(f"S{DEFAULT_STRING_BYTES}")
     if dtype.isbuiltin != 2 and _has_h5_type(dtype):
         return dtype
@@ -223,36 +228,10 @@ def _has_h5_type(dtype: np.dtype[Any]) -> bool:
 
 
 def _can_store(array: np.ndarray, dtype: np.dtype[Any]) -> bool:
-    if array.dtype.kind in "OSUT" or dtype.kind == "S":
-        return array.dtype.kind in "OSUT" and dtype.kind == "S" and dtype.itemsize > 0
+    if array.dtype.kind in KINDS or dtype.kind == "S":
+        return array.dtype.kind in KINDS and dtype.kind == "S" and dtype.itemsize > 0
     if array.dtype.kind in "iu" and dtype.kind in "iu":
         return True  # every value is checked when it is cast
     # An extension dtype such as bfloat16 knows the way to float32 only.
     source = np.dtype(np.float32) if array.dtype.isbuiltin == 2 else array.dtype
     return dtype.kind in "biufc" and np.can_cast(source, dtype, "same_kind")
-
-
-def _utf8(name: str, value: object) -> bytes:
-    if not isinstance(value, str | bytes):
-        raise _no_type(name, value)
-    try:
-        text = value if isinstance(value, str) else value.decode()
-        encoded = text.encode()
-    except UnicodeError as error:
-        raise ValueError(
-            f"Strings of output {name!r} must be UTF-8; decode them in the model or leave the "
-            f"output out with `outputs`. Received: {value!r}"
-        ) from error
-    if encoded.endswith(b"\0"):
-        raise ValueError(
-            f"Strings of output {name!r} must not end in NUL, which HDF5 pads with. "
-            f"Received: {value!r}"
-        )
-    return encoded
-
-
-def _no_type(name: str, value: object) -> TypeError:
-    return TypeError(
-        f"HDF5 has no type for output {name!r}; return a dense array of numbers or strings, or "
-        f"leave the output out with `outputs`. Received: a value of type {type(value).__name__}"
-    )

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -18,8 +18,9 @@ from kerasext.storage.chunk_filters import Compression, check_compression
 from kerasext.storage.chunked_rows import ChunkedRows
 from kerasext.storage.commit_record import CommitRecord
 from kerasext.storage.file_lock import FileLock
+from kerasext.storage.known_ids import KnownIds
 from kerasext.storage.known_rows import check_known
-from kerasext.storage.layout import RECORD_DTYPE, SUMS, health
+from kerasext.storage.layout import IDS, RECORD_DTYPE, SUMS, health
 from kerasext.storage.present_file import FINGERPRINT, PresentFile
 from kerasext.storage.ragged_column import RaggedColumn
 from kerasext.storage.ragged_rows import RaggedRows
@@ -62,9 +63,9 @@ class PredictionFileWriter:
 
     Attributes:
         path: Path of the file, links resolved.
-        rows: Int. Rows that were appended, those of earlier calls included.
         first_row: Int. Row at which the rows of this call begin; under `"resume"` that of the call
             that was interrupted.
+        first_data_row: Int. How many of `data_rows` were in calls before this one.
         batch_size: Int. Rows of the batches that are predicted, 0 if unknown; kept in the file.
         is_complete: Bool. Whether the file was complete before, under `"resume"`: then nothing can
             be appended.
@@ -99,7 +100,9 @@ class PredictionFileWriter:
             raise ValueError(f"`mode` must be one of {get_args(Mode)}. Received: mode={mode!r}")
         # Through a link the file it leads to is written, and two links to one file share a lock.
         self.path = Path(os.path.realpath(path))
-        self.rows = self.first_row = self.bytes = 0
+        # Together: an interruption between two assignments would part them.
+        self._counted = self._committed = (0, 0)  # rows, and rows of the data
+        self.first_row = self.first_data_row = self.bytes = 0
         self.seconds = self.stalled_seconds = 0.0
         self.is_complete = False
         self.attributes = dict(attributes or {})
@@ -112,7 +115,6 @@ class PredictionFileWriter:
         self._ragged = check_ragged(ragged)
         self._fsync = fsync
         self._file: h5py.File | None = None
-        self._committed = 0
         self._sent_bytes = 0
         self._seconds_before = 0.0
         self._specs: dict[str, Spec] = {}
@@ -132,17 +134,37 @@ class PredictionFileWriter:
             raise
 
     @property
+    def rows(self) -> int:
+        """Rows that were appended, those of earlier calls included."""
+        return self._counted[0]
+
+    @property
+    def data_rows(self) -> int:
+        """Rows of the data that were predicted for them: more where not all are kept."""
+        return self._counted[1]
+
+    @property
     def health(self) -> dict[str, float]:
         """Rows, bytes and seconds of this call, also those before it was interrupted."""
         return health(self._record_fields())
 
-    def append(self, step: Mapping[str, np.ndarray | RaggedRows], *, known: int = 0) -> None:
+    def append(
+        self,
+        step: Mapping[str, np.ndarray | RaggedRows],
+        *,
+        known: int = 0,
+        data_rows: int | None = None,
+    ) -> None:
         """Adds the rows of one step to every output; none if anything about the step is wrong.
 
         Args:
-            step: Mapping from output name to an array of shape `(rows, ...)`, or `RaggedRows`.
+            step: Mapping from output name to an array of shape `(rows, ...)`, or `RaggedRows`. The
+                names `ids`, `targets`, `targets/...` and `row` are those of columns that stand
+                beside the outputs.
             known: Int. How many rows at the beginning of the step are in the file already, as its
                 last ones: they are compared with those instead of added.
+            data_rows: Int. Rows of the data that these were kept of. Defaults to `None`, for as
+                many as are added.
 
         Raises:
             ValueError: If names, shapes, dtypes or numbers of rows are not those of the first step
@@ -180,7 +202,11 @@ class PredictionFileWriter:
             self._state = "torn"  # until every output has the rows, whatever interrupts us
             for name, array in arrays.items():
                 self._columns[name].append(array)
-            self.rows += rows - known
+            added = rows - known
+            self._counted = (
+                self.rows + added,
+                self.data_rows + (added if data_rows is None else data_rows),
+            )
             self.bytes += sum(array.nbytes for array in arrays.values())
             self._state = "writing"
             if self.bytes - self._sent_bytes > _WRITEBACK_BYTES:
@@ -193,7 +219,8 @@ class PredictionFileWriter:
         Raises:
             OSError: If the disk is full, or fails otherwise; see `append`.
         """
-        if self._file is not None and self._state == "writing" and self.rows > self._committed:
+        is_new = self._counted != self._committed
+        if self._file is not None and self._state == "writing" and is_new:
             with self._abandoning_on_error():
                 self._commit(self._file)
 
@@ -225,9 +252,11 @@ class PredictionFileWriter:
         if self._mode not in {"a", "resume"} or not self.path.exists():
             return None
         present = PresentFile(self.path)
-        self.rows = self._committed = self.first_row = present.rows
+        self.first_row, self.first_data_row = present.rows, present.data_rows
+        self._counted = self._committed = (present.rows, present.data_rows)
         if self._mode == "resume":
             self.first_row = present.first_row
+            self.first_data_row = present.first_data_row
             self.is_complete = present.is_complete
             self.bytes = present.bytes
             self.batch_size = present.batch_size
@@ -243,6 +272,34 @@ class PredictionFileWriter:
             superblock.repair(self.path)  # its writer may have been killed in its last moment
         return present
 
+    def begin_columns(self, names: Collection[str], id_width: int | None) -> KnownIds | None:
+        """Checks the columns that the steps will have beside their outputs.
+
+        Args:
+            names: Those of `ids`, `targets` and `row`.
+            id_width: Int. Bytes of the longest id, `None` if that is unknown or ids are numbers.
+
+        Returns:
+            The ids of the call that was interrupted, for the steps before the first one to be
+            compared with; `None` if there are none.
+
+        Raises:
+            ValueError: If a file that is there has others, or ids are too long for it or for the
+                dtype that was asked for.
+        """
+        widths = self._present.text_dtypes if self._present is not None else {}
+        dtype = np.dtype(self._dtypes.get(IDS, widths.get(IDS, np.void)))
+        if dtype.kind == "S" and id_width is not None and id_width > dtype.itemsize:
+            raise ValueError(
+                "`ids` must fit into their place in the file; pass `dtypes={'ids': "
+                f"'S{id_width}'}}` for a new one. "
+                f"Received: an id of {id_width} bytes of UTF-8, dtype={dtype}"
+            )
+        if self._present is None:
+            return None
+        self._present.check_columns(names)
+        return KnownIds(self.path) if self._mode == "resume" and IDS in names else None
+
     def check_fingerprint(self) -> None:
         """Checks that `attributes` are of the model that an interrupted file was begun with.
 
@@ -253,7 +310,11 @@ class PredictionFileWriter:
             self._present.check_fingerprint(self.attributes.get(FINGERPRINT))
 
     def _describe(self, step: Mapping[str, np.ndarray | RaggedRows]) -> dict[str, Spec]:
-        specs = specs_of(step, dtypes=self._dtypes, ragged=self._ragged)
+        dtypes = self._dtypes
+        if self._present is not None:
+            widths = self._present.text_dtypes.items()
+            dtypes = {**{name: dtype for name, dtype in widths if name in step}, **dtypes}
+        specs = specs_of(step, dtypes=dtypes, ragged=self._ragged)
         if self._present is not None:
             self._present.check_specs(specs)
             self.check_fingerprint()
@@ -312,8 +373,8 @@ class PredictionFileWriter:
             kind = type(error) if isinstance(error, OSError) else OSError
             raise kind(
                 getattr(error, "errno", None) or errno.EIO,
-                f"Writing failed; {self._committed} rows are committed, and mode='resume' goes on "
-                f"from there. Received: path={str(self.path)!r}, {error}",
+                f"Writing failed; {self._committed[0]} rows are committed, and mode='resume' goes "
+                f"on from there. Received: path={str(self.path)!r}, {error}",
             ) from error
 
     def _commit(self, file: h5py.File, *, complete: bool = False) -> None:
@@ -334,12 +395,14 @@ class PredictionFileWriter:
     def _write_record(self, *, complete: bool) -> None:
         self.seconds = self._seconds_before + time.monotonic() - self._began
         self._record.write(self._record_fields(complete=complete))
-        self._committed = self.rows
+        self._committed = self._counted
 
     def _record_fields(self, *, complete: bool = False) -> np.ndarray:
         record = np.zeros((), RECORD_DTYPE)
         record["rows"] = self.rows
         record["first_row"] = self.first_row
+        record["data_rows"] = self.data_rows
+        record["first_data_row"] = self.first_data_row
         record["complete"] = complete
         record["ended"] = time.time()
         record["bytes"] = self.bytes

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from kerasext.storage.layout import COLUMNS
 from kerasext.storage.open_file import OpenFile
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.ragged_spec import RaggedSpec
@@ -24,11 +25,14 @@ class PresentFile:
     Attributes:
         rows: Int. Committed rows.
         first_row: Int. Row at which the rows of its last predict call begin.
+        data_rows: Int. Rows of the data that were predicted for all of its rows.
+        first_data_row: Int. How many of them in calls before the last one.
         is_complete: Bool. Whether that call came to its end.
         bytes: Int. Bytes of the rows of that call.
         batch_size: Int. Rows of its batches, 0 if unknown.
         seconds: Float. Time that it took.
         stalled_seconds: Float. Of it, how long the model waited for the disk.
+        text_dtypes: Dict from name to dtype of what has strings, whose width is to stay.
 
     Raises:
         ValueError: If it is no prediction file, or damaged.
@@ -39,6 +43,8 @@ class PresentFile:
         with contextlib.closing(OpenFile(path)) as file:
             self.rows = int(file.record["rows"])
             self.first_row = int(file.record["first_row"])
+            self.data_rows = int(file.record["data_rows"])
+            self.first_data_row = int(file.record["first_data_row"])
             self.is_complete = file.is_complete
             self.bytes = int(file.record["bytes"])
             self.batch_size = int(file.record["batch_size"])
@@ -53,6 +59,22 @@ class PresentFile:
                 )
                 for name in file.outputs
             }
+
+        self.text_dtypes = {
+            name: spec.dtype
+            for name, spec in self._specs.items()
+            if isinstance(spec, OutputSpec) and spec.dtype.kind == "S"
+        }
+
+    def check_columns(self, names: Collection[str]) -> None:
+        """Raises `ValueError` if rows with other columns beside their outputs are to be added."""
+        stored = {name.partition("/")[0] for name in self._specs} & COLUMNS
+        if stored != set(names):
+            raise ValueError(
+                "Rows can be added only with the columns that the file has beside its outputs, "
+                "which `ids`, `targets` and `keep` (for `row`) make; write to another file. "
+                f"Stored: {sorted(stored)}. Received: {sorted(names)}"
+            )
 
     def check_specs(self, specs: Mapping[str, Spec]) -> None:
         """Raises `ValueError` if rows of other outputs, shapes or dtypes are to be added."""

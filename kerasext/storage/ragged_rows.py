@@ -111,12 +111,28 @@ class RaggedRows:
         splits = self.row_splits
         return iter(cut(self.values, splits[:-1], splits[1:], self.row_shapes))
 
-    def __getitem__(self, rows: slice) -> RaggedRows:
-        """Some of the rows, by a slice without a step."""
+    def __getitem__(self, rows: slice | np.ndarray) -> RaggedRows:
+        """Some of the rows, by a slice without a step or a boolean mask."""
+        if isinstance(rows, np.ndarray):
+            lengths = np.diff(self.row_splits)
+            return RaggedRows(self.values[np.repeat(rows, lengths)], self.row_shapes[rows])
         start, stop, _ = rows.indices(len(self))
         stop = max(start, stop)
         splits = self.row_splits
         return RaggedRows(self.values[splits[start] : splits[stop]], self.row_shapes[start:stop])
+
+
+def join(parts: Sequence[np.ndarray | RaggedRows]) -> np.ndarray | RaggedRows:
+    """The rows of several, one after the other: an array if all of them are, of one shape.
+
+    Raises:
+        TypeError: If they differ in dtype.
+        ValueError: If they differ in the number of axes.
+    """
+    dense = [part for part in parts if not isinstance(part, RaggedRows)]
+    if len(dense) == len(parts) and len({part.shape[1:] for part in dense}) == 1:
+        return np.concatenate(dense, dtype=dense[0].dtype, casting="no")
+    return RaggedRows.concatenate(parts)
 
 
 def cut(

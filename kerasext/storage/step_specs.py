@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kerasext.storage.layout import check_output_names, is_in
+from kerasext.storage.layout import check_names, is_in
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.ragged_rows import RaggedRows
 from kerasext.storage.ragged_spec import RaggedSpec
@@ -73,7 +73,7 @@ def specs_of(
             f"`ragged` must name outputs that are written. They are {sorted(step)}. "
             f"Received: ragged={unknown}"
         )
-    check_output_names(step)
+    check_names(step)
     return {
         name: (
             RaggedSpec.of_rows(name, rows, dtypes.get(name))

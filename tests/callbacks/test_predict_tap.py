@@ -11,6 +11,7 @@ from kerasext.keras_internals.jax_state import state_variables
 
 class Listener:
     resuming = False
+    id_key = None
 
     def __init__(self, *, accumulate=True, error=None):
         self.accumulate = accumulate
@@ -18,7 +19,7 @@ class Listener:
         self.seen = []
         self.errors = 0
 
-    def on_step_outputs(self, outputs, rows):
+    def on_step_outputs(self, outputs, rows, batches):
         if self.error is not None:
             raise self.error
         self.seen.append(outputs)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kerasext import PredictionFile
-from kerasext.callbacks import HDF5PredictionWriter, hdf5_prediction_writer
+from kerasext.callbacks import HDF5PredictionWriter, step_rows
 
 BACKEND = keras.backend.backend()
 COUNTED = np.arange(400, dtype="float32").reshape(400, 1)  # each row tells which one it is
@@ -95,9 +95,9 @@ def test_a_step_of_a_wrong_shape_leaves_the_weights(classifier, rows, path):
 def test_outputs_are_not_waited_for(double, path, monkeypatch):
     """After the first step only the writing thread waits for values: `predict` runs ahead."""
     threads = []
-    to_rows = hdf5_prediction_writer.to_rows
+    to_rows = step_rows.to_rows
     monkeypatch.setattr(
-        hdf5_prediction_writer,
+        step_rows,
         "to_rows",
         lambda *args: (threads.append(threading.get_ident()), to_rows(*args))[1],
     )

@@ -465,12 +465,15 @@ def test_no_growth(rows):
     tracemalloc.start()
     try:
         call(200)
-        size, objects = tracemalloc.get_traced_memory()[0], len(gc.get_objects())
-        call(2000 if COMPILES else 500)
-        grown = tracemalloc.get_traced_memory()[0] - size
+        objects = len(gc.get_objects())
+        grown = []
+        for _ in range(3):  # what each call leaves is there each time, what others do is not
+            size = tracemalloc.get_traced_memory()[0]
+            call(500)
+            grown.append(tracemalloc.get_traced_memory()[0] - size)
     finally:
         tracemalloc.stop()
-    assert grown < 500 * 64  # bytes: less than any object that each call would leave
+    assert min(grown) < 500 * 64  # bytes: less than any object that each call would leave
     assert len(gc.get_objects()) - objects < 100
 
 

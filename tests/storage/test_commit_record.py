@@ -5,7 +5,16 @@ import pytest
 from kerasext.storage import commit_record
 from kerasext.storage.layout import RECORD, RECORD_DTYPE
 
-FIELDS = {"rows": 7, "first_row": 3, "complete": 1, "ended": 1e9, "bytes": 28, "seconds": 0.5}
+FIELDS = {
+    "rows": 7,
+    "first_row": 3,
+    "data_rows": 9,
+    "first_data_row": 4,
+    "complete": 1,
+    "ended": 1e9,
+    "bytes": 28,
+    "seconds": 0.5,
+}
 
 
 def record(**fields):
@@ -43,6 +52,9 @@ def test_every_byte_is_covered(byte):
     [
         {"rows": -1, "first_row": -1},
         {"first_row": 8},
+        {"data_rows": 6},
+        {"first_data_row": -1},
+        {"first_data_row": 10},
         {"complete": 2},
         {"bytes": -1},
         {"seconds": np.nan},

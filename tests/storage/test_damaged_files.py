@@ -90,6 +90,7 @@ def claim_rows(*, first=0, rows=ROWS, complete=1, seconds=0.0):
     def damage(file):
         record = file[RECORD][()]
         record["first_row"], record["rows"] = first, rows
+        record["first_data_row"], record["data_rows"] = first, rows
         record["complete"], record["seconds"] = complete, seconds
         file[RECORD][()] = with_checksum(record)
 

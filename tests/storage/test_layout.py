@@ -1,6 +1,6 @@
 import pytest
 
-from kerasext.storage.layout import check_output_names
+from kerasext.storage.layout import COLUMNS, check_names, check_not_reserved
 
 
 @pytest.mark.parametrize(
@@ -18,15 +18,23 @@ from kerasext.storage.layout import check_output_names
 )
 def test_usable_names(names):
     """Any path of non-empty parts is a name, and reserved words are free below the root."""
-    assert check_output_names(names) is None
+    assert check_names(names) is None
 
 
-@pytest.mark.parametrize("name", ["_kerasext", "ids", "targets", "row", "class"])
+@pytest.mark.parametrize("name", ["_kerasext", "class"])
 @pytest.mark.parametrize("rest", ["", "/labels", "/a/b"])
 def test_reserved_names(name, rest):
     """A reserved name at the root is refused, alone and as a group, and the error repeats it."""
     with pytest.raises(ValueError, match=f"reserved.*name='{name}{rest}'"):
-        check_output_names(["labels", name + rest])
+        check_names(["labels", name + rest])
+
+
+@pytest.mark.parametrize("name", ["ids", "targets/a", "row"])
+def test_columns_are_no_outputs(name):
+    """What stands beside the outputs may be stored, but not by the name of an output."""
+    assert check_names([name]) is None
+    with pytest.raises(ValueError, match=f"reserved.*name='{name}'"):
+        check_not_reserved(["labels", name], COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +43,7 @@ def test_reserved_names(name, rest):
 def test_names_that_are_no_path(name):
     """A name that HDF5 would cut, resolve or take for another one is refused and repeated."""
     with pytest.raises(ValueError, match="path of non-empty parts") as error:
-        check_output_names(["labels", name])
+        check_names(["labels", name])
     assert repr(name) in str(error.value)
 
 
@@ -43,7 +51,7 @@ def test_names_that_are_no_path(name):
 def test_duplicates(names):
     """Two outputs never share a dataset."""
     with pytest.raises(ValueError, match=f"same path.*{names[0]!r} twice"):
-        check_output_names(names)
+        check_names(names)
 
 
 @pytest.mark.parametrize(
@@ -54,10 +62,10 @@ def test_dataset_in_place_of_a_group(parent, child, swap):
     """An output at a path where another one needs a group is refused in either order."""
     names = ["z", child, parent] if swap else ["z", parent, child]
     with pytest.raises(ValueError, match=f"needs a group.*{parent!r} and {child!r}"):
-        check_output_names(names)
+        check_names(names)
 
 
 def test_names_may_come_from_an_iterator():
     """The check sees every name of an iterable that can be read only once."""
     with pytest.raises(ValueError, match="'a' and 'a/b'"):
-        check_output_names(iter(["a/b", "a"]))
+        check_names(iter(["a/b", "a"]))

@@ -1,0 +1,76 @@
+"""From a predict step to the rows that are stored of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kerasext.callbacks.row_columns import Columns
+from kerasext.callbacks.step_outputs import by_name, check_rows, choose, number_of_bytes, to_rows
+from kerasext.storage.layout import COLUMNS, RESERVED, ROW, check_not_reserved
+
+Keep = Callable[[dict[str, Any]], Any]
+
+
+class Step(NamedTuple):
+    """A step on its way to the thread that writes.
+
+    Args:
+        outputs: What the model returned, in its structure and tensors.
+        columns: Ids and targets of its rows by name.
+        first_row: Int. Number of its first row in the data, those of earlier calls included.
+        rows: Int. Its rows.
+    """
+
+    outputs: Any
+    columns: Columns
+    first_row: int
+    rows: int
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes, without waiting for the values of its tensors."""
+        return number_of_bytes(self.outputs) + sum(c.nbytes for c in self.columns.values())
+
+
+def rows_of(step: Step, names: tuple[str, ...] | None, keep: Keep | None) -> Columns:
+    """The rows to store, by name.
+
+    Args:
+        step: The step.
+        names: Names of the outputs to store; `None` for all.
+        keep: As for `HDF5PredictionWriter`.
+
+    Returns:
+        Dict from name to rows: the outputs, the columns, and `"row"` if not all rows are kept.
+
+    Raises:
+        ValueError: If there is no output of a name, one is called as a column, does not have the
+            rows of the step, or `keep` returns no boolean for each row.
+        TypeError: If an output has two ragged axes.
+    """
+    named = by_name(step.outputs)
+    chosen = choose(named, names)
+    check_not_reserved(chosen, RESERVED | COLUMNS)
+    read = named if keep else chosen
+    arrays = {name: to_rows(name, tensor) for name, tensor in read.items()}
+    check_rows({name: arrays[name] for name in chosen}, step.rows)
+    rows = {**{name: arrays[name] for name in chosen}, **step.columns}
+    if keep is None:
+        return rows
+    kept = _kept(keep, {**arrays, **step.columns}, step.rows)
+    rows = {name: array[kept] for name, array in rows.items()}
+    return {**rows, ROW: step.first_row + np.flatnonzero(kept)}
+
+
+def _kept(keep: Keep, arrays: Mapping[str, Any], rows: int) -> np.ndarray:
+    kept = np.asarray(keep(dict(arrays)))
+    if kept.dtype != bool or kept.shape != (rows,):
+        raise ValueError(
+            "`keep` must return one boolean for each row of the step, such as "
+            "`step['confidence'] < 0.5`. "
+            f"Received: shape={kept.shape}, dtype={kept.dtype} for {rows} rows"
+        )
+    return kept

@@ -1,0 +1,54 @@
+"""Ids that stand among the inputs, where Keras would stumble over them."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from kerasext.callbacks.row_columns import Ids, without_keys
+from kerasext.callbacks.step_outputs import to_numpy
+from kerasext.keras_internals import jax_state
+
+
+def take_ids(model: keras.Model, x: Any, key: str) -> tuple[Any, Ids]:
+    """Takes the ids out of data that can be taken apart, and sees to it that Keras takes the rest.
+
+    Keras takes no strings from arrays. On JAX `predict` builds a model that is not built before any
+    callback sees the data.
+
+    Args:
+        model: The model.
+        x: What `predict` takes.
+        key: String. The name of the ids in dicts, or of a column.
+
+    Returns:
+        Tuple of the data, and of the ids in the order of its rows, or their key where they can be
+        taken only from the batches.
+    """
+    if isinstance(x, dict) and key in x:
+        return without_keys(x, [key]), x[key]
+    if hasattr(x, "iloc") and key in getattr(x, "columns", ()):
+        return x.drop(columns=[key]), x[key]
+    if keras.backend.backend() == "jax" and not model.built and not isinstance(x, dict):
+        x, batch = _first_batch(x)
+        inputs, _, _ = keras.utils.unpack_x_y_sample_weight(without_keys(batch, [key]))
+        jax_state.build(model, keras.tree.map_structure(to_numpy, inputs))
+    return x, key
+
+
+def _first_batch(x: Any) -> tuple[Any, Any]:
+    """The data, and its first batch."""
+    if isinstance(x, keras.utils.PyDataset):
+        return x, x[0]
+    if not isinstance(x, types.GeneratorType):
+        return x, next(iter(x))
+    batch = next(x)
+
+    def whole() -> Iterator[Any]:
+        yield batch
+        yield from x
+
+    return whole(), batch

@@ -1,0 +1,62 @@
+"""What identifies rows: whole numbers or strings, one for each."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy as np
+
+from kerasext.storage.layout import IDS
+from kerasext.storage.utf8_text import KINDS, encode
+
+
+def to_ids(values: Any) -> np.ndarray:
+    """Ids as the array that is stored.
+
+    Args:
+        values: Array, list or tuple of integers or strings, of shape `(rows,)` or `(rows, 1)`.
+
+    Returns:
+        Array of shape `(rows,)`: integers as they are, strings in UTF-8, of dtype `S`.
+
+    Raises:
+        TypeError: If an id is neither an integer nor a string, or there are both.
+        ValueError: If ids have another shape, or a string is not UTF-8 or ends in NUL.
+    """
+    # NumPy would make strings of numbers among strings, and look into ids that are lists.
+    is_list = isinstance(values, list | tuple)
+    array = np.fromiter(values, object, len(values)) if is_list else np.asarray(values)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(
+            "`ids` must be one integer or string for each row. "
+            f"Received: ids of shape {array.shape}, dtype={array.dtype}"
+        )
+    if array.dtype == object:
+        array = _of_one_type(array)
+    if array.dtype.kind in KINDS:
+        return encode(IDS, array)
+    if array.dtype.kind not in "iu":
+        raise TypeError(
+            "`ids` must be integers or strings; convert them with `str`. "
+            f"Received: ids of dtype {array.dtype}"
+        )
+    return array
+
+
+def _of_one_type(array: np.ndarray) -> np.ndarray:
+    """What objects are, unless they are strings."""
+    kinds = set(map(type, array))
+    if all(issubclass(kind, str | bytes) for kind in kinds):
+        return array
+    if all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
+        unsigned = len(array) and array.max() >= 2**63 and array.min() >= 0
+        with contextlib.suppress(OverflowError):  # they need more than 64 bits
+            return array.astype(np.uint64 if unsigned else np.int64)
+    received = sorted(kind.__name__ for kind in kinds)
+    raise TypeError(
+        "`ids` must be all integers, of 64 bits at most, or all strings; convert them with `str`. "
+        f"Received: ids of the types {received}, such as {array[0]!r}"
+    )
