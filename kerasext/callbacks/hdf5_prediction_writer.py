@@ -67,9 +67,11 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             to `None`, which keeps all.
         dtypes: Dict from output name to dtype to store it as, such as
             `{"probabilities": "float16"}`, or `"S100"` for strings of up to 100 bytes of UTF-8 (64
-            otherwise). A value that does not fit is an error.
-        compression: String or `None`. `"auto"` is gzip for labels and whatever else is not float,
-            which shrinks to a tenth and less at next to no cost, and nothing for probabilities,
+            otherwise). A value that does not fit is an error. Floats in [0, 1], or NaN, can be
+            `"uint8"` or `"uint16"`: stored as whole numbers that are 1/508 or 1/131068 off at most,
+            and read back as float32.
+        compression: String or `None`. `"auto"` is gzip for labels and whatever else is not stored
+            as float, which shrinks to a tenth and less at next to no cost, and nothing for floats,
             which shrink by an eighth only. Others are `"gzip"` for all, and with hdf5plugin, which
             is needed where the file is read, too, `"zstd"`, `"blosc2"`, `"bitshuffle"` or a filter
             such as `hdf5plugin.Zstd(clevel=3)`; or a dict from output name to one of these. A chunk
