@@ -60,11 +60,6 @@ def health(record: np.void | np.ndarray) -> dict[str, float]:
     }
 
 
-def is_in(output: str, name: str) -> bool:
-    """Whether a name is that of an output or of a group that it is in."""
-    return output == name or output.startswith(f"{name}/")
-
-
 def check_output_names(names: Iterable[str]) -> None:
     """Raises `ValueError` for the first name that can't be the path of a dataset."""
     seen: set[str] = set()

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from kerasext.storage import new_file, superblock
-from kerasext.storage.chunk_filters import Compression, check_compression
+from kerasext.storage.chunk_filters import Compression, check_compressed, check_compression
 from kerasext.storage.chunked_rows import ChunkedRows
 from kerasext.storage.commit_record import CommitRecord
 from kerasext.storage.file_lock import FileLock
@@ -254,6 +254,7 @@ class PredictionFileWriter:
 
     def _describe(self, step: Mapping[str, np.ndarray | RaggedRows]) -> dict[str, Spec]:
         specs = specs_of(step, dtypes=self._dtypes, ragged=self._ragged)
+        check_compressed(specs, self._compression)
         if self._present is not None:
             self._present.check_specs(specs)
             self.check_fingerprint()

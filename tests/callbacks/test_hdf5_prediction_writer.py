@@ -465,12 +465,17 @@ def test_bad_options_are_refused_at_construction(options, error, message, path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"outputs": ["label"]}, r"`outputs`.*'labels'.*Received: 'label'"),
-        ({"dtypes": {"label": "int8"}}, r"`dtypes`.*'labels'.*\['label'\]"),
+        (
+            {"outputs": ["probabilitys"]},
+            r"`outputs` .* of the model, .* nearest is 'probabilities'. Received: 'probabilitys'",
+        ),
+        ({"dtypes": {"label": "int8"}}, r"`dtypes`.* nearest is 'labels'. Received: 'label'"),
+        ({"ragged": ["label"]}, r"`ragged`.* nearest is 'labels'. Received: 'label'"),
+        ({"compression": {"label": "gzip"}}, r"`compression`.* nearest is 'labels'.*'label'"),
     ],
 )
 def test_unknown_names_are_refused_at_the_first_step(options, message, classifier, rows, path):
-    """A name that the model's outputs don't have is refused, with those that they have."""
+    """A name that the model's outputs don't have is refused, with the nearest that they have."""
     with pytest.raises(ValueError, match=message):
         write(classifier, rows, path, **options)
     assert os.listdir(path.parent) == []
