@@ -336,16 +336,23 @@ def test_scale_of_another_program(path):
         write(path, [UNIT], mode="a")
 
 
-def test_exports(path):
-    """Other tools get float32 as the reader does."""
+@pytest.mark.parametrize("package", ["pandas", "pyarrow", "pyarrow.parquet", "tensorflow"])
+def test_exports(package, path, tmp_path):
+    """Other tools get float32, as the reader gives it."""
+    module = pytest.importorskip(package)
     write(path, [{"p": UNIT, "q": UNIT[:, 0]}], dtypes={"p": "uint8", "q": "uint16"})
     with PredictionFile(path) as predictions:
-        whole = predictions["p"][:]
-        pytest.importorskip("pandas")
-        frame = predictions.to_pandas()
-        assert frame["p/1"].dtype == frame["q"].dtype == np.float32
-        np.testing.assert_array_equal(frame["p/1"], whole[:, 1])
-        pytest.importorskip("pyarrow")
-        table = predictions.to_arrow()
-        assert str(table.schema.field("q").type) == "float"
-        np.testing.assert_array_equal(table["q"].to_numpy(), predictions["q"][:])
+        expected = predictions["q"][:]
+        if package == "pandas":
+            frame = predictions.to_pandas()
+            np.testing.assert_array_equal(frame["p/1"], predictions["p"][:, 1], strict=True)
+            found = frame["q"].to_numpy()
+        elif package == "pyarrow":
+            found = predictions.to_arrow()["q"].to_numpy()
+        elif package == "pyarrow.parquet":
+            predictions.to_parquet(tmp_path / "p.parquet")
+            found = module.read_table(tmp_path / "p.parquet")["q"].to_numpy()
+        else:
+            steps = list(predictions.to_tf_dataset(batch_size=64))
+            found = np.concatenate([step["q"].numpy() for step in steps])
+    np.testing.assert_array_equal(found, expected, strict=True)
