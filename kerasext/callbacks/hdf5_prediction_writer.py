@@ -66,9 +66,11 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             to `None`, which keeps all.
         dtypes: Dict from output name to dtype to store it as, such as
             `{"probabilities": "float16"}`, or `"S100"` for strings of up to 100 bytes of UTF-8 (64
-            otherwise). A value that does not fit is an error.
-        compression: String or `None`. `"auto"` is gzip for labels and whatever else is not float,
-            which shrinks to a tenth and less at next to no cost, and nothing for probabilities,
+            otherwise). A value that does not fit is an error. Floats in [0, 1], or NaN, can be
+            `"uint8"` or `"uint16"`: stored as whole numbers that are 1/508 or 1/131068 off at most,
+            and read back as float32.
+        compression: String or `None`. `"auto"` is gzip for labels and whatever else is not stored
+            as float, which shrinks to a tenth and less at next to no cost, and nothing for floats,
             which shrink by an eighth only. Others are `"gzip"` for all, and with hdf5plugin, which
             is needed where the file is read, too, `"zstd"`, `"blosc2"`, `"bitshuffle"` or a filter
             such as `hdf5plugin.Zstd(clevel=3)`; or a dict from output name to one of these. A chunk
@@ -85,9 +87,10 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             them in data whose `x` is a dict. They are taken from each batch that is predicted, on
             the host, and the model never gets them. Strings of a list or array are stored as wide
             as the longest one, others in 64 bytes of UTF-8, or as wide as the first step needs,
-            unless `dtypes` says otherwise, as `{"ids": "S100"}`. Their number is checked when `predict` ends, and duplicates are
-            warned of. Keras takes no strings from arrays, and on JAX builds a model that is not
-            built yet with the key: `predict_to_hdf5` minds both. Defaults to `None`.
+            unless `dtypes` says otherwise, as `{"ids": "S100"}`. Their number is checked when
+            `predict` ends, and duplicates are warned of. Keras takes no strings from arrays, and on
+            JAX builds a model that is not built yet with the key: `predict_to_hdf5` minds both.
+            Defaults to `None`.
         targets: `True` to store what data of `(x, y)` or `(x, y, sample_weight)` has as `y`, as
             `targets`, or `targets/...` where it is nested. Or an array in the order of the rows,
             or a nested structure of them. Defaults to `False`.

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from kerasext.storage import RaggedRows
-from kerasext.storage.layout import is_in
+from kerasext.storage.output_names import find_outputs
 
 SINGLE_OUTPUT = "predictions"
 _TOLERANCE = 0.02  # what bfloat16 probabilities of many classes may miss of 1
@@ -81,17 +81,8 @@ def choose(named: Mapping[str, Any], names: tuple[str, ...] | None) -> dict[str,
     """
     if names is None:
         return dict(named)
-    for name in names:
-        if not any(is_in(output, name) for output in named):
-            raise ValueError(
-                f"`outputs` must name outputs of the model. They are {sorted(named)}. "
-                f"Received: {name!r}"
-            )
-    return {
-        output: tensor
-        for output, tensor in named.items()
-        if any(is_in(output, name) for name in names)
-    }
+    found = find_outputs(named, names, argument="outputs", where="of the model")
+    return {output: tensor for output, tensor in named.items() if output in found}
 
 
 def to_numpy(tensor: Any) -> np.ndarray:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
+import numpy as np
 
+from kerasext.storage import fixed_point
 from kerasext.storage.layout import (
     MOST_AXES,
     RAGGED_AXES,
@@ -40,17 +42,20 @@ class CheckedDatasets:
             others are several.
         lengths: Dict from path to the number of entries that are committed.
         ragged: Dict from the name of each output whose rows differ in shape to its group.
+        scales: Dict from path to the step between two numbers, or `None`: see `fixed_point`.
     """
 
     outputs: list[str] = field(default_factory=list)
     datasets: dict[str, h5py.Dataset] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
     ragged: dict[str, h5py.Group] = field(default_factory=dict)
+    scales: dict[str, np.float32 | None] = field(default_factory=dict)
 
     def add(self, path: str, dataset: h5py.Dataset, length: int, size: int) -> None:
         """Adds a dataset once it is checked."""
         _check_kind(dataset)
         _check_size(dataset, length, size)
+        self.scales[path] = fixed_point.scale_of(dataset)
         self.datasets[path], self.lengths[path] = dataset, length
 
     def check_chunks(self, size: int) -> None:

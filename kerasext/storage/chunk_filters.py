@@ -5,14 +5,15 @@ from __future__ import annotations
 import ctypes
 import importlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import h5py
 import numpy as np
 
+from kerasext.storage.output_names import find_outputs
 from kerasext.storage.output_spec import OutputSpec
 
 Compression = str | Mapping[str, Any] | None
@@ -38,7 +39,7 @@ def check_compression(
         ImportError: If it needs hdf5plugin, which is not installed.
     """
     known = [None, "auto", "gzip", *_PLUGINS]
-    if isinstance(compression, Mapping) and "compression" not in compression:
+    if _is_by_output(compression):
         for choice in compression.values():
             check_compression(choice)
     elif isinstance(compression, Mapping):
@@ -60,9 +61,21 @@ def check_compression(
 
 def compression_of(name: str, compression: Compression | Mapping[str, Compression]) -> Compression:
     """The choice for one output."""
-    if isinstance(compression, Mapping) and "compression" not in compression:
-        return compression.get(name)
-    return compression
+    return compression.get(name) if _is_by_output(compression) else compression
+
+
+def check_compressed(
+    names: Iterable[str], compression: Compression | Mapping[str, Compression]
+) -> None:
+    """Raises `ValueError` if a choice is for an output that there is not."""
+    if _is_by_output(compression):
+        find_outputs(names, compression, argument="compression", groups=False)
+
+
+def _is_by_output(
+    compression: Compression | Mapping[str, Compression],
+) -> TypeGuard[Mapping[str, Compression]]:
+    return isinstance(compression, Mapping) and "compression" not in compression
 
 
 def dataset_options(spec: OutputSpec, compression: Compression) -> dict[str, Any]:

@@ -69,11 +69,6 @@ def health(record: np.void | np.ndarray) -> dict[str, float]:
     }
 
 
-def is_in(output: str, name: str) -> bool:
-    """Whether a name is that of an output or of a group that it is in."""
-    return output == name or output.startswith(f"{name}/")
-
-
 def check_not_reserved(names: Iterable[str], reserved: Collection[str]) -> None:
     """Raises `ValueError` for the first name that begins with a reserved one."""
     for name in names:

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from kerasext._version import __version__
+from kerasext.storage import fixed_point
 from kerasext.storage.chunk_filters import Compression, compression_of, dataset_options
 from kerasext.storage.chunk_sums import WIDTH
 from kerasext.storage.chunked_rows import rows_per_chunk
@@ -99,7 +100,7 @@ def _create(content: io.BytesIO) -> h5py.File:
 
 def _create_column(file: h5py.File, column: NewColumn, compression: Compression) -> None:
     spec = column.spec
-    file.create_dataset(
+    dataset = file.create_dataset(
         spec.name,
         shape=(column.length, *spec.row_shape),
         # HDF5 has no chunks of a fixed axis of length 0
@@ -111,6 +112,8 @@ def _create_column(file: h5py.File, column: NewColumn, compression: Compression)
         dtype=spec.h5_dtype,
         **dataset_options(spec, compression),
     )
+    if spec.scale is not None:
+        dataset.attrs.update(fixed_point.attributes_for(spec.dtype))
     file.create_dataset(
         f"{SUMS}/{spec.name}",
         shape=(0, WIDTH),

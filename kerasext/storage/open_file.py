@@ -69,9 +69,10 @@ class OpenFile:
         path: The path.
         record: Array of shape `()`, the commit record.
         outputs: List of the names of the outputs.
-        datasets: Dict from path to h5py dataset. `refresh` replaces them, and the other two.
+        datasets: Dict from path to h5py dataset. `refresh` replaces them, and those below.
         lengths: Dict from path to the number of entries that are committed.
         ragged: Dict from the name of each output whose rows differ in shape to its group.
+        scales: Dict from path to the step between two numbers, or `None`: see `fixed_point`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -246,7 +247,7 @@ class OpenFile:
 
     def _take(self, found: CheckedDatasets) -> None:
         self.outputs, self.datasets = found.outputs, found.datasets
-        self.lengths, self.ragged = found.lengths, found.ragged
+        self.lengths, self.ragged, self.scales = found.lengths, found.ragged, found.scales
 
     def _read_record(self) -> np.ndarray:
         return commit_record.parse(self._view.read_at(self._record_offset, RECORD_DTYPE.itemsize))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import h5py
 import numpy as np
 
+from kerasext.storage import fixed_point
 from kerasext.storage.ragged_rows import RaggedRows
 from kerasext.storage.utf8_text import KINDS, encode, no_type
 
@@ -46,12 +47,15 @@ class OutputSpec:
         row_shape: Tuple of ints. Shape of one row; `()` for one number per row.
         dtype: Dtype in the file. Strings are fixed-width, `S` followed by a number of bytes.
         incoming: Dtype of the arrays that `prepare` takes, or `None` where only the file is known.
+        scale: Float32. The step between two numbers where floats are stored as whole numbers: see
+            `fixed_point`. `None` elsewhere.
     """
 
     name: str
     row_shape: tuple[int, ...]
     dtype: np.dtype[Any]
     incoming: np.dtype[Any] | None = None
+    scale: np.float32 | None = None
 
     @classmethod
     def of_array(
@@ -78,12 +82,13 @@ class OutputSpec:
                 f"Received: shape={array.shape}"
             )
         stored = _default_dtype(name, array) if dtype is None else np.dtype(dtype)
-        if dtype is not None and not _can_store(array, stored):
+        scale = fixed_point.scale_for(stored) if _is_float(name, array) else None
+        if dtype is not None and scale is None and not _can_store(array, stored):
             raise TypeError(
                 f"Output {name!r} can't be stored as asked; choose another entry in `dtypes`. "
                 f"Received: dtype={array.dtype}, dtypes[{name!r}]={stored}"
             )
-        spec = cls(name, array.shape[1:], stored, array.dtype)
+        spec = cls(name, array.shape[1:], stored, array.dtype, scale)
         if spec.row_bytes > _LARGEST_ROW_BYTES:
             raise ValueError(
                 f"One row of output {name!r} must be smaller than 4 GiB. "
@@ -94,12 +99,18 @@ class OutputSpec:
     @classmethod
     def of_dataset(cls, dataset: h5py.Dataset) -> OutputSpec:
         """The spec that a dataset was made with."""
-        return cls(dataset.name.lstrip("/"), dataset.shape[1:], np.dtype(dataset.dtype.str))
+        dtype, scale = np.dtype(dataset.dtype.str), fixed_point.scale_of(dataset)
+        return cls(dataset.name.lstrip("/"), dataset.shape[1:], dtype, scale=scale)
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one row in the file."""
         return self.dtype.itemsize * int(np.prod(self.row_shape, dtype=np.int64))
+
+    @property
+    def stored_as(self) -> str:
+        """How numbers are stored, for messages: outputs of which it differs can't be joined."""
+        return f"{self.dtype}" if self.scale is None else f"{self.dtype} in steps of {self.scale!s}"
 
     @property
     def h5_dtype(self) -> np.dtype[Any]:
@@ -111,11 +122,11 @@ class OutputSpec:
 
     def check_same(self, other: OutputSpec, path: object) -> None:
         """Raises `ValueError` if rows of `other` can't be added to a dataset of this spec."""
-        if (self.row_shape, self.dtype) != (other.row_shape, other.dtype):
+        if (self.row_shape, self.stored_as) != (other.row_shape, other.stored_as):
             raise ValueError(
                 f"Output {self.name!r} must keep the row shape and dtype that {path} has; write to "
-                f"another file. Stored: row shape {self.row_shape}, dtype {self.dtype}. "
-                f"Received: row shape {other.row_shape}, dtype {other.dtype}"
+                f"another file. Stored: row shape {self.row_shape}, dtype {self.stored_as}. "
+                f"Received: row shape {other.row_shape}, dtype {other.stored_as}"
             )
 
     def columns(self, expected_rows: int | None) -> list[NewColumn]:
@@ -152,14 +163,26 @@ class OutputSpec:
         is_text = self.dtype.kind == "S"
         if is_text and array.dtype.kind in KINDS:
             return self._encode(array)
-        if array.dtype == self.dtype:
+        if array.dtype == self.dtype and self.scale is None:
             return array
         if is_text or array.dtype != self.incoming:
             raise ValueError(
                 f"Output {self.name!r} must have the same dtype in every step. "
                 f"First step: {self.incoming}. Received: dtype={array.dtype}"
             )
-        return self._cast(array)
+        return self._cast(array) if self.scale is None else self._as_fixed_point(array)
+
+    def _as_fixed_point(self, array: np.ndarray) -> np.ndarray:
+        try:
+            return fixed_point.encode(array, self.dtype)
+        except OverflowError as error:
+            values = array.astype(np.float64)
+            raise ValueError(
+                f"Values of output {self.name!r} must be in [0, 1], or NaN, to be stored as "
+                f"{self.dtype}, which is for probabilities, confidence and margin; choose "
+                f"`dtypes={{{self.name!r}: 'float16'}}` for others. "
+                f"Received: values from {np.nanmin(values):.6g} to {np.nanmax(values):.6g}"
+            ) from error
 
     def _cast(self, array: np.ndarray) -> np.ndarray:
         try:
@@ -216,6 +239,13 @@ def _default_dtype(name: str, array: np.ndarray) -> np.dtype[Any]:
             return np.dtype(standard)
     raise TypeError(
         f"HDF5 has no type for output {name!r}; cast it in the model. Received: dtype={dtype}"
+    )
+
+
+def _is_float(name: str, array: np.ndarray) -> bool:
+    # bfloat16 and float8 are of no kind: they are what becomes of them.
+    return array.dtype.kind == "f" or (
+        array.dtype.isbuiltin == 2 and _default_dtype(name, array).kind == "f"
     )
 
 

@@ -196,8 +196,8 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
         | further axes, or rows of different shapes | `mask`: its name, an array in each row |
         | `labels` with names of classes | also `labels/name`, categorical; missing for -1 |
 
-        Columns count from 0 where two classes have the same name, too. Dtypes are those of the
-        file.
+        Columns count from 0 where two classes have the same name, too. Dtypes are those that
+        indexing gives.
 
         Args:
             outputs: Sequence of strings. Names of outputs or of groups of them, in the order of the

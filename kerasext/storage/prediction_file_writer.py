@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from kerasext.storage import new_file, superblock
-from kerasext.storage.chunk_filters import Compression, check_compression
+from kerasext.storage.chunk_filters import Compression, check_compressed, check_compression
 from kerasext.storage.chunked_rows import ChunkedRows
 from kerasext.storage.commit_record import CommitRecord
 from kerasext.storage.file_lock import FileLock
@@ -315,6 +315,7 @@ class PredictionFileWriter:
             widths = self._present.text_dtypes.items()
             dtypes = {**{name: dtype for name, dtype in widths if name in step}, **dtypes}
         specs = specs_of(step, dtypes=dtypes, ragged=self._ragged)
+        check_compressed(specs, self._compression)
         if self._present is not None:
             self._present.check_specs(specs)
             self.check_fingerprint()

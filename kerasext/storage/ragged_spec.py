@@ -85,12 +85,12 @@ class RaggedSpec:
 
     def check_same(self, other: RaggedSpec, path: object) -> None:
         """Raises `ValueError` if rows of `other` can't be added to those of this spec."""
-        if (self.axes, self.values.dtype) != (other.axes, other.values.dtype):
+        if (self.axes, self.values.stored_as) != (other.axes, other.values.stored_as):
             raise ValueError(
                 f"Output {self.name!r} must keep the number of axes and dtype that {path} has; "
                 f"write to another file. Stored: rows of {self.axes} axes, dtype "
-                f"{self.values.dtype}. Received: rows of {other.axes} axes, dtype "
-                f"{other.values.dtype}"
+                f"{self.values.stored_as}. Received: rows of {other.axes} axes, dtype "
+                f"{other.values.stored_as}"
             )
 
     def prepare(self, rows: np.ndarray | RaggedRows) -> RaggedRows:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kerasext.storage.layout import check_names, is_in
+from kerasext.storage.layout import check_names
+from kerasext.storage.output_names import find_outputs
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.ragged_rows import RaggedRows
 from kerasext.storage.ragged_spec import RaggedSpec
@@ -60,24 +61,14 @@ def specs_of(
     """
     if not step:
         raise ValueError("A step must have at least one output. Received: {}")
-    unknown = sorted(dtypes.keys() - step.keys())
-    if unknown:
-        raise ValueError(
-            f"`dtypes` must name outputs that are written. They are {sorted(step)}. "
-            f"Received: dtypes for {unknown}"
-        )
+    find_outputs(step, dtypes, argument="dtypes", groups=False)
     groups = () if isinstance(ragged, bool) else ragged
-    unknown = sorted(group for group in groups if not any(is_in(name, group) for name in step))
-    if unknown:
-        raise ValueError(
-            f"`ragged` must name outputs that are written. They are {sorted(step)}. "
-            f"Received: ragged={unknown}"
-        )
+    flat = set(step) if ragged is True else find_outputs(step, groups, argument="ragged")
     check_names(step)
     return {
         name: (
             RaggedSpec.of_rows(name, rows, dtypes.get(name))
-            if _has_axes(rows) and (ragged is True or any(is_in(name, group) for group in groups))
+            if name in flat and _has_axes(rows)
             else OutputSpec.of_array(name, rows, dtypes.get(name))
         )
         for name, rows in step.items()

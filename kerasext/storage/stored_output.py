@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasext.storage import fixed_point
 from kerasext.storage.open_file import OpenFile, naming_damage
 from kerasext.storage.row_index import row_index
 
@@ -16,7 +17,8 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
 
     Rows are chosen by an int, a slice, a list or array of indices in any order, or a boolean mask;
     further axes as in NumPy. `numpy.asarray` reads everything, and so do operators such as `==` and
-    NumPy's functions. Strings come back as `str`.
+    NumPy's functions. Strings come back as `str`, and as float32 what is stored as whole numbers in
+    place of floats.
 
     Args:
         file: The file.
@@ -42,6 +44,7 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
         self._stored_dtype: np.dtype[Any] = np.dtype(
             dataset.dtype.str
         )  # without h5py's notes on it
+        self._scale = file.scales[name]
         self.rows_at_once: int = dataset.chunks[0]
 
     @property
@@ -49,7 +52,7 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
         """Dtype of the arrays that indexing returns."""
         if self._stored_dtype.kind == "S":
             return np.dtype(f"U{self._stored_dtype.itemsize}")
-        return self._stored_dtype
+        return self._stored_dtype if self._scale is None else np.dtype(np.float32)
 
     @property
     def ndim(self) -> int:
@@ -130,6 +133,8 @@ class StoredOutput(np.lib.mixins.NDArrayOperatorsMixin):
         return self._file.read(self.name, key)
 
     def _decode(self, values: np.ndarray) -> np.ndarray:
+        if self._scale is not None:
+            return fixed_point.decode(values, self._scale)
         if self._stored_dtype.kind != "S":
             return values
         with naming_damage(self._file.path, f"output {self.name!r}"):

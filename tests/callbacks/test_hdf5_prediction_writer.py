@@ -230,6 +230,39 @@ def test_dtypes_and_outputs_choose_what_is_stored(classifier, rows, path):
             np.testing.assert_array_equal(file[name][()], plain[name].astype(dtype))
 
 
+@pytest.mark.parametrize(("dtype", "steps"), [("uint8", 254), ("uint16", 65534)])
+def test_probabilities_as_whole_numbers(dtype, steps, classifier, rows, path):
+    """Plain h5py and the reader have them within half a step, NaN too, also of rows added later."""
+    rows[5] = np.nan
+    plain = classifier.predict(rows, batch_size=23, verbose=0)
+    dtypes = {"probabilities": dtype, "confidence": dtype, "labels": "int8"}
+    for mode in ("x", "a"):
+        write(classifier, rows, path, mode=mode, dtypes=dtypes, accumulate=False)
+    bound = {"rtol": 0, "atol": 0.5 / steps + 1e-7}
+    with h5py.File(path) as file, PredictionFile(path) as predictions:
+        predictions.verify()
+        assert predictions["labels"].dtype == np.int8
+        for name in ("probabilities", "confidence"):
+            stored, attributes = file[name], file[name].attrs
+            assert (stored.dtype, stored.compression) == (dtype, "gzip")
+            assert attributes["_FillValue"] == steps + 1
+            expected = np.concatenate([plain[name]] * 2)
+            found = stored[()] * attributes["scale_factor"]
+            is_fill = stored[()] == attributes["_FillValue"]
+            np.testing.assert_array_equal(is_fill, np.isnan(expected))
+            np.testing.assert_allclose(found[~is_fill], expected[~is_fill], **bound)
+            assert predictions[name].dtype == np.float32
+            np.testing.assert_allclose(predictions[name][:], expected, **bound)
+
+
+def test_logits_are_no_whole_numbers(structure_model, rows, path):
+    """What is not in [0, 1] is refused at the first step, by name, and no file is made."""
+    model = structure_model(lambda x: {"logits": x})
+    with pytest.raises(ValueError, match=r"'logits' must be in \[0, 1\].*'float16'"):
+        write(model, rows, path, dtypes={"logits": "uint8"})
+    assert os.listdir(path.parent) == []
+
+
 def sparse(x):
     """A sparse tensor of the backend."""
     if BACKEND == "tensorflow":
@@ -432,12 +465,17 @@ def test_bad_options_are_refused_at_construction(options, error, message, path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"outputs": ["label"]}, r"`outputs`.*'labels'.*Received: 'label'"),
-        ({"dtypes": {"label": "int8"}}, r"`dtypes`.*'labels'.*\['label'\]"),
+        (
+            {"outputs": ["probabilitys"]},
+            r"`outputs` .* of the model, .* nearest is 'probabilities'. Received: 'probabilitys'",
+        ),
+        ({"dtypes": {"label": "int8"}}, r"`dtypes`.* nearest is 'labels'. Received: 'label'"),
+        ({"ragged": ["label"]}, r"`ragged`.* nearest is 'labels'. Received: 'label'"),
+        ({"compression": {"label": "gzip"}}, r"`compression`.* nearest is 'labels'.*'label'"),
     ],
 )
 def test_unknown_names_are_refused_at_the_first_step(options, message, classifier, rows, path):
-    """A name that the model's outputs don't have is refused, with those that they have."""
+    """A name that the model's outputs don't have is refused, with the nearest that they have."""
     with pytest.raises(ValueError, match=message):
         write(classifier, rows, path, **options)
     assert os.listdir(path.parent) == []

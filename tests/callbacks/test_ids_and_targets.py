@@ -272,7 +272,7 @@ def test_another_number(case, model, path):
         predict(model, {"image": DATA}, path, **options, batch_size=23)
     with PredictionFile(path) as predictions:
         assert (predictions.rows, predictions.complete) == (rows, False)
-    right = {"ids": NAMES if "too few" == case else np.arange(ROWS)}
+    right = {"ids": NAMES if case == "too few" else np.arange(ROWS)}
     if "targets" in case:
         right = {"targets": TARGETS if "few" in case else {"a": np.arange(ROWS)}}
     predict(model, {"image": DATA}, path, **right, mode="resume", batch_size=23)
@@ -365,7 +365,7 @@ def test_stopped_before_the_end(model, path):
 @pytest.mark.parametrize("source", ["array", "iterable", "key"])
 @pytest.mark.parametrize("wrong", [None, 3, 30, 37])
 def test_resume(source, wrong, model, path):
-    """The ids of skipped rows, and of those predicted again, are compared with those in the file."""
+    """Ids of rows that are skipped, or predicted again, are compared with those in the file."""
 
     class Ordered(Shuffled):
         def __init__(self, names):

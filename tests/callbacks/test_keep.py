@@ -137,7 +137,7 @@ def test_resume_compares(model, path):
     """Another choice of rows in the last step that is there, or other ids, are refused."""
     with pytest.raises(KeyboardInterrupt):
         predict(model, path, StopsAfter(5), ids=IDS)
-    with pytest.raises(ValueError, match="other values of output 'row'|same data"):
+    with pytest.raises(ValueError, match=r"other values of output 'row'|same data"):
         predict(model, path, mode="resume", ids=IDS, keep=lambda step: step["confidence"] > 0.5)
     other = IDS.copy()
     with h5py.File(path) as file:
@@ -199,9 +199,9 @@ def test_ragged_outputs(structure_model, path):
     [
         lambda step: step["confidence"],
         lambda step: np.flatnonzero(step["confidence"] < 0.5),
-        lambda step: True,
+        lambda _: True,
         lambda step: step["probabilities"] > 0.5,
-        lambda step: None,
+        lambda _: None,
         lambda step: (step["confidence"] < 0.5)[:-1],
     ],
     ids=["numbers", "indices", "one", "a matrix", "nothing", "too few"],

@@ -129,7 +129,7 @@ def test_resuming(path):
 
 def test_names_that_are_no_outputs(path):
     """A name in `ragged` that the model does not have is refused, and no file is made."""
-    with pytest.raises(ValueError, match=r"`ragged` must name outputs.*\['masks'\]"):
+    with pytest.raises(ValueError, match=r"`ragged` must name outputs.*'mask'. Received: 'masks'"):
         predict(Segmenter(), path, ragged=["masks"])
     assert os.listdir(path.parent) == []
 

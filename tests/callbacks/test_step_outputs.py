@@ -47,8 +47,11 @@ def test_choose_takes_outputs_and_groups():
 
 def test_choose_refuses_what_is_not_there():
     """An output that the model does not have is refused, and those that it has are listed."""
-    with pytest.raises(ValueError, match=r"They are \['a/p', 'b'\]. Received: 'p'"):
-        choose({"a/p": 1, "b": 2}, ("b", "p"))
+    message = r"`outputs` must name outputs of the model, or groups of them; "
+    with pytest.raises(ValueError, match=message + r"they are \['a/p', 'b'\]. Received: 'x'"):
+        choose({"a/p": 1, "b": 2}, ("b", "x"))
+    with pytest.raises(ValueError, match=message + "the nearest is 'labels'. Received: 'label'"):
+        choose({"labels": 1, "b": 2}, ("label",))
 
 
 DTYPES = ["bool", "uint8", "int8", "int32", "float16", "bfloat16", "float32", "complex64"]

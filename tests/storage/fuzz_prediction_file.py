@@ -94,6 +94,7 @@ def valid_files(folder: Path, *, longest_block: int) -> list[Valid]:
             "deep/flag": rng.random(rows) < 0.5,
             "wave": (rng.random((rows, 2)) + 1j).astype("c8"),
             "none": np.zeros((rows, 0), "f8"),
+            "steps": rng.integers(0, 255, rows) * np.float32(1 / 254),
         }
 
     def texts(rows: int) -> dict[str, np.ndarray]:
@@ -123,6 +124,7 @@ def valid_files(folder: Path, *, longest_block: int) -> list[Valid]:
             class_names=names,
             expected_rows=20,
             ragged=step is ragged,
+            dtypes={"steps": "u1"} if step is numbers else None,
         )
         steps = [step(number) for number in rows]
         for arrays in steps:

@@ -109,6 +109,25 @@ def test_outputs_may_differ(path):
     assert filters(path, "wide") == [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
 
 
+@pytest.mark.parametrize("mode", ["x", "a", "resume"])
+def test_names_that_are_no_outputs(mode, path):
+    """A choice for an output that there is not is refused at the first step, with the nearest."""
+    if mode != "x":
+        writer = PredictionFileWriter(path)
+        writer.append(make_step(0, 10))
+        writer.finish() if mode == "a" else writer.close()
+    before = path.exists() and path.read_bytes()
+    writer = PredictionFileWriter(path, mode=mode, compression={"probabilitys": "gzip"})
+    message = (
+        "`compression` must name outputs that are written; the nearest is 'probabilities'. "
+        "Received: 'probabilitys'"
+    )
+    with pytest.raises(ValueError, match=message):
+        writer.append(make_step(0, 10))
+    writer.close()
+    assert (path.exists() and path.read_bytes()) == before
+
+
 def test_commits_cost_no_space(path):
     """A file that is committed after every few rows is hardly larger than one that is not."""
     sizes = []

@@ -55,7 +55,7 @@ def test_strings_that_differ_in_one_byte(path):
 
 
 def test_in_several_parts(path, monkeypatch):
-    """Where there are too many for the memory, they are looked at in parts, with the same result."""
+    """Where there are too many for the memory, they are looked at in parts."""
     monkeypatch.setattr(duplicate_ids, "_MOST_HASHES", 1000)
     ids = np.random.default_rng(0).permutation(10_000)
     ids[5000:5040] = ids[100:140]

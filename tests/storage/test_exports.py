@@ -578,7 +578,7 @@ def test_chosen_outputs(predictions):
 @pytest.mark.parametrize(
     ("outputs", "error", "message"),
     [
-        (["label"], ValueError, "the nearest is 'labels'. Received: 'label'"),
+        (["label"], ValueError, "of the file, or groups.* is 'labels'. Received: 'label'"),
         (["labels", "type"], ValueError, "the nearest is 'types'. Received: 'type'"),
         (["zzz"], ValueError, "they are \\['confidence', .*Received: 'zzz'"),
         (["types/"], ValueError, "the nearest is 'types'"),

@@ -64,7 +64,7 @@ def test_another_id(block, path, monkeypatch):
 def test_numbers_for_strings(path):
     """Ids of another type are others."""
     write(path)
-    with pytest.raises(ValueError, match="'id-0' in row 0. Received: the id 0"):
+    with pytest.raises(ValueError, match=r"'id-0' in row 0\. Received: the id 0"):
         check(path, np.arange(10))
 
 

@@ -3,6 +3,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from kerasext.storage.fixed_point import attributes_for
 from kerasext.storage.output_spec import OutputSpec
 
 STANDARD = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"]
@@ -172,12 +173,44 @@ def test_values_that_do_not_fit(array, dtype):
         *(("f4", "i4"), ("f4", "?"), ("i4", "?"), ("c8", "f4"), ("f4", "S8"), ("i4", "S8")),
         *(("S4", "f4"), ("U4", "i4"), ("O", "f4"), ("U4", "U4"), ("U4", "O"), ("U4", "S")),
         *(("f4", "M8[s]"), ("f4", "O"), ("f4", "V4"), ("f4", ml_dtypes.bfloat16)),
+        *(("f4", "u4"), ("f4", "i1"), ("f4", "u8"), ("c8", "u1"), ("S4", "u1"), ("O", "u2")),
+        *((ml_dtypes.bfloat16, "i1"), (ml_dtypes.int4, "u1")),
     ],
 )
 def test_dtypes_that_hold_something_else(dtype, stored):
     """Asking for a dtype that can't hold such values is refused by name at the first step."""
     with pytest.raises(TypeError, match="'head/x' can't be stored as asked"):
         prepare(np.zeros(2, dtype), stored)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", ">u2"])
+@pytest.mark.parametrize("given", ["f2", "f4", "f8", ml_dtypes.bfloat16, ml_dtypes.float8_e4m3])
+def test_floats_as_whole_numbers(given, dtype):
+    """Floats of every kind fill the range of a small unsigned dtype, and its largest is NaN."""
+    array = np.array([[0, 1], [np.nan, 0.5]]).astype(given)
+    spec = OutputSpec.of_array("head/x", array, dtype)
+    top = np.iinfo(dtype).max - 1
+    expected = np.array([[0, top], [top + 1, top // 2]], dtype)
+    np.testing.assert_array_equal(spec.prepare(array), expected, strict=True)
+    assert (spec.dtype, spec.scale) == (np.dtype(dtype), np.float32(1 / top))
+    with pytest.raises(ValueError, match="'head/x' must have the same dtype"):
+        spec.prepare(expected)
+    assert OutputSpec.of_array("head/x", expected, dtype).scale is None
+    assert OutputSpec.of_array("head/x", expected > 0, dtype).scale is None
+
+
+def test_spec_of_a_dataset_of_whole_numbers():
+    """A dataset says by its attributes whether floats or integers can be added to it."""
+    spec = OutputSpec.of_array("x", np.zeros(3), "u1")
+    with h5py.File("memory", "w", driver="core", backing_store=False) as file:
+        integers = OutputSpec.of_dataset(file.create_dataset("x", 3, "u1"))
+        file["x"].attrs.update(attributes_for(spec.dtype))
+        floats = OutputSpec.of_dataset(file["x"])
+    assert floats.check_same(spec, "a.h5") is None
+    assert integers.check_same(OutputSpec.of_array("x", np.zeros(3, "i8"), "u1"), "a.h5") is None
+    for one, other in ((floats, integers), (integers, floats)):
+        with pytest.raises(ValueError, match=r"dtype uint8.* in steps of 0\.0039"):
+            one.check_same(other, "a.h5")
 
 
 @pytest.mark.parametrize("text", [EMOJI * 2, "ü" * 4, "a" * 8, "a\0b", ""])

@@ -381,7 +381,7 @@ def test_first_step_may_be_tried_again(path, mode):
 def test_unknown_names_in_dtypes(path):
     """A dtype for an output that there is not is refused with the outputs, and no file is made."""
     writer = PredictionFileWriter(path, dtypes={"a": "f2", "labels": "i1"})
-    with pytest.raises(ValueError, match=r"\['a', 'b'\].*dtypes for \['labels'\]"):
+    with pytest.raises(ValueError, match=r"`dtypes`.*\['a', 'b'\]\. Received: 'labels'"):
         writer.append(make_step(0, 4))
     writer.close()
     assert list(path.parent.iterdir()) == []

@@ -51,8 +51,26 @@ def test_what_ragged_can_not_be(ragged, path):
 
 def test_unknown_names_are_refused():
     """A name that is no output's is refused, and those that are there are listed."""
-    with pytest.raises(ValueError, match=r"'a/n', 'a/x', 'n', 'x'.*Received: ragged=\['y'\]"):
+    message = "`ragged` must name outputs that are written, or groups of them; they are "
+    with pytest.raises(ValueError, match=rf"{message}\['a/n', 'a/x', 'n', 'x'\]. Received: 'y'"):
         ragged_in(["x", "y"])
+
+
+def test_the_nearest_name_is_suggested():
+    """For a group or output in `ragged`, and for an output in `dtypes`, where no group will do."""
+    step = {"head/tokens": STEP["x"], "labels": STEP["n"]}
+    with pytest.raises(
+        ValueError, match=r"`ragged` must .*the nearest is 'head'. Received: 'haed'"
+    ):
+        ragged_in(["haed"], step)
+    with pytest.raises(ValueError, match=r"the nearest is 'head/tokens'. Received: 'head/token'"):
+        ragged_in(["head/token"], step)
+    for name, nearest in {"label": "labels", "head/tokns": "head/tokens"}.items():
+        message = f"`dtypes` must name outputs that are written; the nearest is '{nearest}'. "
+        with pytest.raises(ValueError, match=f"{message}Received: '{name}'"):
+            specs_of(step, dtypes={name: "f4"}, ragged=False)
+    with pytest.raises(ValueError, match=r"they are \['head/tokens', 'labels'\]. Received: 'head'"):
+        specs_of(step, dtypes={"head": "f4"}, ragged=False)
 
 
 def test_ragged_rows_must_be_asked_for():

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from kerasext.storage import StoredOutput
+from kerasext.storage.fixed_point import attributes_for, scale_of
 
 
 class Content:
@@ -13,15 +14,18 @@ class Content:
     def __init__(self, file, rows):
         self.lengths = dict.fromkeys(NAMES, rows)
         self.datasets = {name: file[name] for name in NAMES}
+        self.scales = {name: scale_of(file[name]) for name in NAMES}
 
     def read(self, name, key):
         return self.datasets[name][key]
 
 
 ROWS = 50
-NAMES = ["cube", "head/vector", "text", "words", "none", "flags"]
+NAMES = ["cube", "head/vector", "text", "words", "none", "flags", "steps"]
 CUBE = np.arange(ROWS * 12, dtype="int32").reshape(ROWS, 4, 3)
 VECTOR = np.linspace(-1, 1, ROWS).astype("float32")
+WHOLE = (np.arange(ROWS * 12) % 256).astype("u1").reshape(ROWS, 4, 3)
+STEPS = np.where(WHOLE == 255, np.float32(np.nan), WHOLE.astype("f4") * np.float32(1 / 254))
 TEXT = np.array([f"größe {i}" if i % 7 else "" for i in range(ROWS)], "U16")
 RNG = np.random.default_rng(0)
 
@@ -61,9 +65,10 @@ def label(key):
 def file():
     """A file with three more rows than are committed, in several chunks."""
     with h5py.File("memory", "w", driver="core", backing_store=False) as file:
-        for name, array in {"cube": CUBE, "head/vector": VECTOR}.items():
+        for name, array in {"cube": CUBE, "head/vector": VECTOR, "steps": WHOLE}.items():
             more = np.concatenate([array, array[:3]])
             file.create_dataset(name, data=more, chunks=(8, *array.shape[1:]))
+        file["steps"].attrs.update(attributes_for(WHOLE.dtype))
         utf8 = [text.encode() for text in [*TEXT, "x", "y", "z"]]
         encoded = np.array(utf8, h5py.string_dtype("utf-8", 16))
         file.create_dataset("text", data=encoded, chunks=(8,))
@@ -86,29 +91,38 @@ def vector(file):
 
 
 @pytest.fixture
+def steps(file):
+    """An output of floats that are stored as whole numbers, some of them NaN."""
+    return StoredOutput(Content(file, ROWS), "steps")
+
+
+@pytest.fixture
 def text(file):
     """An output of strings."""
     return StoredOutput(Content(file, ROWS), "text")
 
 
 @pytest.mark.parametrize("key", ROW_KEYS, ids=label)
-def test_rows_as_in_numpy(cube, vector, text, key):
+def test_rows_as_in_numpy(cube, vector, text, steps, key):
     """Whatever chooses rows gives what NumPy gives on the whole array."""
     np.testing.assert_array_equal(cube[key], CUBE[key], strict=True)
     np.testing.assert_array_equal(vector[key], VECTOR[key], strict=True)
     np.testing.assert_array_equal(text[key], TEXT[key], strict=True)
+    np.testing.assert_array_equal(steps[key], STEPS[key], strict=True)
 
 
 @pytest.mark.parametrize("key", FURTHER_KEYS, ids=label)
-def test_further_axes_as_in_numpy(cube, key):
+def test_further_axes_as_in_numpy(cube, steps, key):
     """Whatever chooses from the further axes gives what NumPy gives on the whole array."""
     np.testing.assert_array_equal(cube[key], CUBE[key], strict=True)
+    np.testing.assert_array_equal(steps[key], STEPS[key], strict=True)
 
 
 @pytest.mark.parametrize("key", SEVERAL_LISTS, ids=label)
-def test_several_lists_as_in_numpy(cube, key):
+def test_several_lists_as_in_numpy(cube, steps, key):
     """Lists for several axes go together as in NumPy: they choose points, not a grid."""
     np.testing.assert_array_equal(cube[key], CUBE[key], strict=True)
+    np.testing.assert_array_equal(steps[key], STEPS[key], strict=True)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -168,19 +182,20 @@ def test_step_of_zero(cube):
         cube[::0]
 
 
-def test_scalars_keep_their_type(cube, vector, text):
+def test_scalars_keep_their_type(cube, vector, text, steps):
     """One number is a NumPy scalar and one string a `str`, as from an array."""
     assert type(cube[3, 1, 2]) is np.int32
-    assert type(vector[3]) is np.float32
+    assert type(vector[3]) is type(steps[3, 1, 2]) is np.float32
     assert isinstance(text[3], str)
 
 
-def test_attributes(cube, vector, text):
+def test_attributes(cube, vector, text, steps):
     """Name, shape, dtype, rank and size are those of the array that indexing returns."""
     for output, array, name in [
         (cube, CUBE, "cube"),
         (vector, VECTOR, "head/vector"),
         (text, TEXT, "text"),
+        (steps, STEPS, "steps"),
     ]:
         assert output.name == name
         assert output.shape == array.shape
@@ -204,10 +219,11 @@ def test_membership_of_a_value(vector):
 
 
 @pytest.mark.parametrize("dtype", [None, "int32", "float64", object])
-def test_as_an_array(cube, dtype):
+def test_as_an_array(cube, steps, dtype):
     """`numpy.asarray` reads all committed rows, in the dtype asked for."""
     expected = CUBE if dtype is None else CUBE.astype(dtype)
     np.testing.assert_array_equal(np.asarray(cube, dtype=dtype), expected, strict=True)
+    np.testing.assert_array_equal(np.asarray(steps), STEPS, strict=True)
 
 
 def test_numpy_functions(cube, vector):
@@ -217,13 +233,14 @@ def test_numpy_functions(cube, vector):
     np.testing.assert_array_equal(np.concatenate([vector, vector]), np.concatenate([VECTOR] * 2))
 
 
-def test_operators(cube, vector, text):
+def test_operators(cube, vector, text, steps):
     """Operators compute with the rows, in either order and with other outputs."""
     np.testing.assert_array_equal(vector * 2 + 1, VECTOR * 2 + 1, strict=True)
     np.testing.assert_array_equal(1 - vector, 1 - VECTOR, strict=True)
     np.testing.assert_array_equal(cube == CUBE, np.ones(CUBE.shape, bool), strict=True)
     np.testing.assert_array_equal(CUBE[:, 0, 0] < vector, CUBE[:, 0, 0] < VECTOR, strict=True)
     np.testing.assert_array_equal(vector + vector, VECTOR * 2, strict=True)
+    np.testing.assert_array_equal(steps * 2, STEPS * 2, strict=True)
     np.testing.assert_array_equal(-cube, -CUBE, strict=True)
     np.testing.assert_array_equal(text == "größe 3", TEXT == "größe 3", strict=True)
     np.testing.assert_array_equal(np.add.reduce(cube, axis=1), CUBE.sum(axis=1), strict=True)
@@ -248,11 +265,12 @@ def test_no_array_without_a_copy(cube):
     np.testing.assert_array_equal(cube.__array__(copy=True), CUBE)
 
 
-def test_writing_into_a_result_changes_nothing(cube):
+def test_writing_into_a_result_changes_nothing(cube, steps):
     """Arrays that were read belong to the caller."""
     for key in ([3, 3], slice(None, None, -1), 3, slice(2, 5)):
-        cube[key][...] = -1
+        cube[key][...] = steps[key][...] = -1
     np.testing.assert_array_equal(cube[:], CUBE)
+    np.testing.assert_array_equal(steps[:], STEPS)
 
 
 def test_other_dtypes(file):
@@ -279,7 +297,8 @@ def test_no_rows(file, key):
         output[0]
 
 
-def test_repr(cube, text):
+def test_repr(cube, text, steps):
     """The representation says what it is, without reading it."""
     assert repr(cube) == "<StoredOutput 'cube': shape (50, 4, 3), int32>"
+    assert repr(steps) == "<StoredOutput 'steps': shape (50, 4, 3), float32>"
     assert repr(text) == "<StoredOutput 'text': shape (50,), <U16>"

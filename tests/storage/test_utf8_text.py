@@ -6,7 +6,9 @@ from kerasext.storage.utf8_text import encode
 TEXTS = ["a", "", "longer one", "größe", "ラベル", "a\0b"]
 
 
-@pytest.mark.parametrize("texts", [TEXTS, ["a", "bc"], [""], []], ids=["mixed", "ascii", "empty", "none"])
+@pytest.mark.parametrize(
+    "texts", [TEXTS, ["a", "bc"], [""], []], ids=["mixed", "ascii", "empty", "none"]
+)
 @pytest.mark.parametrize("kind", ["object", "str", "bytes as objects", "bytes"])
 def test_every_kind_of_array(texts, kind):
     """Strings come out as the same UTF-8 from arrays of objects, of `U` and of `S`."""
@@ -29,7 +31,10 @@ def test_as_wide_as_the_longest():
 
 def test_keeps_the_shape():
     """Arrays of any shape stay of that shape."""
-    assert encode("ids", np.array([["a", "b"], ["c", "d"]])).tolist() == [[b"a", b"b"], [b"c", b"d"]]
+    assert encode("ids", np.array([["a", "b"], ["c", "d"]])).tolist() == [
+        [b"a", b"b"],
+        [b"c", b"d"],
+    ]
 
 
 @pytest.mark.parametrize("value", [b"\xff", "\ud800"])

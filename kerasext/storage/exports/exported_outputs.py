@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from kerasext.storage.class_names import ClassNames
-from kerasext.storage.layout import is_in
+from kerasext.storage.output_names import find_outputs
 from kerasext.storage.ragged_output import RaggedOutput
 from kerasext.storage.ragged_rows import RaggedRows
 from kerasext.storage.stored_output import StoredOutput
@@ -128,26 +127,8 @@ def _choose(
         raise TypeError(f"`outputs` must be a list of names. Received: outputs={chosen!r}")
     if not chosen:
         raise ValueError("`outputs` must name at least one output. Received: outputs=[]")
-    found = {}
-    for wanted in chosen:
-        members = {name: output for name, output in outputs.items() if is_in(name, wanted)}
-        if not members:
-            near = difflib.get_close_matches(wanted, sorted(_with_groups(outputs)), n=1)
-            remedy = f"the nearest is {near[0]!r}" if near else f"they are {sorted(outputs)}"
-            raise ValueError(
-                f"`outputs` must name outputs of the file, or groups of them; {remedy}. "
-                f"Received: {wanted!r}"
-            )
-        found.update(members)
-    return found
-
-
-def _with_groups(names: Iterable[str]) -> set[str]:
-    return {
-        name[:end]
-        for name in names
-        for end in (*(place for place, sign in enumerate(name) if sign == "/"), len(name))
-    }
+    found = find_outputs(outputs, chosen, argument="outputs", where="of the file")
+    return {name: outputs[name] for name in found}
 
 
 def _has_classes_last(name: str, outputs: Outputs) -> bool:
