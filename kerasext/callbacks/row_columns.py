@@ -176,10 +176,15 @@ def _value_of(batch: Any, key: str) -> Any:
     x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
     if isinstance(x, dict) and key in x:
         return x[key]
+    raise no_such_key(x, key)
+
+
+def no_such_key(x: Any, key: str) -> ValueError:
+    """The error for inputs that have no ids under a key."""
     received = f"keys {sorted(x)}" if isinstance(x, dict) else f"x of type {type(x).__name__}"
     near = difflib.get_close_matches(key, x, n=1) if isinstance(x, dict) else []
     remedy = f"the nearest is {near[0]!r}" if near else "or ids in the order of the rows"
-    raise ValueError(
+    return ValueError(
         f"`ids` must be the name of a key in data whose `x` is a dict; {remedy}. "
         f"Received: ids={key!r}, {received}"
     )

@@ -8,8 +8,9 @@ from typing import Any
 
 import keras
 
-from kerasext.callbacks.row_columns import Ids, without_keys
+from kerasext.callbacks.row_columns import Ids, no_such_key, without_keys
 from kerasext.callbacks.step_outputs import to_numpy
+from kerasext.inference.row_slices import can_slice
 from kerasext.keras_internals import jax_state
 
 
@@ -27,12 +28,17 @@ def take_ids(model: keras.Model, x: Any, key: str) -> tuple[Any, Ids]:
     Returns:
         Tuple of the data, and of the ids in the order of its rows, or their key where they can be
         taken only from the batches.
+
+    Raises:
+        ValueError: If arrays have no such key.
     """
     if isinstance(x, dict) and key in x:
         return without_keys(x, [key]), x[key]
     if hasattr(x, "iloc") and key in getattr(x, "columns", ()):
         return x.drop(columns=[key]), x[key]
-    if keras.backend.backend() == "jax" and not model.built and not isinstance(x, dict):
+    if isinstance(x, dict) or can_slice(x):
+        raise no_such_key(x, key)
+    if keras.backend.backend() == "jax" and not model.built:
         x, batch = _first_batch(x)
         inputs, _, _ = keras.utils.unpack_x_y_sample_weight(without_keys(batch, [key]))
         jax_state.build(model, keras.tree.map_structure(to_numpy, inputs))

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from kerasext.callbacks import HDF5PredictionWriter
+from kerasext.keras_internals import jax_state
 
 _ROWS_AT_ONCE = 65536
 
@@ -80,7 +81,9 @@ class JobWriter(HDF5PredictionWriter):
         self._writer.writer.batch_size = batch_size
 
     def on_predict_begin(self, logs: Any = None) -> None:
-        """Does nothing: the job has opened the file."""
+        """Leaves the file as it is: the job has opened it."""
+        # `predict` has built the model, if nobody had.
+        self._variables = jax_state.state_variables(self._model)
 
     def on_step_outputs(self, outputs: Any, rows: int | None, batches: Sequence[Any]) -> None:
         """Hands over the outputs of a step, on JAX once the next one was begun.
