@@ -40,8 +40,8 @@ def main(path: Path) -> None:
     keras.utils.set_random_seed(0)
     x, y = load_digits(return_X_y=True)
     images = x.reshape(-1, 8, 8, 1).astype("float32") / 16
-    train_images, test_images, train_digits, test_digits = train_test_split(
-        images, y, test_size=0.2, random_state=0
+    train_images, test_images, train_digits, test_digits, _, test_ids = train_test_split(
+        images, y, np.arange(len(y)), test_size=0.2, random_state=0
     )
 
     model = DigitNet(class_names=list("0123456789"))
@@ -49,7 +49,12 @@ def main(path: Path) -> None:
     model.fit(train_images, train_digits, epochs=20, verbose=0)
 
     writer = HDF5PredictionWriter(
-        path, mode="w", accumulate=False, metadata={"data": "scikit-learn digits, test part"}
+        path,
+        mode="w",
+        accumulate=False,
+        ids=test_ids,
+        targets=test_digits,
+        metadata={"data": "scikit-learn digits, test part"},
     )
     model.predict(test_images, callbacks=[writer], verbose=0)
 
@@ -58,13 +63,14 @@ def main(path: Path) -> None:
         labels = predictions["labels"][:]
         confidence = predictions["confidence"][:]
         names = predictions.class_names[labels]
+        ids, digits = predictions["ids"][:], predictions["targets"][:]
 
     print("\nThe ten least confident:")
-    print(f"{'row':>5} {'true':>5} {'label':>5} {'confidence':>10}")
+    print(f"{'id':>5} {'true':>5} {'label':>5} {'confidence':>10}")
     for row in np.argsort(confidence)[:10]:
-        print(f"{row:>5} {test_digits[row]:>5} {names[row]:>5} {confidence[row]:>10.3f}")
+        print(f"{ids[row]:>5} {digits[row]:>5} {names[row]:>5} {confidence[row]:>10.3f}")
 
-    print(f"\nAccuracy: {np.mean(labels == test_digits):.4f}")
+    print(f"\nAccuracy: {np.mean(labels == digits):.4f}")
     print(f"File: {path.resolve()}")
 
 

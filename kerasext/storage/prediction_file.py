@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,8 +36,10 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
     """The outputs that a prediction file holds, by name.
 
     A mapping from output name (`"labels"`, or `"head/labels"` for nested ones) to an array that is
-    read when it is indexed, a `StoredOutput`, or a `RaggedOutput` where rows differ in shape. Shows
-    committed rows only. Opening changes nothing in the file.
+    read when it is indexed, a `StoredOutput`, or a `RaggedOutput` where rows differ in shape. So
+    are, where they were stored, `"ids"`, `"targets"` (`"targets/..."` for nested ones) and, if not
+    all rows were kept, `"row"`, the number of each row in the data. Shows committed rows only.
+    Opening changes nothing in the file.
 
     Args:
         path: String or path-like. The file.
@@ -98,12 +101,19 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
 
     @property
     def origin(self) -> dict[str, Any]:
-        """Where the file comes from: model name, versions, when it was made."""
-        return {
+        """Where the file comes from: model name and fingerprint, versions, times.
+
+        Times are UTC, as ISO 8601: `started` and `created` those of the call that made the file and
+        of its first step, `ended` that of the last commit.
+        """
+        stored = {
             name: value.item() if isinstance(value, np.generic) else value
             for name, value in self._file.attributes().items()
             if name not in {"metadata", "prediction_metadata"}
         }
+        with naming_damage(self.path, "ended"):
+            ended = datetime.fromtimestamp(float(self._file.record["ended"]), UTC)
+        return {**stored, "ended": ended.isoformat(timespec="seconds")}
 
     @property
     def health(self) -> dict[str, float]:
