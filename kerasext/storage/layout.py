@@ -29,7 +29,11 @@ RECORD_DTYPE = np.dtype(
 SUMS = f"{GROUP}/sums"
 """Group with a dataset for each output: the sums of its chunks that `chunk_sums` makes."""
 
-RESERVED = frozenset({GROUP, "ids", "targets", "row", "class"})
+ROW, CLASS = "row", "class"
+"""The scales of the axes of the rows and of the classes, see `dimensions`; a head has its own
+classes."""
+
+RESERVED = frozenset({GROUP, "ids", "targets", ROW, CLASS})
 """Names at the root that are not for outputs."""
 
 CLASS_NAMES = "class_names"
@@ -63,6 +67,15 @@ def health(record: np.void | np.ndarray) -> dict[str, float]:
 def is_in(output: str, name: str) -> bool:
     """Whether a name is that of an output or of a group that it is in."""
     return output == name or output.startswith(f"{name}/")
+
+
+def with_groups(outputs: Iterable[str]) -> set[str]:
+    """Names of outputs and of all groups that they are in."""
+    return {
+        name[:end]
+        for name in outputs
+        for end in (*(place for place, sign in enumerate(name) if sign == "/"), len(name))
+    }
 
 
 def check_output_names(names: Iterable[str]) -> None:

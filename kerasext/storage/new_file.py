@@ -14,6 +14,7 @@ from kerasext.storage.chunk_filters import Compression, compression_of, dataset_
 from kerasext.storage.chunk_sums import WIDTH
 from kerasext.storage.chunked_rows import rows_per_chunk
 from kerasext.storage.commit_record import with_checksum
+from kerasext.storage.dimensions import make_scales, mark_as_text
 from kerasext.storage.layout import (
     CLASS_NAMES,
     CLASS_OUTPUTS,
@@ -77,6 +78,7 @@ def image(
             names = _class_names_of(name, class_names)
             if names is not None:
                 file[name].attrs[CLASS_NAMES] = _fixed_width(names)
+        make_scales(file, specs)
     # The last page is written only as far as it is used, and counts in full.
     missing = -content.getbuffer().nbytes % _PAGE_BYTES
     return content.getvalue() + bytes(missing)
@@ -99,7 +101,7 @@ def _create(content: io.BytesIO) -> h5py.File:
 
 def _create_column(file: h5py.File, column: NewColumn, compression: Compression) -> None:
     spec = column.spec
-    file.create_dataset(
+    dataset = file.create_dataset(
         spec.name,
         shape=(column.length, *spec.row_shape),
         # HDF5 has no chunks of a fixed axis of length 0
@@ -111,6 +113,8 @@ def _create_column(file: h5py.File, column: NewColumn, compression: Compression)
         dtype=spec.h5_dtype,
         **dataset_options(spec, compression),
     )
+    if spec.dtype.kind == "S":
+        mark_as_text(dataset)
     file.create_dataset(
         f"{SUMS}/{spec.name}",
         shape=(0, WIDTH),

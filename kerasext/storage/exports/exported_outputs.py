@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from kerasext.storage.class_names import ClassNames
-from kerasext.storage.layout import is_in
+from kerasext.storage.dimensions import has_classes_last
+from kerasext.storage.layout import is_in, with_groups
 from kerasext.storage.ragged_output import RaggedOutput
 from kerasext.storage.ragged_rows import RaggedRows
 from kerasext.storage.stored_output import StoredOutput
@@ -48,12 +49,17 @@ class ExportedOutputs:
         self.rows = len(next(iter(self.outputs.values())))
         self.class_names: dict[str, ClassNames] = {}
         self.label_names: dict[str, ClassNames] = {}
+        row_shapes = {
+            name: output.shape[1:]
+            for name, output in outputs.items()
+            if isinstance(output, StoredOutput)
+        }
         for name, output in self.outputs.items():
             head, _, last = name.rpartition("/")
             names = class_names.get(head)
             if names is None or isinstance(output, RaggedOutput):
                 continue
-            if _has_classes_last(name, outputs) and output.shape[-1] == len(names):
+            if has_classes_last(name, row_shapes) and output.shape[-1] == len(names):
                 self.class_names[name] = names
             elif last == "labels" and output.ndim == 1 and output.dtype.kind in "iu":
                 self.label_names[name] = names
@@ -132,7 +138,7 @@ def _choose(
     for wanted in chosen:
         members = {name: output for name, output in outputs.items() if is_in(name, wanted)}
         if not members:
-            near = difflib.get_close_matches(wanted, sorted(_with_groups(outputs)), n=1)
+            near = difflib.get_close_matches(wanted, sorted(with_groups(outputs)), n=1)
             remedy = f"the nearest is {near[0]!r}" if near else f"they are {sorted(outputs)}"
             raise ValueError(
                 f"`outputs` must name outputs of the file, or groups of them; {remedy}. "
@@ -140,27 +146,6 @@ def _choose(
             )
         found.update(members)
     return found
-
-
-def _with_groups(names: Iterable[str]) -> set[str]:
-    return {
-        name[:end]
-        for name in names
-        for end in (*(place for place, sign in enumerate(name) if sign == "/"), len(name))
-    }
-
-
-def _has_classes_last(name: str, outputs: Outputs) -> bool:
-    # Labels of tokens may be as many as there are classes: those of several labels a row have the
-    # shape of their probabilities.
-    head, slash, last = name.rpartition("/")
-    probabilities = outputs.get(f"{head}{slash}probabilities")
-    return (
-        last in {"probabilities", "labels", "confidence"}
-        and isinstance(probabilities, StoredOutput)
-        and probabilities.ndim > 1
-        and outputs[name].shape == probabilities.shape
-    )
 
 
 def _fixed_bytes(output: StoredOutput | RaggedOutput) -> int:
