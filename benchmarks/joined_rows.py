@@ -6,6 +6,7 @@ that it loads.
     python benchmarks/joined_rows.py
 """
 
+import importlib
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from measure import Figure, alternate, in_own_process, machine, ratio, resident, show
+
+from kerasext import PredictionFile
+from kerasext.storage import PredictionFileWriter
 
 ROWS = 1_000_000
 BATCH_SIZE = 512
@@ -25,21 +29,20 @@ path = Path(folder.name) / "predictions.h5"
 
 def time_with_ids() -> Iterator[Figure]:
     """Measures `predict` with the writer, with ids and without."""
-    import keras
-
-    from kerasext.callbacks import HDF5PredictionWriter
-    from kerasext.models import ClassifierModel
-
+    # Not at the top: the process that exports loads no Keras.
+    keras = importlib.import_module("keras")
+    callbacks = importlib.import_module("kerasext.callbacks")
+    models = importlib.import_module("kerasext.models")
     random = np.random.default_rng(0)
     rows = random.normal(size=(ROWS, 32)).astype("float32")
     inputs = keras.Input((32,))
     hidden = keras.layers.Dense(64, activation="relu")(inputs)
-    model = ClassifierModel(inputs, keras.layers.Dense(10, activation="softmax")(hidden))
+    model = models.ClassifierModel(inputs, keras.layers.Dense(10, activation="softmax")(hidden))
     numbers = random.permutation(ROWS)
     names = [f"images/{number:07d}.png" for number in numbers]
 
     def predict(ids):
-        writer = HDF5PredictionWriter(path, mode="w", accumulate=False, ids=ids)
+        writer = callbacks.HDF5PredictionWriter(path, mode="w", accumulate=False, ids=ids)
         model.predict(rows, batch_size=BATCH_SIZE, verbose=0, callbacks=[writer])
 
     seconds = alternate(
@@ -57,8 +60,6 @@ def time_with_ids() -> Iterator[Figure]:
 
 def write_large_file(target: Path) -> None:
     """Writes probabilities of 2 GB with ids."""
-    from kerasext.storage import PredictionFileWriter
-
     random = np.random.default_rng(0)
     writer = PredictionFileWriter(target, mode="w")
     for start in range(0, LARGE_ROWS, 5000):
@@ -70,8 +71,6 @@ def write_large_file(target: Path) -> None:
 
 def memory_of_export(source: Path) -> None:
     """Prints MiB of resident memory at the peak of `to_parquet`."""
-    from kerasext import PredictionFile
-
     with PredictionFile(source) as predictions:
         predictions.to_parquet(source.with_suffix(".parquet"))
     print(resident("VmHWM"))

@@ -496,7 +496,7 @@ def _with_h5py(path: Path, *, swmr: bool = True) -> tuple[int, dict[str, Any]]:
                 found[name] = values
             elif "ragged_axes" in node.parent.attrs or name.startswith("_kerasext"):
                 pass
-            elif isinstance(node, h5py.Dataset):
+            elif isinstance(node, h5py.Dataset) and not node.is_scale:
                 found[name] = node[:rows]
 
         file.visititems(visit)

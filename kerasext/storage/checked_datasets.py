@@ -10,13 +10,16 @@ from typing import Any
 import h5py
 import numpy as np
 
-from kerasext.storage import fixed_point
+from kerasext.storage import fixed_point, hard_links
+from kerasext.storage.dimensions import is_scale
 from kerasext.storage.layout import (
+    CLASS,
+    GROUP,
     MOST_AXES,
     RAGGED_AXES,
-    RESERVED,
     ROW_SHAPES,
     ROW_SPLITS,
+    SUMS,
     VALUES,
 )
 
@@ -103,13 +106,16 @@ def _outputs(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset | h5py.Group]]
                 raise ValueError(f"{part!r} is the name of no output and no group")
             name = prefix + part
             node = _follow_hard_link(group, part, name)
-            if node is None or node in seen or name in RESERVED:
+            if node is None or node in seen or name in {GROUP, CLASS}:
                 continue
             seen.add(node)
-            is_group = isinstance(node, h5py.Group)
-            if isinstance(node, h5py.Dataset) or (is_group and RAGGED_AXES in node.attrs):
+            if isinstance(node, h5py.Dataset):
+                # Of the scales only the numbers of the rows are an output, which has sums.
+                if not is_scale(node) or hard_links.find(file, f"{SUMS}/{name}") is not None:
+                    yield name, node
+            elif isinstance(node, h5py.Group) and RAGGED_AXES in node.attrs:
                 yield name, node
-            elif is_group:
+            elif isinstance(node, h5py.Group):
                 inner.append((name + "/", node))
         groups += reversed(inner)
 

@@ -33,11 +33,15 @@ SUMS = f"{GROUP}/sums"
 
 IDS, TARGETS, ROW = "ids", "targets", "row"
 """Columns that stand beside the outputs: what identifies each row, what is true of it, and, where
-not all rows of the data are kept, which of them it is."""
+not all rows of the data are kept, which of them it is; else `row` is only the name of an axis, see
+`dimensions`."""
 
 COLUMNS = frozenset({IDS, TARGETS, ROW})
 
-RESERVED = frozenset({GROUP, "class"})
+CLASS = "class"
+"""The scale of the axis of the classes; a head has its own."""
+
+RESERVED = frozenset({GROUP, CLASS})
 """Other names at the root that are not for outputs."""
 
 CLASS_NAMES = "class_names"
@@ -77,6 +81,15 @@ def check_not_reserved(names: Iterable[str], reserved: Collection[str]) -> None:
                 f"The names {sorted(reserved)} are reserved at the root of a prediction file; give "
                 f"the output another name. Received: name={name!r}"
             )
+
+
+def with_groups(outputs: Iterable[str]) -> set[str]:
+    """Names of outputs and of all groups that they are in."""
+    return {
+        name[:end]
+        for name in outputs
+        for end in (*(place for place, sign in enumerate(name) if sign == "/"), len(name))
+    }
 
 
 def check_names(names: Iterable[str]) -> None:

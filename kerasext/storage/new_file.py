@@ -15,6 +15,7 @@ from kerasext.storage.chunk_filters import Compression, compression_of, dataset_
 from kerasext.storage.chunk_sums import WIDTH
 from kerasext.storage.chunked_rows import rows_per_chunk
 from kerasext.storage.commit_record import with_checksum
+from kerasext.storage.dimensions import make_scales, mark_as_text
 from kerasext.storage.layout import (
     CLASS_NAMES,
     CLASS_OUTPUTS,
@@ -78,6 +79,7 @@ def image(
             names = _class_names_of(name, class_names)
             if names is not None:
                 file[name].attrs[CLASS_NAMES] = _fixed_width(names)
+        make_scales(file, specs)
     # The last page is written only as far as it is used, and counts in full.
     missing = -content.getbuffer().nbytes % _PAGE_BYTES
     return content.getvalue() + bytes(missing)
@@ -114,6 +116,8 @@ def _create_column(file: h5py.File, column: NewColumn, compression: Compression)
     )
     if spec.scale is not None:
         dataset.attrs.update(fixed_point.attributes_for(spec.dtype))
+    if spec.dtype.kind == "S":
+        mark_as_text(dataset)
     file.create_dataset(
         f"{SUMS}/{spec.name}",
         shape=(0, WIDTH),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+from kerasext.storage.layout import with_groups
+
 
 def find_outputs(
     names: Iterable[str],
@@ -45,10 +47,6 @@ def find_outputs(
 
 
 def _remedy(present: Sequence[str], name: str, *, groups: bool) -> str:
-    possible = set(present)
-    if groups:
-        possible |= {
-            output[:place] for output in present for place, sign in enumerate(output) if sign == "/"
-        }
+    possible = with_groups(present) if groups else present
     near = difflib.get_close_matches(name, sorted(possible), n=1)
     return f"the nearest is {near[0]!r}" if near else f"they are {sorted(present)}"

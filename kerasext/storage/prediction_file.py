@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from kerasext.storage.class_names import ClassNames
+from kerasext.storage.dimensions import COORDINATES
 from kerasext.storage.exports.arrow_table import BATCH_BYTES, arrow_table
 from kerasext.storage.exports.data_frame import data_frame
 from kerasext.storage.exports.exported_outputs import ExportedOutputs
@@ -109,7 +110,7 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
         stored = {
             name: value.item() if isinstance(value, np.generic) else value
             for name, value in self._file.attributes().items()
-            if name not in {"metadata", "prediction_metadata"}
+            if name not in {"metadata", "prediction_metadata", COORDINATES}
         }
         with naming_damage(self.path, "ended"):
             ended = datetime.fromtimestamp(float(self._file.record["ended"]), UTC)

@@ -224,7 +224,7 @@ def test_dtypes_and_outputs_choose_what_is_stored(classifier, rows, path):
     dtypes = {"probabilities": "float16", "labels": np.uint8}
     write(classifier, rows, path, outputs=["labels", "probabilities"], dtypes=dtypes)
     with h5py.File(path) as file:
-        assert set(file) == {"_kerasext", "labels", "probabilities"}
+        assert set(file) == {"_kerasext", "labels", "probabilities", "row", "class"}
         for name, dtype in dtypes.items():
             assert file[name].dtype == dtype
             np.testing.assert_array_equal(file[name][()], plain[name].astype(dtype))

@@ -99,8 +99,8 @@ def test_another_number(number, path):
     """Ids that are known not to be as many as the rows are refused before a file is made."""
     with pytest.raises(ValueError, match=f"{number} for 70 rows"):
         predict_to_hdf5(Rows(), {"image": DATA}, path, ids=range(number), verbose=0)
+    targets = np.zeros(number)
     with pytest.raises(ValueError, match=f"{number} for 70 rows"):
-        targets = np.zeros(number)
         predict_to_hdf5(Rows(), {"image": DATA}, path, targets=targets, verbose=0)
     assert not path.exists()
 
@@ -167,7 +167,5 @@ def test_when_memory_runs_out(path, monkeypatch):
 
     monkeypatch.setattr(Rows, "predict_step", limited)
     model.run_eagerly = True
-    predict_to_hdf5(
-        model, {"image": DATA}, path, ids=iter(NAMES), batch_size=32, verbose=0
-    ).close()
+    predict_to_hdf5(model, {"image": DATA}, path, ids=iter(NAMES), batch_size=32, verbose=0).close()
     assert_joined(path, NAMES)

@@ -449,7 +449,7 @@ def test_options_of_the_writer(model, x, path):
         verbose=0,
     ).close()
     with h5py.File(path) as file:
-        assert set(file) == {"_kerasext", "probabilities"}
+        assert set(file) == {"_kerasext", "probabilities", "row", "class"}
         assert (file["probabilities"].dtype, file["probabilities"].compression) == ("f2", "gzip")
     with PredictionFile(path) as predictions:
         assert predictions.metadata == {"fold": 3}

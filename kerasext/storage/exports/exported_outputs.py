@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from kerasext.storage.class_names import ClassNames
+from kerasext.storage.dimensions import has_classes_last
 from kerasext.storage.output_names import find_outputs
 from kerasext.storage.ragged_output import RaggedOutput
 from kerasext.storage.ragged_rows import RaggedRows
@@ -47,12 +48,17 @@ class ExportedOutputs:
         self.rows = len(next(iter(self.outputs.values())))
         self.class_names: dict[str, ClassNames] = {}
         self.label_names: dict[str, ClassNames] = {}
+        row_shapes = {
+            name: output.shape[1:]
+            for name, output in outputs.items()
+            if isinstance(output, StoredOutput)
+        }
         for name, output in self.outputs.items():
             head, _, last = name.rpartition("/")
             names = class_names.get(head)
             if names is None or isinstance(output, RaggedOutput):
                 continue
-            if _has_classes_last(name, outputs) and output.shape[-1] == len(names):
+            if has_classes_last(name, row_shapes) and output.shape[-1] == len(names):
                 self.class_names[name] = names
             elif last == "labels" and output.ndim == 1 and output.dtype.kind in "iu":
                 self.label_names[name] = names
@@ -129,19 +135,6 @@ def _choose(
         raise ValueError("`outputs` must name at least one output. Received: outputs=[]")
     found = find_outputs(outputs, chosen, argument="outputs", where="of the file")
     return {name: outputs[name] for name in found}
-
-
-def _has_classes_last(name: str, outputs: Outputs) -> bool:
-    # Labels of tokens may be as many as there are classes: those of several labels a row have the
-    # shape of their probabilities.
-    head, slash, last = name.rpartition("/")
-    probabilities = outputs.get(f"{head}{slash}probabilities")
-    return (
-        last in {"probabilities", "labels", "confidence"}
-        and isinstance(probabilities, StoredOutput)
-        and probabilities.ndim > 1
-        and outputs[name].shape == probabilities.shape
-    )
 
 
 def _fixed_bytes(output: StoredOutput | RaggedOutput) -> int:
