@@ -42,7 +42,7 @@ def written(path):
 
 
 def test_xarray(written):
-    """xarray has every output of the root, rows by their numbers and ids, classes by name."""
+    """In xarray there is every output of the root, by row, id and class."""
     pytest.importorskip("h5netcdf")
     xarray = pytest.importorskip("xarray")
     path, expected = written
@@ -56,7 +56,7 @@ def test_xarray(written):
 
 
 def test_pandas(written):
-    """pandas has every output as columns, classes by name."""
+    """In pandas there is every output as columns, classes by name."""
     pytest.importorskip("pandas")
     path, expected = written
     with PredictionFile(path) as predictions:
@@ -75,12 +75,13 @@ def test_duckdb(written, tmp_path):
     path, expected = written
     with PredictionFile(path) as predictions:
         predictions.to_parquet(tmp_path / "p.parquet")
-    found = duckdb.sql(f"SELECT * FROM '{tmp_path}/p.parquet' ORDER BY row").fetchnumpy()
+    table = duckdb.read_parquet(str(tmp_path / "p.parquet"))
+    found = table.order("row").fetchnumpy()
     for name in ("labels", "confidence", "ids", "targets", "row", "head/labels"):
         np.testing.assert_array_equal(found[name], expected[name])
     np.testing.assert_array_equal(np.stack(found["probabilities"]), expected["probabilities"])
-    query = f"SELECT targets FROM '{tmp_path}/p.parquet' WHERE ids = '{NAMES[5]}'"
-    assert duckdb.sql(query).fetchall() == [(expected["targets"][5],)]
+    one = table.filter(f"ids = '{NAMES[5]}'").project("targets")
+    assert one.fetchall() == [(expected["targets"][5],)]
 
 
 @pytest.mark.skipif(shutil.which("h5dump") is None, reason="h5dump is not installed")
