@@ -97,6 +97,37 @@ def test_mirrored_strategy(path):
 
 
 @pytest.mark.backends("tensorflow", reason="`tf.distribute` is TensorFlow's")
+def test_ids_of_a_mirrored_strategy(path):
+    """Ids and targets of shuffled batches that two devices share join to their rows."""
+    script = """
+        import tensorflow as tf
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, two)
+        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+            inputs = {"image": keras.Input((8,), name="image")}
+            model = keras.Model(inputs, {"first": inputs["image"][:, 0]})
+        names = np.array([f"name {row}" for row in range(70)])
+        numbers = np.arange(70) + 2**40
+        for ids in (names, numbers):
+            for steps in (1, 2):
+                model.compile(steps_per_execution=steps)
+                data = ({"image": rows, "id": ids}, rows[:, 0] * 2)
+                data = tf.data.Dataset.from_tensor_slices(data).shuffle(70).batch(23)
+                writer = HDF5PredictionWriter(path, mode="w", ids="id", targets=True)
+                model.predict(data, verbose=0, callbacks=[writer])
+                with PredictionFile(path) as predictions:
+                    order = np.argsort(predictions["ids"][:])
+                    np.testing.assert_array_equal(predictions["ids"][order], np.sort(ids))
+                    expected = rows[np.argsort(ids), 0]
+                    np.testing.assert_array_equal(predictions["first"][order], expected)
+                    np.testing.assert_array_equal(predictions["targets"][order], expected * 2)
+        print("done")
+    """
+    assert_done(run(script, path))
+
+
+@pytest.mark.backends("tensorflow", reason="`tf.distribute` is TensorFlow's")
 def test_processes_that_share_a_predict_are_refused(tmp_path):
     """`MultiWorkerMirroredStrategy` of two workers: an error at begin, no file, a usable model."""
     script = """
@@ -158,6 +189,28 @@ def test_data_parallel(path):
             raise AssertionError("Keras can't distribute a batch of one row")
         for before, after in zip(weights, model.get_weights(), strict=True):
             np.testing.assert_array_equal(before, after)
+
+        class Batches(keras.utils.PyDataset):
+            def __len__(self):
+                return 7
+
+            def __getitem__(self, index):
+                part = slice(index * 10, index * 10 + 10)
+                return ({"image": rows[part], "id": np.arange(70)[part] + 2**40},)
+
+        image = keras.Input((8,), name="image")
+        model = keras.Model({"image": image}, {"first": image[:, 0]})
+        try:  # Keras has put them on the devices
+            writer = HDF5PredictionWriter(path, mode="w", ids="id")
+            model.predict(Batches(), verbose=0, callbacks=[writer])
+        except ValueError as error:
+            assert "JAX has 32 bits" in str(error), error
+        else:
+            raise AssertionError("ids that 32 bits do not hold were taken")
+        x, ids = {"image": rows, "id": np.arange(70) + 2**40}, np.arange(70) + 2**40
+        with predict_to_hdf5(model, x, path, ids="id", batch_size=8, mode="w", verbose=0) as found:
+            np.testing.assert_array_equal(found["ids"], ids)  # of a batch that was filled up, too
+            np.testing.assert_array_equal(found["first"], rows[:, 0])
         print("done")
     """
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
