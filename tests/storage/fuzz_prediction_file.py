@@ -98,7 +98,9 @@ def valid_files(folder: Path, *, longest_block: int) -> list[Valid]:
         }
 
     def texts(rows: int) -> dict[str, np.ndarray]:
-        return {"a/text": np.array([f"größe {i}" for i in range(rows)], object)}
+        text = np.array([f"größe {i}" for i in range(rows)], object)
+        row = np.arange(rows) * 3
+        return {"a/text": text, "ids": text, "targets/a": row % 2, "row": row}
 
     def wide(rows: int) -> dict[str, np.ndarray]:
         return {"wide": rng.random((rows, 512)), "a/labels": rng.integers(0, 3, rows, "u1")}
