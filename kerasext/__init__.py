@@ -16,6 +16,7 @@ __all__ = [
     "__version__",
     "callbacks",
     "compile_predict",
+    "evaluation",
     "inference",
     "models",
     "predict_to_hdf5",
@@ -26,7 +27,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Lazily, so that reading a file loads neither Keras nor its backend.
-    if name in ("callbacks", "inference", "models"):
+    if name in ("callbacks", "evaluation", "inference", "models"):
         return importlib.import_module(f"kerasext.{name}")
     if name in __all__:
         return getattr(importlib.import_module("kerasext.inference"), name)
