@@ -20,6 +20,7 @@ __all__ = [
     "inference",
     "models",
     "predict_to_hdf5",
+    "report",
     "storage",
     "tune_batch_size",
 ]
@@ -27,7 +28,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Lazily, so that reading a file loads neither Keras nor its backend.
-    if name in ("callbacks", "evaluation", "inference", "models"):
+    if name in ("callbacks", "evaluation", "inference", "models", "report"):
         return importlib.import_module(f"kerasext.{name}")
     if name in __all__:
         return getattr(importlib.import_module("kerasext.inference"), name)

@@ -11,7 +11,10 @@ import kerasext
 
 PACKAGES = [
     "kerasext",
-    *(f"kerasext.{name}" for name in ("models", "callbacks", "storage", "inference", "evaluation")),
+    *(
+        f"kerasext.{name}"
+        for name in ("models", "callbacks", "storage", "inference", "evaluation", "report")
+    ),
 ]
 HEAVY = {"keras", "tensorflow", "jax", "torch"}
 
@@ -103,6 +106,7 @@ def test_type_information_ships():
         "import kerasext",
         "import kerasext.storage",
         "import kerasext.evaluation",
+        "import kerasext.report",
         "from kerasext import PredictionFile, storage",
     ],
 )

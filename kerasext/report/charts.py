@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import xml.etree.ElementTree as ET  # noqa: S405 - parses only what Matplotlib has just drawn
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from typing import Any
 
@@ -81,7 +81,7 @@ def reliability_diagram(
         x, y, share = confidence[used], accuracy[used], counts[used] / max(counts.sum(), 1)
         axes.plot([0, 1], [0, 1], "--", color=_MUTED, linewidth=1, label="as sure as right")
         axes.vlines(x, x, y, color=_WARM, linewidth=1.5, label="difference")
-        axes.scatter(x, y, 15 + 160 * share, color=_ACCENT, linewidth=0, zorder=3, label="bin")
+        axes.scatter(x, y, 20 + 240 * share, color=_ACCENT, linewidth=0, zorder=3, label="bin")
         axes.set(xlabel="Mean confidence", ylabel="Accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
         axes.legend(loc="upper left", markerscale=0.8)
 
@@ -129,9 +129,9 @@ def _of_the_page(svg: ET.Element, name: str) -> ET.Element:
         for child in list(parent):
             if child.tag.endswith(("}metadata", "}style")):
                 parent.remove(child)
-        for key in list(parent.attrib):
-            value = parent.attrib.pop(key).replace("url(#", f"url(#{name}-")
-            key = key.rpartition("}")[2]
+        for full_key in list(parent.attrib):
+            value = parent.attrib.pop(full_key).replace("url(#", f"url(#{name}-")
+            key = full_key.rpartition("}")[2]
             if key in {"id", "href"}:
                 hash_sign = "#" if key == "href" else ""
                 value = f"{hash_sign}{name}-{value.removeprefix('#')}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET  # noqa: S405 - elements are made here; nothing of a file is parsed
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from kerasext.evaluation import Evaluation
 from kerasext.report.charts import reliability_diagram, risk_coverage_curve
 from kerasext.report.labels import label_name
-from kerasext.report.markup import scrolling, table, tag
+from kerasext.report.markup import captioned, table, tag
 from kerasext.report.sections import figure, percent
 from kerasext.storage import ClassNames
 
@@ -20,7 +20,7 @@ _LONG_NAME = 6  # characters from which the names of columns are written upwards
 _STRONG = 0.6  # share from which a cell is so dark that its text is light
 
 
-def calibration(result: Evaluation) -> ET.Element:
+def _calibration(result: Evaluation) -> ET.Element:
     """Whether the model is right as often as it says."""
     found = result.calibration
     error = result.expected_calibration_error
@@ -38,7 +38,7 @@ def calibration(result: Evaluation) -> ET.Element:
     )
 
 
-def risk_coverage(result: Evaluation) -> ET.Element:
+def _risk_coverage(result: Evaluation) -> ET.Element:
     """What is gained by leaving out the least confident rows."""
     curve, area = result.risk_coverage, result.area_under_risk_coverage
     caption = (
@@ -54,8 +54,8 @@ def risk_coverage(result: Evaluation) -> ET.Element:
     )
 
 
-def confusion(result: Evaluation, names: ClassNames | None) -> ET.Element:
-    """Which classes are taken for which."""
+def evaluated(result: Evaluation, names: ClassNames | None) -> ET.Element:
+    """How often, and where, the model is right."""
     matrix = np.asarray(result.confusion_matrix)
     if matrix.ndim == 3:
         content = _by_label(matrix, names)
@@ -63,7 +63,8 @@ def confusion(result: Evaluation, names: ClassNames | None) -> ET.Element:
         content = _confused_pairs(matrix, names)
     else:
         content = _matrix(matrix, names)
-    return tag("section", tag("h2", "Right and wrong"), content)
+    charts = tag("div", _calibration(result), _risk_coverage(result), class_="columns")
+    return tag("section", tag("h2", "Compared with the targets"), charts, content)
 
 
 def _matrix(matrix: np.ndarray, names: ClassNames | None) -> ET.Element:
@@ -74,8 +75,8 @@ def _matrix(matrix: np.ndarray, names: ClassNames | None) -> ET.Element:
         if max(map(len, texts)) > _LONG_NAME:
             heading.set("class", "long")
         columns.append(heading)
-    above = tag("tr", tag("td"), tag("th", "Predicted", colspan=str(len(texts)), scope="colgroup"))
-    above[0].set("class", "corner")
+    predicted = tag("th", "Predicted", colspan=str(len(texts)), scope="colgroup")
+    above = tag("tr", tag("td", class_="corner"), predicted)
     body = tag("tbody")
     for text, counts in zip(texts, matrix.tolist(), strict=True):
         row = tag("tr", tag("th", text, scope="row"))
@@ -87,12 +88,10 @@ def _matrix(matrix: np.ndarray, names: ClassNames | None) -> ET.Element:
         body.append(row)
     caption = (
         "Confusion matrix: number of rows by target (down) and predicted class (across). Right "
-        "ones are on the diagonal; the darker a cell, the larger its share of the row."
+        "ones are on the diagonal; the stronger a cell, the larger its share of its row."
     )
-    whole = tag(
-        "table", tag("caption", caption), tag("thead", above, columns), body, class_="confusion"
-    )
-    return scrolling(whole, "Confusion matrix")
+    whole = tag("table", tag("thead", above, columns), body, class_="confusion")
+    return captioned(whole, caption)
 
 
 def _confused_pairs(matrix: np.ndarray, names: ClassNames | None) -> ET.Element:

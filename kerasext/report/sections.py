@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ET  # noqa: S405 - elements are made here; nothing of a file is parsed
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -32,17 +32,19 @@ def figure(chart: ET.Element, alternative: str, title: str, caption: str) -> ET.
 
 def percent(share: float) -> str:
     """A share, NaN if there is none."""
-    return f"{share:.1%}" if np.isfinite(share) else "–"
+    return f"{share:.1%}" if np.isfinite(share) else "none"
 
 
 def outputs(predictions: PredictionFile) -> ET.Element:
     """What is stored of each row."""
 
     def shape(of: tuple[int | None, ...]) -> str:
-        return " × ".join("any" if size is None else f"{size:,}" for size in of)
+        return " \N{MULTIPLICATION SIGN} ".join(
+            "any" if size is None else f"{size:,}" for size in of
+        )
 
-    rows = [
-        [tag("code", short(name)), shape(output.shape), str(output.dtype)]
+    rows: list[list[Child]] = [
+        [tag("code", short(name)), shape(output.shape), _dtype(output.dtype)]
         for name, output in predictions.items()
     ]
     caption = "What is stored, by name; “any” is an axis whose length differs between rows."
@@ -53,27 +55,30 @@ def outputs(predictions: PredictionFile) -> ET.Element:
     )
 
 
-def classes(tally: RowTally, names: ClassNames | None) -> ET.Element:
+def predicted(tally: RowTally, names: ClassNames | None) -> ET.Element:
+    """How often each class was predicted, and how surely."""
+    columns = [_classes(tally, names)] if tally.labels else []
+    columns += [_confidence(tally)] if tally.confidences else []
+    return tag("section", tag("h2", "Predictions"), tag("div", *columns, class_="columns"))
+
+
+def _classes(tally: RowTally, names: ClassNames | None) -> ET.Element:
     """How often each class was predicted."""
     counts = dict.fromkeys(range(len(names or ())), 0) | dict(tally.counts)
     known = [label for label in counts if label != -1]
-    shown = sorted(counts, key=lambda label: (-counts[label], str(label)))
+    shown = sorted(counts, key=lambda label: (-counts[label], isinstance(label, str), label))
     if len(known) > MOST_CLASSES:
         shown = shown[:MOST_CLASSES]
     else:
         shown = sorted(shown, key=lambda label: (label == -1, -counts[label]))
     largest = max(counts.values(), default=0)
 
-    def bar(count: int) -> ET.Element:
-        width = f"width:{100 * count / max(largest, 1):.2f}%"
-        return tag("span", tag("span", style=width), class_="bar", aria_hidden="true")
-
-    rows = [
+    rows: list[list[Child]] = [
         [
             label_name(label, names),
             f"{counts[label]:,}",
             percent(counts[label] / max(tally.labels, 1)),
-            bar(counts[label]),
+            _bar(counts[label] / max(largest, 1)),
         ]
         for label in shown
     ]
@@ -87,14 +92,10 @@ def classes(tally: RowTally, names: ClassNames | None) -> ET.Element:
         )
     if counts.get(-1):
         caption += " “no label” has what the model gave NaN for."
-    return tag(
-        "section",
-        tag("h2", "Classes"),
-        table(["Class", "Count", "Share", ""], rows, numbers=[1, 2], caption=caption),
-    )
+    return table(["Class", "Count", "Share", ""], rows, numbers=[1, 2], caption=caption)
 
 
-def confidence(tally: RowTally) -> ET.Element:
+def _confidence(tally: RowTally) -> ET.Element:
     """How confidences are distributed."""
     caption = (
         f"How many of the {tally.confidences:,} predictions are how sure, in {BINS} bins; the "
@@ -102,7 +103,7 @@ def confidence(tally: RowTally) -> ET.Element:
         "right."
     )
     if tally.unsure:
-        caption += f" {tally.unsure:,} confidences that are NaN or not in [0, 1] are left out."
+        caption += f" Left out, as NaN or not in [0, 1]: {tally.unsure:,}."
     half = int(tally.histogram[: BINS // 2].sum())
     alternative = (
         f"Histogram of confidences: {half:,} of {tally.confidences:,} are below 0.5, the mean is "
@@ -116,6 +117,7 @@ def confidence(tally: RowTally) -> ET.Element:
 def least_confident(
     predictions: PredictionFile,
     tally: RowTally,
+    *,
     names: ClassNames | None,
     head: str,
     target: str | None,
@@ -192,6 +194,15 @@ def run(predictions: PredictionFile) -> Iterator[ET.Element]:
         if values:
             section.append(tag("details", tag("summary", title), tag("pre", _as_json(values))))
     yield section
+
+
+def _bar(share: float) -> ET.Element:
+    inner = tag("span", style=f"width:{share:.2%}")
+    return tag("span", inner, class_="bar", aria_hidden="true")
+
+
+def _dtype(dtype: np.dtype[Any]) -> str:
+    return "text" if dtype.kind == "U" else dtype.name
 
 
 def _is_one_hot(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-import xml.etree.ElementTree as ET  # noqa: S405 - elements are made here; nothing of a file is parsed
+import xml.etree.ElementTree as ET
+from datetime import datetime
 from typing import Any
 
 from kerasext.evaluation import Evaluation, evaluate
@@ -83,31 +84,25 @@ def write_report(
     target = next((name for name in (f"{TARGETS}/{head}", TARGETS) if name in predictions), None)
     result, refused = _evaluated(predictions, head, tally, target)
 
-    parts = [_header(predictions, head, heads, tally, names, result, title)]
+    title = title or predictions.path.name
+    parts = [_header(predictions, title, head, heads), _facts(predictions, tally, names, result)]
     if refused:
         parts.append(tag("p", f"Not compared with the targets: {refused}", class_="warning"))
-    parts.append(sections.outputs(predictions))
-    if tally.labels:
-        parts.append(sections.classes(tally, names))
-    charts = [sections.confidence(tally)] if tally.confidences else []
+    if tally.labels or tally.confidences:
+        parts.append(sections.predicted(tally, names))
     if result is not None:
-        charts += [
-            evaluation_sections.calibration(result),
-            evaluation_sections.risk_coverage(result),
-        ]
-    if charts:
-        title_of_charts = tag("h2", "Confidence")
-        parts.append(tag("section", title_of_charts, tag("div", *charts, class_="charts")))
-    if result is not None:
-        parts.append(evaluation_sections.confusion(result, names))
+        parts.append(evaluation_sections.evaluated(result, names))
     if tally.least_confident.size:
         parts.append(
-            sections.least_confident(predictions, tally, names, head, target, thumbnails)
+            sections.least_confident(
+                predictions, tally, names=names, head=head, target=target, thumbnails=thumbnails
+            )
         )
+    parts.append(sections.outputs(predictions))
     parts += sections.run(predictions)
 
     style = importlib.resources.files("kerasext.report").joinpath("page.css").read_text("utf-8")
-    page = document(title or predictions.path.name, style, tag("main", *parts))
+    page = document(title, style, tag("main", *parts))
     with renamed_when_written(target_path) as file:
         file.write(page)
 
@@ -124,40 +119,38 @@ def _evaluated(
         return None, short(error)
 
 
-def _header(
-    predictions: PredictionFile,
-    head: str,
-    heads: set[str],
-    tally: RowTally,
-    names: ClassNames | None,
-    result: Evaluation | None,
-    title: str | None,
-) -> ET.Element:
+def _header(predictions: PredictionFile, title: str, head: str, heads: set[str]) -> ET.Element:
     origin = predictions.origin
     by = f" by model “{short(origin['model_name'])}”" if origin.get("model_name") else ""
-    about = f"{predictions.path.name}: predictions{by}, {origin['ended']}"
-    header = tag(
-        "header", tag("h1", title or predictions.path.name), tag("p", about, class_="muted")
-    )
+    ended = datetime.fromisoformat(origin["ended"])
+    about = f"{predictions.path.name}: predictions{by}, {ended:%d %B %Y, %H:%M} UTC"
+    header = tag("header", tag("h1", title), tag("p", about, class_="muted"))
     if head:
         header.append(tag("p", f"This page is about the head “{short(head)}”."))
     elif "" not in heads and heads:
         listed = ", ".join(f"“{short(name)}”" for name in sorted(heads))
         header.append(tag("p", f"The outputs are in heads, each of which has a page: {listed}."))
     if not predictions.complete:
-        header.append(
-            tag(
-                "p",
-                tag("strong", "Incomplete: "),
-                "the call that writes this file has not come to its end. This page shows the "
-                f"{predictions.rows:,} rows that are in it so far.",
-                class_="warning",
-            )
+        text = (
+            " The call that writes this file has not come to its end. This page shows the "
+            f"{predictions.rows:,} rows that are in it so far."
         )
-    facts = [("Rows", f"{predictions.rows:,}")]
-    facts.append(("State", "complete" if predictions.complete else "incomplete"))
+        header.append(tag("p", tag("strong", "Incomplete."), text, class_="warning"))
+    return header
+
+
+def _facts(
+    predictions: PredictionFile,
+    tally: RowTally,
+    names: ClassNames | None,
+    result: Evaluation | None,
+) -> ET.Element:
+    facts = [
+        ("Rows", f"{predictions.rows:,}"),
+        ("State", "complete" if predictions.complete else "incomplete"),
+    ]
     if names is not None:
-        facts.append(("Classes", f"{len(names):,}"))
+        facts.append(("Labels" if tally.is_multi_label else "Classes", f"{len(names):,}"))
     if tally.confidences:
         facts.append(("Mean confidence", f"{tally.mean_confidence:.3f}"))
     if result is not None:
@@ -166,5 +159,4 @@ def _header(
         facts.append(("Calibration error", f"{result.expected_calibration_error:.3f}"))
     shown = pairs(facts)
     shown.set("class", "facts")
-    header.append(shown)
-    return header
+    return shown
