@@ -141,6 +141,13 @@ def test_several_labels(store, kept, shape):
     assert list(result.class_report)[:3] == result.class_names == ["rain", "wind", "föhn"]
 
 
+def test_names_of_something_else(store):
+    """Names that are not as many as the labels are not taken for theirs."""
+    columns = without(of_several(), "probabilities")
+    result = evaluate(store(columns, task="multilabel", class_names=["rain", "wind"]))
+    assert result.class_names == ["0", "1", "2"]
+
+
 def test_one_label_of_its_own(store):
     """A multi-label classifier of one label is none of one class."""
     columns = of_several((ROWS, 1))
@@ -150,14 +157,15 @@ def test_one_label_of_its_own(store):
     assert result.class_names == ["0"]
 
 
+@pytest.mark.parametrize("confidence", [np.nan, 0.99])
 @pytest.mark.parametrize("make", [classified, of_several])
-def test_without_a_label(store, make):
+def test_without_a_label(store, make, confidence):
     """Labels -1 are wrong, and the least sure, but neither in the matrix nor in the calibration."""
     columns = make()
     nowhere = np.zeros(columns["labels"].shape, bool)
     nowhere[[3, 50]] = True
     columns["labels"][nowhere] = -1
-    columns["confidence"][nowhere] = np.nan
+    columns["confidence"][nowhere] = confidence
     result = evaluate(store(columns))
     right = columns["labels"] == columns["targets"]
     assert result.unlabelled == nowhere.sum()
@@ -169,6 +177,25 @@ def test_without_a_label(store, make):
     assert before == pytest.approx(((~nowhere).mean(), 1 - right[~nowhere].mean()))
     if make is of_several:
         assert result.exact_match_ratio == right.all(axis=1).mean()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_a_little_above_one(store, dtype):
+    """A confidence that rounding has left outside of [0, 1] is at its end."""
+    columns = classified()
+    columns["confidence"] = np.linspace(-0.0005, 1.0005, ROWS, dtype=dtype)
+    result = evaluate(store(columns))
+    assert result.calibration.counts.sum() == ROWS
+    assert result.risk_coverage.coverage[-1] == 1
+    assert 0.9 < result.calibration.confidence[-1] < 1
+
+
+def test_one_probability_a_row(store):
+    """Probabilities of the label alone don't make a multi-label classifier."""
+    columns = classified()
+    columns["probabilities"] = columns["confidence"]
+    result = evaluate(store(columns))
+    assert_equals_scikit_learn(result, columns["targets"], columns["labels"], 4)
 
 
 def test_never_a_label(store):
@@ -194,6 +221,16 @@ def test_heads(store):
         assert result.accuracy == (expected["labels"] == expected["targets"]).mean()
         assert len(result.class_names) == len(result.confusion_matrix)
     assert result.class_names == ["rain", "wind", "föhn"]
+
+
+def test_head_beside_the_root(store):
+    """Names of the root are not those of a head."""
+    first, second = classified(), classified(classes=6)
+    columns = {**first, **{f"a/{name}": second[name] for name in second if name != "targets"}}
+    file = store(columns, class_names={"": NAMES})
+    result = evaluate(file, head="a", targets=second["targets"])
+    assert result.class_names == list("012345")
+    assert evaluate(file).class_names == NAMES
 
 
 def test_targets_from_elsewhere(store):
