@@ -28,7 +28,7 @@ def evaluate(
     bins: int = 15,
     batch_rows: int = 65536,
 ) -> Evaluation:
-    """Compares the labels in a file with what is true, in constant memory.
+    """Compares the labels in a file with what is true, in memory that rows don't add to.
 
     The figures are of the committed rows: of a file that is incomplete those there are, and of one
     that was written with `keep` those that were kept. Classes are told from several labels a row by
