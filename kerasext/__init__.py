@@ -2,7 +2,7 @@
 
 `kerasext.models` makes `predict` say labels and confidence, `kerasext.callbacks` writes them to one
 HDF5 file as they come, and `PredictionFile` reads that file back. `predict_to_hdf5` does a whole
-job in one call.
+job in one call, and `kerasext.evaluation` compares a file with what is true.
 """
 
 import importlib

@@ -27,6 +27,12 @@ def public_objects():
             yield pytest.param(getattr(module, name), id=f"{package}.{name}")
 
 
+def is_written(function):
+    """Whether it is a function of a file: those `dataclass` makes are documented by the fields."""
+    made = "<string>"
+    return inspect.isfunction(function) and inspect.unwrap(function).__code__.co_filename != made
+
+
 def public_members():
     """The public functions, and of public classes the constructors, methods and properties."""
     seen = set()
@@ -48,7 +54,7 @@ def public_members():
                 else:
                     function = member
                 public = not name.startswith("_") or re.fullmatch(r"__\w+__", name)
-                if public and inspect.isfunction(function) and function not in seen:
+                if public and is_written(function) and function not in seen:
                     seen.add(function)
                     yield pytest.param(function, id=function.__qualname__)
 

@@ -28,7 +28,7 @@ def evaluate(
     bins: int = 15,
     batch_rows: int = 65536,
 ) -> Evaluation:
-    """Compares the labels in a file with what is true, in constant memory.
+    """Compares the labels in a file with what is true, in memory that rows don't add to.
 
     The figures are of the committed rows: of a file that is incomplete those there are, and of one
     that was written with `keep` those that were kept. Classes are told from several labels a row by
@@ -75,15 +75,16 @@ def evaluate(
             return evaluate(opened, head=head, targets=targets, bins=bins, batch_rows=batch_rows)
     labels, confidence = _labels_and_confidence(predictions, head)
     is_multilabel = _is_multilabel(predictions, head, labels)
-    truth = TargetColumn(
-        predictions, head, targets, labels_shape=labels.shape, is_multilabel=is_multilabel
-    )
     names = _class_names(predictions, head)
-    counts: IndicatorCounts | ClassCounts
-    if is_multilabel:
-        counts = IndicatorCounts(labels.shape[-1])
-    else:
-        counts = ClassCounts(_number_of_classes(predictions, head, names, labels, truth))
+    truth = TargetColumn(
+        predictions,
+        head,
+        targets,
+        labels_shape=labels.shape,
+        is_multilabel=is_multilabel,
+        classes=_number_of_classes(predictions, head, names, labels),
+    )
+    counts = IndicatorCounts(labels.shape[-1]) if is_multilabel else ClassCounts(truth.classes)
     calibration, risk = CalibrationSums(bins), RiskSums()
     unlabelled = right = exact = 0
     row_size = max(truth.row_size, int(np.prod(labels.shape[1:], dtype=np.int64)), 1)
@@ -186,7 +187,6 @@ def _number_of_classes(
     head: str,
     names: list[str] | None,
     labels: StoredOutput,
-    truth: TargetColumn,
 ) -> int | None:
     """Number of classes, `None` where nothing but the labels themselves shows it."""
     if names is not None:
@@ -196,7 +196,7 @@ def _number_of_classes(
         return probabilities.shape[-1]
     if predictions.prediction_metadata.get("task") == "binary":
         return 2
-    return truth.one_hot
+    return None
 
 
 def _labels(labels: StoredOutput, rows: slice) -> np.ndarray:

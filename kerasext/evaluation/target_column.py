@@ -21,10 +21,10 @@ class TargetColumn:
         targets: As `evaluate` takes them.
         labels_shape: Tuple of ints. Shape of the labels.
         is_multilabel: Bool. Whether the last axis of the labels has several labels.
+        classes: Int. Number of classes, `None` if unknown.
 
     Attributes:
-        one_hot: Int. Length of an axis of classes that the labels don't have, `None` if there is
-            none.
+        classes: Int. Number of classes, `None` if one-hot targets don't show it either.
         row_size: Int. Numbers that are read for each row.
 
     Raises:
@@ -40,6 +40,7 @@ class TargetColumn:
         *,
         labels_shape: tuple[int, ...],
         is_multilabel: bool,
+        classes: int | None,
     ) -> None:
         self._name, self._values = _find(predictions, head, targets)
         if isinstance(self._values, RaggedOutput):
@@ -55,9 +56,13 @@ class TargetColumn:
             )
         self._shape = labels_shape[1:]
         has_axis = len(shape) == len(labels_shape) + 1 and not is_multilabel
-        self.one_hot = shape[-1] if has_axis and shape[-1] > 1 else None
-        if (shape[:-1] if has_axis else shape) != labels_shape:
-            more = "" if is_multilabel else ", or with an axis more: of length 1, or of the classes"
+        self._is_one_hot = has_axis and shape[-1] > 1
+        self.classes = classes or (shape[-1] if self._is_one_hot else None)
+        if (shape[:-1] if has_axis else shape) != labels_shape or (
+            self._is_one_hot and shape[-1] != self.classes
+        ):
+            axis = f"1 or {classes}" if classes else "1, or of the classes"
+            more = "" if is_multilabel else f", or one more axis, of length {axis}"
             raise ValueError(
                 f"Targets must have the shape of the labels, {labels_shape}{more}. "
                 f"Received: targets {self._name} of shape {shape}"
@@ -83,9 +88,9 @@ class TargetColumn:
             and not (np.isfinite(values) & (values == np.rint(values))).all()
         ):
             self._refuse("whole numbers, not probabilities or measurements", values)
-        if values.min() < 0 or values.max() > MOST_LABEL:
+        if values.min() < 0 or int(values.max()) > MOST_LABEL:
             self._refuse("numbers of classes; rows without one can be left out by `keep`", values)
-        if self.one_hot is not None:
+        if self._is_one_hot:
             if values.max() > 1 or (values.sum(axis=-1) != 1).any():
                 self._refuse("one 1 and otherwise 0 on the axis of the classes", values)
             values = values.argmax(axis=-1)

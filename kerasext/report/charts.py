@@ -101,7 +101,7 @@ def risk_coverage_curve(coverage: np.ndarray, risk: np.ndarray) -> ET.Element:
         x, y = np.asarray(coverage)[shown], np.asarray(risk)[shown]
         axes.fill_between(x, y, color=_ACCENT, alpha=0.12, linewidth=0)
         axes.plot(x, y, color=_ACCENT, linewidth=1.8)
-        axes.set(xlabel="Coverage: share of rows kept", ylabel="Risk: share wrong", xlim=(0, 1))
+        axes.set(xlabel="Coverage: share kept", ylabel="Risk: share wrong", xlim=(0, 1))
         axes.set_ylim(0, max(float(y.max(initial=0)) * 1.1, 0.01))
 
     return _chart("risk", draw)

@@ -26,9 +26,9 @@ def _calibration(result: Evaluation) -> ET.Element:
     error = result.expected_calibration_error
     caption = (
         f"How often the model is right (vertical) where it is so sure (horizontal), in "
-        f"{len(found.counts)} bins of confidence; a larger dot has more rows. Below the dashed "
+        f"{len(found.counts)} bins of confidence; a larger dot has more of them. Below the dashed "
         "line it is surer than right. The expected calibration error, the mean difference "
-        f"weighted by rows, is {error:.3f}."
+        f"weighted by their number, is {error:.3f}."
     )
     return figure(
         reliability_diagram(found.counts, found.confidence, found.accuracy),

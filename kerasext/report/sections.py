@@ -174,9 +174,9 @@ def run(predictions: PredictionFile) -> Iterator[ET.Element]:
         pairs(
             [
                 ("Rows", f"{health['rows']:,}"),
-                ("Data before compression", f"{health['bytes'] / 1e6:,.1f} MB"),
-                ("Time", f"{health['seconds']:,.1f} s"),
-                ("Waited for the disk", f"{health['stalled_seconds']:,.1f} s"),
+                ("Data before compression", f"{_short_number(health['bytes'] / 1e6)} MB"),
+                ("Time", f"{_short_number(health['seconds'])} s"),
+                ("Waited for the disk", f"{_short_number(health['stalled_seconds'])} s"),
                 ("Speed", f"{health['rows_per_second']:,.0f} rows per second"),
             ]
         ),
@@ -194,6 +194,10 @@ def run(predictions: PredictionFile) -> Iterator[ET.Element]:
         if values:
             section.append(tag("details", tag("summary", title), tag("pre", _as_json(values))))
     yield section
+
+
+def _short_number(value: float) -> str:
+    return f"{value:,.3f}" if value < 1 else f"{value:,.1f}"
 
 
 def _bar(share: float) -> ET.Element:

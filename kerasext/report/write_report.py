@@ -53,8 +53,8 @@ def write_report(
 
     Raises:
         FileNotFoundError: If the folder of `path`, or the one of `images`, does not exist.
-        ImportError: If Matplotlib is not installed, or Pillow for `images`, or scikit-learn where
-            there are targets: `pip install 'kerasext[report]'`.
+        ImportError: If Matplotlib is not installed, which charts need, or Pillow, which `images`
+            need: `pip install 'kerasext[report]'`.
         IsADirectoryError: If `path` is a folder.
         TypeError: If `images` is neither a folder nor an array.
         ValueError: If `path` is the prediction file, `rows` is negative, the file has no such head,

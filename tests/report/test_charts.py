@@ -21,6 +21,7 @@ CHARTS = {
 
 
 def markup(chart):
+    """A chart as it stands in the page."""
     return ET.tostring(chart, encoding="unicode", method="html")
 
 
@@ -31,7 +32,7 @@ def test_colours_and_text_are_those_of_the_page(name):
     text = markup(chart)
     assert "var(--accent)" in text
     assert "#0" not in text.replace(f"#{name}", "")
-    labels = [element for element in chart.iter("text")]
+    labels = list(chart.iter("text"))
     assert any(label.text.strip() for label in labels)
     assert all(label.get("style").endswith("font-family: inherit") for label in labels)
 

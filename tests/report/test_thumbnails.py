@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 
 def test_folder(report, folder):
-    """The files whose names are the ids are shown small, upright, and as transparent as they are."""
+    """The files whose names are the ids are shown small and upright, and can be seen through."""
     ids = ["turned.jpg", "photo.jpg", "a/drawing.png"]
     page = report(columns_of([0.1, 0.2, 0.3], ids), images=folder)
     turned, photo, drawing = pictures(page)

@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 _REPORT = "'kerasext[report]'"
-_INSTALL = {"tensorflow": "tensorflow", "matplotlib": _REPORT, "PIL": _REPORT, "sklearn": _REPORT}
+_INSTALL = {"tensorflow": "tensorflow", "matplotlib": _REPORT, "PIL": _REPORT}
 _EXTRA = "'kerasext[export]'"
 
 
