@@ -2,7 +2,7 @@
 
 `kerasext.models` makes `predict` say labels and confidence, `kerasext.callbacks` writes them to one
 HDF5 file as they come, and `PredictionFile` reads that file back. `predict_to_hdf5` does a whole
-job in one call.
+job in one call, and `kerasext.evaluation` compares a file with what is true.
 """
 
 import importlib
@@ -16,9 +16,11 @@ __all__ = [
     "__version__",
     "callbacks",
     "compile_predict",
+    "evaluation",
     "inference",
     "models",
     "predict_to_hdf5",
+    "report",
     "storage",
     "tune_batch_size",
 ]
@@ -26,7 +28,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Lazily, so that reading a file loads neither Keras nor its backend.
-    if name in ("callbacks", "inference", "models"):
+    if name in ("callbacks", "evaluation", "inference", "models", "report"):
         return importlib.import_module(f"kerasext.{name}")
     if name in __all__:
         return getattr(importlib.import_module("kerasext.inference"), name)

@@ -3,7 +3,8 @@
 import importlib
 from typing import Any
 
-_INSTALL = {"tensorflow": "tensorflow"}
+_REPORT = "'kerasext[report]'"
+_INSTALL = {"tensorflow": "tensorflow", "matplotlib": _REPORT, "PIL": _REPORT}
 _EXTRA = "'kerasext[export]'"
 
 

@@ -1,0 +1,221 @@
+"""Comparing a prediction file with targets, in constant memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kerasext.evaluation.calibration import CalibrationSums
+from kerasext.evaluation.class_report import class_report
+from kerasext.evaluation.evaluation import Evaluation
+from kerasext.evaluation.label_counts import ClassCounts, IndicatorCounts
+from kerasext.evaluation.risk_coverage import RiskSums
+from kerasext.evaluation.target_column import MOST_LABEL, TargetColumn
+from kerasext.storage import ClassNames, PredictionFile, StoredOutput
+
+_MOST_NUMBERS = 2**18  # that are read of an output at once: 2 MiB in each of some ten arrays
+_ROUNDING = 1e-3  # by which half precision, or a sum, may exceed 1
+
+
+def evaluate(
+    predictions: PredictionFile | str | os.PathLike[str],
+    *,
+    head: str = "",
+    targets: Any = None,
+    bins: int = 15,
+    batch_rows: int = 65536,
+) -> Evaluation:
+    """Compares the labels in a file with what is true, in memory that rows don't add to.
+
+    The figures are of the committed rows: of a file that is incomplete those there are, and of one
+    that was written with `keep` those that were kept. Classes are told from several labels a row by
+    the shape of `labels`, which is that of `probabilities` in the second case, or where these were
+    not stored, by the task in `prediction_metadata`. Outputs that were stored as `uint8` or
+    `uint16` are read as the floats they stand for.
+
+    Args:
+        predictions: `PredictionFile`, or string or path-like, the path of one. Has `labels` and
+            `confidence`, as models with a mixin predict them.
+        head: String. The head, of a file with several. Defaults to `""`, for a file with one.
+        targets: What is true: an array in the order of the rows, or the name of a column of the
+            file. Whole numbers of the shape of `labels`, or with one more axis: of length 1, or
+            one-hot. Several labels a row are 0 and 1 in the shape of `labels`. Defaults to `None`,
+            for `targets/<head>` or `targets`.
+        bins: Int. Bins of confidence in `calibration`. Defaults to 15, as in Guo et al. (2017).
+        batch_rows: Int. Rows that are read at once, fewer where a row has many numbers. Defaults to
+            65,536.
+
+    Returns:
+        `Evaluation`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        TypeError: If targets or labels are of the wrong dtype.
+        ValueError: If the file has no rows, no `labels`, `confidence` or targets; if these are not
+            whole numbers, none of the classes, or of another shape; if rows differ in shape; if
+            `bins` or `batch_rows` is not positive; if the file was closed, or is damaged.
+
+    Example:
+
+    ```python
+    predict_to_hdf5(model, images, "digits.h5", targets=y_test)
+    result = evaluate("digits.h5")
+    result.accuracy, result.expected_calibration_error
+    result.class_report["7"]["recall"]
+    ```
+    """
+    for name, value in (("bins", bins), ("batch_rows", batch_rows)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
+    if not isinstance(predictions, PredictionFile):
+        with PredictionFile(predictions) as opened:
+            return evaluate(opened, head=head, targets=targets, bins=bins, batch_rows=batch_rows)
+    labels, confidence = _labels_and_confidence(predictions, head)
+    is_multilabel = _is_multilabel(predictions, head, labels)
+    names = _class_names(predictions, head)
+    truth = TargetColumn(
+        predictions,
+        head,
+        targets,
+        labels_shape=labels.shape,
+        is_multilabel=is_multilabel,
+        classes=_number_of_classes(predictions, head, names, labels),
+    )
+    counts = IndicatorCounts(labels.shape[-1]) if is_multilabel else ClassCounts(truth.classes)
+    calibration, risk = CalibrationSums(bins), RiskSums()
+    unlabelled = right = exact = 0
+    row_size = max(truth.row_size, int(np.prod(labels.shape[1:], dtype=np.int64)), 1)
+    step = max(min(batch_rows, _MOST_NUMBERS // row_size), 1)
+    for start in range(0, len(labels), step):
+        rows = slice(start, start + step)
+        true, given, sure = truth.read(rows), _labels(labels, rows), _confidence(confidence, rows)
+        counts.add(true, given)
+        is_right, is_unlabelled = true == given, given < 0
+        sure[is_unlabelled] = np.nan
+        calibration.add(sure.ravel(), is_right.ravel())
+        risk.add(sure.ravel(), is_right.ravel())
+        right += int(is_right.sum())
+        unlabelled += int(is_unlabelled.sum())
+        exact += int(is_right.all(axis=-1).sum()) if is_multilabel else 0
+    count = int(np.prod(labels.shape, dtype=np.int64))
+    if names is None or len(names) != len(counts.matrix):
+        names = [str(number) for number in range(len(counts.matrix))]
+    calibrated, curve = calibration.result(), risk.result()
+    return Evaluation(
+        rows=len(labels),
+        count=count,
+        unlabelled=unlabelled,
+        accuracy=right / count,
+        exact_match_ratio=exact / (count // labels.shape[-1]) if is_multilabel else None,
+        class_names=names,
+        confusion_matrix=counts.matrix,
+        class_report=class_report(names, counts.matrix),
+        calibration=calibrated,
+        expected_calibration_error=calibrated.expected_error,
+        risk_coverage=curve,
+        area_under_risk_coverage=curve.area,
+    )
+
+
+def _named(head: str, name: str) -> str:
+    return f"{head}/{name}" if head else name
+
+
+def _labels_and_confidence(
+    predictions: PredictionFile, head: str
+) -> tuple[StoredOutput, StoredOutput]:
+    found = []
+    for name in (_named(head, "labels"), _named(head, "confidence")):
+        if name not in predictions:
+            heads = sorted(other[:-7] for other in predictions if other.endswith("/labels"))
+            remedy = f"pass `head`, one of {heads}" if heads else "predict with one of the mixins"
+            raise ValueError(
+                f"The file must have the output {name!r}; {remedy}. "
+                f"Received: head={head!r}, and a file with {sorted(predictions)}"
+            )
+        output = predictions[name]
+        if not isinstance(output, StoredOutput):
+            raise ValueError(
+                "Rows of different shapes can't be evaluated; predict with padding. "
+                f"Received: output {name!r} of shape {output.shape}"
+            )
+        found.append(output)
+    labels, confidence = found
+    if labels.dtype.kind not in "biu" or confidence.dtype.kind != "f":
+        raise TypeError(
+            "Labels must be integers, and confidence floats, as the mixins predict them. "
+            f"Received: {labels.name!r} of dtype {labels.dtype}, {confidence.name!r} of dtype "
+            f"{confidence.dtype}"
+        )
+    if labels.shape != confidence.shape:
+        raise ValueError(
+            "Labels and confidence must have the same shape. "
+            f"Received: {labels.shape} and {confidence.shape}"
+        )
+    if not np.prod(labels.shape, dtype=np.int64):
+        raise ValueError(
+            "There must be at least one label to evaluate. "
+            f"Received: {labels.name!r} of shape {labels.shape}"
+        )
+    return labels, confidence
+
+
+def _is_multilabel(predictions: PredictionFile, head: str, labels: StoredOutput) -> bool:
+    probabilities = predictions.get(_named(head, "probabilities"))
+    if probabilities is None:
+        is_multilabel = predictions.prediction_metadata.get("task") == "multilabel"
+    else:
+        is_multilabel = probabilities.shape == labels.shape
+    return is_multilabel and labels.ndim > 1
+
+
+def _class_names(predictions: PredictionFile, head: str) -> list[str] | None:
+    names = predictions.class_names
+    if isinstance(names, Mapping):
+        names = names.get(head)
+    elif head:
+        names = None
+    assert names is None or isinstance(names, ClassNames)
+    return None if names is None else [str(name) for name in names]
+
+
+def _number_of_classes(
+    predictions: PredictionFile,
+    head: str,
+    names: list[str] | None,
+    labels: StoredOutput,
+) -> int | None:
+    """Number of classes, `None` where nothing but the labels themselves shows it."""
+    if names is not None:
+        return len(names)
+    probabilities = predictions.get(_named(head, "probabilities"))
+    if probabilities is not None and probabilities.shape[:-1] == labels.shape:
+        return probabilities.shape[-1]
+    if predictions.prediction_metadata.get("task") == "binary":
+        return 2
+    return None
+
+
+def _labels(labels: StoredOutput, rows: slice) -> np.ndarray:
+    values: np.ndarray = labels[rows]
+    if values.min() < -1 or values.max() > MOST_LABEL:
+        raise ValueError(
+            "Labels must be -1 (no label) or numbers of classes. "
+            f"Received: {labels.name!r} from {values.min()} to {values.max()}"
+        )
+    return values.astype(np.int64)
+
+
+def _confidence(confidence: StoredOutput, rows: slice) -> np.ndarray:
+    values: np.ndarray = confidence[rows].astype(np.float64)
+    least, most = np.nanmin(values, initial=0), np.nanmax(values, initial=0)
+    if least < -_ROUNDING or most > 1 + _ROUNDING:
+        raise ValueError(
+            "Confidence must be in [0, 1], as the mixins predict it. "
+            f"Received: {confidence.name!r} from {least} to {most}"
+        )
+    values.clip(0, 1, out=values)
+    return values

@@ -1,0 +1,122 @@
+"""What is true of each row, in whatever form it was kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kerasext.storage import PredictionFile, RaggedOutput
+
+MOST_LABEL = 2**31 - 1
+"""The largest number that may be meant for a class, before it is looked at whether it is one."""
+
+
+class TargetColumn:
+    """Targets in the shape of the labels that they are compared with, read some rows at a time.
+
+    Args:
+        predictions: The file.
+        head: String. The head that is evaluated.
+        targets: As `evaluate` takes them.
+        labels_shape: Tuple of ints. Shape of the labels.
+        is_multilabel: Bool. Whether the last axis of the labels has several labels.
+        classes: Int. Number of classes, `None` if unknown.
+
+    Attributes:
+        classes: Int. Number of classes, `None` if one-hot targets don't show it either.
+        row_size: Int. Numbers that are read for each row.
+
+    Raises:
+        TypeError: If the targets are neither numbers nor the name of a column.
+        ValueError: If there are none, or of another shape than those of the labels.
+    """
+
+    def __init__(
+        self,
+        predictions: PredictionFile,
+        head: str,
+        targets: Any,
+        *,
+        labels_shape: tuple[int, ...],
+        is_multilabel: bool,
+        classes: int | None,
+    ) -> None:
+        self._name, self._values = _find(predictions, head, targets)
+        if isinstance(self._values, RaggedOutput):
+            raise ValueError(
+                "Rows of different shapes can't be evaluated; predict with padding. "
+                f"Received: targets {self._name} of shape {self._values.shape}"
+            )
+        shape, dtype = tuple(self._values.shape), np.dtype(self._values.dtype)
+        if dtype.kind not in "biuf":
+            raise TypeError(
+                "Targets must be the numbers of the classes, or 0 and 1 for each; "
+                f"translate names to numbers. Received: targets {self._name} of dtype {dtype}"
+            )
+        self._shape = labels_shape[1:]
+        has_axis = len(shape) == len(labels_shape) + 1 and not is_multilabel
+        self._is_one_hot = has_axis and shape[-1] > 1
+        self.classes = classes or (shape[-1] if self._is_one_hot else None)
+        if (shape[:-1] if has_axis else shape) != labels_shape or (
+            self._is_one_hot and shape[-1] != self.classes
+        ):
+            axis = f"1 or {classes}" if classes else "1, or of the classes"
+            more = "" if is_multilabel else f", or one more axis, of length {axis}"
+            raise ValueError(
+                f"Targets must have the shape of the labels, {labels_shape}{more}. "
+                f"Received: targets {self._name} of shape {shape}"
+            )
+        self.row_size = int(np.prod(shape[1:], dtype=np.int64))
+
+    def read(self, rows: slice) -> np.ndarray:
+        """Targets of some rows.
+
+        Args:
+            rows: Slice.
+
+        Returns:
+            Array of the shape of the labels of these rows, int64, of numbers that are not negative.
+
+        Raises:
+            ValueError: If a number is not whole, or negative, or not exactly one of an axis of
+                classes is 1.
+        """
+        values = np.asarray(self._values[rows])
+        if (
+            values.dtype.kind == "f"
+            and not (np.isfinite(values) & (values == np.rint(values))).all()
+        ):
+            self._refuse("whole numbers, not probabilities or measurements", values)
+        if values.min() < 0 or int(values.max()) > MOST_LABEL:
+            self._refuse("numbers of classes; rows without one can be left out by `keep`", values)
+        if self._is_one_hot:
+            if values.max() > 1 or (values.sum(axis=-1) != 1).any():
+                self._refuse("one 1 and otherwise 0 on the axis of the classes", values)
+            values = values.argmax(axis=-1)
+        truth: np.ndarray = values.astype(np.int64).reshape(-1, *self._shape)
+        return truth
+
+    def _refuse(self, rule: str, values: np.ndarray) -> None:
+        raise ValueError(
+            f"Targets must be {rule}. Received: targets {self._name} from {values.min()} to "
+            f"{values.max()}"
+        )
+
+
+def _find(predictions: PredictionFile, head: str, targets: Any) -> tuple[str, Any]:
+    """The name of the targets, for messages, and an array or what reads one."""
+    if targets is not None and not isinstance(targets, str):
+        is_array = hasattr(targets, "shape") and hasattr(targets, "dtype")
+        return "in `targets`", targets if is_array else np.asarray(targets)
+    wanted = [targets] if targets else [*([f"targets/{head}"] if head else []), "targets"]
+    for name in wanted:
+        if name in predictions:
+            return repr(name), predictions[name]
+    nested = [name for name in predictions if name.startswith("targets/")]
+    raise ValueError(
+        f"The file must have the column {wanted[0]!r}; predict with `targets=True`, or an array, "
+        "of `HDF5PredictionWriter` or `predict_to_hdf5` to store it, or pass `targets`, the name "
+        "of another column or an array. "
+        f"Received: a file with {nested if nested and not targets else sorted(predictions)}"
+    )

@@ -1,0 +1,162 @@
+"""The page about a prediction file."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import xml.etree.ElementTree as ET
+from datetime import datetime
+from typing import Any
+
+from kerasext.evaluation import Evaluation, evaluate
+from kerasext.report import evaluation_sections, sections
+from kerasext.report.markup import document, pairs, short, tag
+from kerasext.report.row_tally import RowTally
+from kerasext.report.thumbnails import Thumbnails
+from kerasext.storage import ClassNames, PredictionFile
+from kerasext.storage.layout import COLUMNS, TARGETS
+from kerasext.storage.whole_file import file_made_from, renamed_when_written
+
+
+def write_report(
+    predictions: PredictionFile,
+    path: str | os.PathLike[str],
+    *,
+    head: str = "",
+    images: Any = None,
+    rows: int = 20,
+    title: str | None = None,
+) -> None:
+    """Writes one HTML page that shows what is in a prediction file.
+
+    Counts per class, how sure the model was, the rows that it is least sure of, how the run went
+    and where the file comes from; with stored targets also a reliability diagram, a risk-coverage
+    curve and the confusion matrix. The page needs nothing beside itself: it has no script, loads
+    nothing and links to nothing. Text of the file is escaped. The file is read in blocks, in
+    constant memory. The page appears under its name when it is whole, and replaces one that is
+    there.
+
+    Args:
+        predictions: `PredictionFile`, open.
+        path: String or path-like. The page.
+        head: String. The head that the page is about, where there are several. Defaults to `""`,
+            for outputs that are in none.
+        images: Folder that holds the files whose names are the ids, for thumbnails of the least
+            confident rows; an image that is not there is named in the page. Or array-like, such as
+            an array, a memory map or a dataset of h5py, of shape `(rows, height, width)` or
+            `(rows, height, width, channels)` with 1, 3 or 4 channels, one for each row of the
+            file, or of the data that `row` counts where not all were kept. uint8 is shown as it
+            is, numbers in [0, 1] as shares of white, others stretched from the smallest to the
+            largest of their image. Defaults to `None`, for no thumbnails.
+        rows: Int. How many of the least confident rows the page shows. Defaults to 20.
+        title: String. The heading. Defaults to `None`, for the name of the file.
+
+    Raises:
+        FileNotFoundError: If the folder of `path`, or the one of `images`, does not exist.
+        ImportError: If Matplotlib is not installed, which charts need, or Pillow, which `images`
+            need: `pip install 'kerasext[report]'`.
+        IsADirectoryError: If `path` is a folder.
+        TypeError: If `images` is neither a folder nor an array.
+        ValueError: If `path` is the prediction file, `rows` is negative, the file has no such head,
+            `images` has another shape, or too few rows, or is a folder and the file has no ids, or
+            the file was closed, or is damaged.
+
+    Example:
+
+    ```python
+    with PredictionFile("digits.h5") as predictions:
+        write_report(predictions, "digits.html", images=test_images)
+    ```
+    """
+    if rows < 0:
+        raise ValueError(f"`rows` must not be negative. Received: rows={rows}")
+    target_path = file_made_from(predictions.path, path)
+    heads = {name.rpartition("/")[0] for name in predictions if name.split("/")[0] not in COLUMNS}
+    if head and head not in heads:
+        raise ValueError(
+            f"`head` must be one that the file has: {sorted(heads - {''})}. Received: head={head!r}"
+        )
+    thumbnails = None if images is None else Thumbnails(images, predictions)
+
+    tally = RowTally(predictions, head, rows)
+    names = predictions.class_names
+    names = names.get(head) if isinstance(names, dict) else None if head else names
+    target = next((name for name in (f"{TARGETS}/{head}", TARGETS) if name in predictions), None)
+    result, refused = _evaluated(predictions, head, tally, target)
+
+    title = title or predictions.path.name
+    parts = [_header(predictions, title, head, heads), _facts(predictions, tally, names, result)]
+    if refused:
+        parts.append(tag("p", f"Not compared with the targets: {refused}", class_="warning"))
+    if tally.labels or tally.confidences:
+        parts.append(sections.predicted(tally, names))
+    if result is not None:
+        parts.append(evaluation_sections.evaluated(result, names))
+    if tally.least_confident.size:
+        parts.append(
+            sections.least_confident(
+                predictions, tally, names=names, head=head, target=target, thumbnails=thumbnails
+            )
+        )
+    parts.append(sections.outputs(predictions))
+    parts += sections.run(predictions)
+
+    style = importlib.resources.files("kerasext.report").joinpath("page.css").read_text("utf-8")
+    page = document(title, style, tag("main", *parts))
+    with renamed_when_written(target_path) as file:
+        file.write(page)
+
+
+def _evaluated(
+    predictions: PredictionFile, head: str, tally: RowTally, target: str | None
+) -> tuple[Evaluation | None, str]:
+    """The evaluation, or why there is none although there are targets."""
+    if target is None or not tally.labels:
+        return None, ""
+    try:
+        return evaluate(predictions, head=head), ""
+    except (TypeError, ValueError) as error:
+        return None, short(error)
+
+
+def _header(predictions: PredictionFile, title: str, head: str, heads: set[str]) -> ET.Element:
+    origin = predictions.origin
+    by = f" by model “{short(origin['model_name'])}”" if origin.get("model_name") else ""
+    ended = datetime.fromisoformat(origin["ended"])
+    about = f"{predictions.path.name}: predictions{by}, {ended:%d %B %Y, %H:%M} UTC"
+    header = tag("header", tag("h1", title), tag("p", about, class_="muted"))
+    if head:
+        header.append(tag("p", f"This page is about the head “{short(head)}”."))
+    elif "" not in heads and heads:
+        listed = ", ".join(f"“{short(name)}”" for name in sorted(heads))
+        header.append(tag("p", f"The outputs are in heads, each of which has a page: {listed}."))
+    if not predictions.complete:
+        text = (
+            " The call that writes this file has not come to its end. This page shows the "
+            f"{predictions.rows:,} rows that are in it so far."
+        )
+        header.append(tag("p", tag("strong", "Incomplete."), text, class_="warning"))
+    return header
+
+
+def _facts(
+    predictions: PredictionFile,
+    tally: RowTally,
+    names: ClassNames | None,
+    result: Evaluation | None,
+) -> ET.Element:
+    facts = [
+        ("Rows", f"{predictions.rows:,}"),
+        ("State", "complete" if predictions.complete else "incomplete"),
+    ]
+    if names is not None:
+        facts.append(("Labels" if tally.is_multi_label else "Classes", f"{len(names):,}"))
+    if tally.confidences:
+        facts.append(("Mean confidence", f"{tally.mean_confidence:.3f}"))
+    if result is not None:
+        of_each = " of each label" if tally.is_multi_label else ""
+        facts.append((f"Accuracy{of_each}", sections.percent(result.accuracy)))
+        facts.append(("Calibration error", f"{result.expected_calibration_error:.3f}"))
+    shown = pairs(facts)
+    shown.set("class", "facts")
+    return shown

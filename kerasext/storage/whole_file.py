@@ -1,0 +1,61 @@
+"""Files that appear under their name when they are whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+def file_made_from(source: Path, path: str | os.PathLike[str]) -> Path:
+    """Where to write what is made from a prediction file, links resolved.
+
+    Args:
+        source: Path of the prediction file.
+        path: String or path-like. The file to write.
+
+    Raises:
+        FileNotFoundError: If the folder of `path` does not exist.
+        IsADirectoryError: If `path` is a folder.
+        ValueError: If `path` is the prediction file.
+    """
+    # Through a link the file it leads to is written.
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(f"`path` must not be a folder. Received: path={os.fspath(path)!r}")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"The folder of `path` must exist; make it first. Received: path={os.fspath(path)!r}"
+        )
+    if target.exists() and target.samefile(source):
+        raise ValueError(
+            "`path` must not be the file that is read; choose another one. "
+            f"Received: path={os.fspath(path)!r}"
+        )
+    return target
+
+
+@contextlib.contextmanager
+def renamed_when_written(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that gets its name, and replaces one that is there, if nothing is raised.
+
+    Args:
+        path: Path. Its name.
+
+    Yields:
+        The file, open for writing bytes.
+    """
+    unfinished = path.with_name(f".{uuid.uuid4().hex}.unfinished")
+    try:
+        with unfinished.open("xb") as file:
+            yield file
+            # Else a loss of power may leave the new name without what it names.
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,69 @@
+import xml.etree.ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from kerasext.report.charts import (
+    confidence_histogram,
+    reliability_diagram,
+    risk_coverage_curve,
+)
+
+NAN = float("nan")
+CHARTS = {
+    "histogram": lambda: confidence_histogram(np.array([3, 0, 5])),
+    "reliability": lambda: reliability_diagram(
+        np.array([0, 4, 6]), np.array([NAN, 0.5, 0.9]), np.array([NAN, 0.4, 0.95])
+    ),
+    "risk": lambda: risk_coverage_curve(np.array([0.5, 1]), np.array([0, 0.25])),
+}
+
+
+def markup(chart):
+    """A chart as it stands in the page."""
+    return ET.tostring(chart, encoding="unicode", method="html")
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_colours_and_text_are_those_of_the_page(name):
+    """A chart has no colour of its own, and its text is text in the font of the page."""
+    chart = CHARTS[name]()
+    text = markup(chart)
+    assert "var(--accent)" in text
+    assert "#0" not in text.replace(f"#{name}", "")
+    labels = list(chart.iter("text"))
+    assert any(label.text.strip() for label in labels)
+    assert all(label.get("style").endswith("font-family: inherit") for label in labels)
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_charts_are_reproducible(name):
+    """The same numbers make the same chart, whatever style somebody has set."""
+    first = markup(CHARTS[name]())
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "red"}):
+        assert markup(CHARTS[name]()) == first
+        assert mpl.rcParams["font.size"] == 30
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_ids_are_of_one_chart(name):
+    """Each id, and each reference to one, has the name of the chart."""
+    chart = CHARTS[name]()
+    ids = {element.get("id") for element in chart.iter() if element.get("id")}
+    assert all(name in text.split("-")[0] for text in ids)
+    used = {element.get("href") for element in chart.iter("use")}
+    assert used <= {f"#{text}" for text in ids}
+
+
+def test_long_curves_are_short():
+    """A curve of many points does not make a large page."""
+    coverage = np.linspace(0, 1, 1_000_000)
+    assert len(markup(risk_coverage_curve(coverage, coverage**2))) < 60_000
+
+
+@pytest.mark.parametrize("count", [1, 10, 10**6, 10**12])
+def test_large_counts(count):
+    """Counts of any size are written short on the axis."""
+    chart = confidence_histogram(np.array([count]))
+    assert max(len(element.text.strip()) for element in chart.iter("text")) <= len("Predictions")
