@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-_INSTALL = {"tensorflow": "tensorflow"}
+_INSTALL = {"tensorflow": "tensorflow", "PIL": "'kerasext[images]'"}
 _EXTRA = "'kerasext[export]'"
 
 
