@@ -307,9 +307,7 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
             row_group_bytes=row_group_bytes,
         )
 
-    def to_csv(
-        self, path: str | os.PathLike[str], *, outputs: Sequence[str] | None = None
-    ) -> None:
+    def to_csv(self, path: str | os.PathLike[str], *, outputs: Sequence[str] | None = None) -> None:
         """Writes a CSV file in UTF-8 with the columns of `to_pandas`, in constant memory.
 
         Arrays within a row are lists of JSON. Numbers have as many digits as bring them back. The

@@ -23,8 +23,8 @@ def write_csv_file(
     with whole_file(path, source=source) as file:
         for start, stop in blocks:
             frame = data_frame(exported, start, stop)
-            for name in frame.columns[frame.dtypes == object]:
-                if any(isinstance(value, np.ndarray) for value in frame[name].head(1)):
+            for name in frame.columns:
+                if len(frame) and isinstance(frame[name].iloc[0], np.ndarray):
                     # Else NumPy's own text of them, which leaves out the middle of long ones.
                     frame[name] = [json.dumps(row.tolist()) for row in frame[name]]
             frame.to_csv(file, header=start == 0, index=False, lineterminator="\n")

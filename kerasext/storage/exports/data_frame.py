@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def data_frame(
-    exported: ExportedOutputs, start: int = 0, stop: int | None = None
-) -> pd.DataFrame:
+def data_frame(exported: ExportedOutputs, start: int = 0, stop: int | None = None) -> pd.DataFrame:
     """See `PredictionFile.to_pandas`; of the rows from one to before another."""
     stop = exported.rows if stop is None else stop
     pandas = optional_package("pandas", needed_by="to_pandas")
