@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,14 +51,15 @@ def open_arrays(text: str, stack: contextlib.ExitStack) -> dict[str, Any]:
         raise InputError(f"{text!r} is a folder, where a file with an array is needed.")
     try:
         if path.suffix == ".npy":
-            return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
+            return {"": np.lib.format.open_memmap(path, mode="r")}
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return dict(arrays)
+            # NumPy leaves a file open that is no archive, if it has opened it.
+            with path.open("rb") as opened:
+                return dict(np.load(opened, allow_pickle=False))
         if name or path.suffix in _HDF5:
             file = stack.enter_context(h5py.File(path, "r"))
             return {"": _dataset(file, name)}
-    except (OSError, ValueError, EOFError) as error:  # EOFError: an empty file
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{str(path)!r} can't be read: {error}") from error
     raise InputError(
         "What is read must be a .npy or .npz file, a dataset as file.h5:/images, or a folder of "
