@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:  # noqa: BLE001 - said in one message, or whole with --debug
             if args.debug:
                 traceback.print_exc()
-            say(f"kerasext {args.command}: error: {describe(error)}")
+            say(f"kerasext {args.command}: error: {_with_options(describe(error))}")
             return 2 if isinstance(error, _BAD_INPUT) else 1
         return code
 
@@ -85,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     return parser
+
+
+def _with_options(text: str) -> str:
+    """A message of the library, with what its arguments are called here."""
+    for argument, option in (("mode='resume'", "--resume"), ("mode='w'", "--overwrite")):
+        text = text.replace(argument, option)
+    return text
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -24,7 +24,13 @@ def load_model(path: Path) -> keras.Model:
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        raise InputError(f"{str(path)!r} can't be loaded: {describe(error)}") from error
+        remedy = ""
+        if "safe_mode" in str(error):  # which is not to be had here
+            remedy = (
+                "\nHere models are always loaded in the safe mode; for one whose source you trust "
+                "call kerasext.predict_to_hdf5 from Python."
+            )
+        raise InputError(f"{str(path)!r} can't be loaded: {describe(error)}{remedy}") from error
     if not isinstance(model, keras.Model):
         raise InputError(f"{str(path)!r} is a {type(model).__name__}, and no keras.Model.")
     return model
