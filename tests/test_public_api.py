@@ -11,7 +11,7 @@ import kerasext
 
 PACKAGES = [
     "kerasext",
-    *(f"kerasext.{name}" for name in ("models", "callbacks", "storage", "inference")),
+    *(f"kerasext.{name}" for name in ("models", "callbacks", "storage", "inference", "cli")),
 ]
 HEAVY = {"keras", "tensorflow", "jax", "torch"}
 

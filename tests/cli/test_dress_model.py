@@ -70,7 +70,7 @@ def test_model_with_a_mixin():
     assert model is own
     assert list(model.class_names) == ["cat", "dog"]
     assert "is a classifier" in said
-    with pytest.raises(InputError, match="is a classifier model already.*--as binary"):
+    with pytest.raises(InputError, match=r"is a classifier model already.*--as binary"):
         dressed(own, "binary")
 
 

@@ -113,5 +113,6 @@ def test_commands_that_read_load_no_keras(file):
 def test_reader_that_has_seen_enough(file):
     """A pipe that is closed, as by `head`, is no error to speak of."""
     program = f"{sys.executable} -m kerasext info {file} --json | true"
-    run = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=False)
+    command = ["/bin/sh", "-c", program]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.stderr == ""

@@ -11,7 +11,7 @@ def test_names(tmp_path):
     assert names_or_file("a,b") == ["a", "b"]
     (tmp_path / "names").write_text("a,b\nc d\n")
     assert names_or_file(str(tmp_path / "names")) == ["a,b", "c d"]
-    with pytest.raises(argparse.ArgumentTypeError, match="no file 'x.txt'"):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"no file 'x\.txt'"):
         names_or_file("x.txt")
 
 

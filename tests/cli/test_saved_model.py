@@ -67,7 +67,7 @@ def test_image_shape():
     assert image_shape(pooled, (10, 48)) == (10, 48, 1)
     with pytest.raises(InputError, match="--image-size HEIGHTxWIDTH"):
         image_shape(pooled, None)
-    with pytest.raises(InputError, match="10x48 only. Received: --image-size 10x20"):
+    with pytest.raises(InputError, match=r"10x48 only\. Received: --image-size 10x20"):
         image_shape(model_of((10, 48, 1)), (10, 20))
     for model in (model_of((8,)), model_of((8, 8, 3), (8, 8, 3)), Subclassed()):
         with pytest.raises(InputError, match="one input of"):

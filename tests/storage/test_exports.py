@@ -684,7 +684,7 @@ def test_csv_of_no_rows(path, tmp_path):
     writer.finish()
     with PredictionFile(path) as predictions:
         predictions.to_csv(tmp_path / "out.csv")
-    assert (tmp_path / "out.csv").read_text() == "labels,confidence\n"
+    assert (tmp_path / "out.csv").read_text() == "confidence,labels\n"
 
 
 def test_csv_leaves_what_is_there_after_an_error(path, tmp_path):
