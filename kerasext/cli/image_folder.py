@@ -18,6 +18,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _THREADS = min(os.cpu_count() or 1, 16)  # pillow decodes outside of Python's lock
 
+_AT_ONCE = 4096
+
 
 class ImageError(Exception):
     """An image can't be read."""
@@ -70,8 +72,14 @@ def find_bad_images(folder: Path, names: Sequence[str], *, decode: bool) -> dict
             return _why(error)
         return None
 
+    bad = {}
     with ThreadPoolExecutor(_THREADS) as pool:
-        return {name: why for name, why in zip(names, pool.map(reason, names), strict=True) if why}
+        # Some at a time: what waits in a pool takes memory.
+        for start in range(0, len(names), _AT_ONCE):
+            part = names[start : start + _AT_ONCE]
+            reasons = zip(part, pool.map(reason, part), strict=True)
+            bad.update({name: why for name, why in reasons if why})
+    return bad
 
 
 class ImageFolder:

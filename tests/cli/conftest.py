@@ -24,7 +24,7 @@ def kerasext(capsys):
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def save_model():
     """Saves a small model of rows or of images."""
     return _save_model
@@ -56,7 +56,7 @@ def rows_path(tmp_path, rows):
     return tmp_path / "rows.npy"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_images():
     """Writes many images into a folder."""
     return _write_images

@@ -77,14 +77,27 @@ def test_killed_and_resumed(tmp_path, folder, save_model):
     assert_same_files(killed, whole)
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, write_images, save_model):
+    """Arguments that predict 4,000 images, and the file of a run that nobody killed."""
+    folder = tmp_path_factory.mktemp("thousands")
+    write_images(folder / "photos", 4000)
+    save_model(folder / "model.keras", (128, 128, 3))
+    arguments = [folder / "model.keras", folder / "photos", "--batch-size", 32]
+    process = run("-m", "kerasext", "predict", *arguments, "-o", folder / "whole.h5")
+    assert process.returncode == 0, process.stderr
+    with PredictionFile(folder / "whole.h5") as predictions:
+        assert predictions["ids"][:].tolist() == find_images(folder / "photos")
+    return arguments, folder / "whole.h5"
+
+
 @pytest.mark.slow
+@pytest.mark.backends("tensorflow", reason="what is killed is the same everywhere")
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_thousands_of_images(tmp_path, write_images, save_model, end):
+def test_thousands_of_images(tmp_path, uninterrupted, end):
     """4,000 images, killed or interrupted half-way by another process, as people do."""
-    write_images(tmp_path / "photos", 4000)
-    save_model(tmp_path / "model.keras", (128, 128, 3))
-    arguments = [tmp_path / "model.keras", tmp_path / "photos", "--batch-size", 32]
-    killed, whole = tmp_path / "killed.h5", tmp_path / "whole.h5"
+    arguments, whole = uninterrupted
+    killed = tmp_path / "killed.h5"
     command = [sys.executable, "-m", "kerasext", "predict", *map(str, arguments), "-o", str(killed)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         until = time.monotonic() + MOST_SECONDS
@@ -103,11 +116,7 @@ def test_thousands_of_images(tmp_path, write_images, save_model, end):
         assert process.returncode == -signal.SIGKILL
     process = run(*command[1:], "--resume")
     assert process.returncode == 0, process.stderr
-    process = run("-m", "kerasext", "predict", *arguments, "-o", whole)
-    assert process.returncode == 0, process.stderr
     assert_same_files(killed, whole)
-    with PredictionFile(whole) as predictions:
-        assert predictions["ids"][:].tolist() == find_images(tmp_path / "photos")
 
 
 def committed(path):
