@@ -12,8 +12,8 @@ import numpy as np
 from kerasext.cli.messages import InputError, say
 from kerasext.cli.options import names
 from kerasext.storage import PredictionFile, RaggedOutput
-from kerasext.storage.exports.whole_file import whole_file
 from kerasext.storage.output_names import find_outputs
+from kerasext.storage.whole_file import file_made_from, renamed_when_written
 
 DESCRIPTION = """\
 Writes the outputs of a prediction file for other tools, by the suffix of OUT:
@@ -66,7 +66,7 @@ def _write_npz(path: Path, predictions: PredictionFile, outputs: Sequence[str] |
         chosen = list(find_outputs(chosen, outputs, argument="outputs", where="of the file"))
     # Not by `numpy.savez_compressed`, which would take an output called "file" for its argument.
     with (
-        whole_file(path, source=predictions.path) as file,
+        renamed_when_written(file_made_from(predictions.path, path)) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
         for name in chosen:

@@ -10,7 +10,7 @@ import numpy as np
 
 from kerasext.storage.exports.data_frame import data_frame
 from kerasext.storage.exports.exported_outputs import ExportedOutputs
-from kerasext.storage.exports.whole_file import whole_file
+from kerasext.storage.whole_file import file_made_from, renamed_when_written
 
 _BLOCK_BYTES = 4 * 1024 * 1024  # text, and pandas's objects on the way to it, take much more
 
@@ -20,7 +20,7 @@ def write_csv_file(
 ) -> None:
     """See `PredictionFile.to_csv`; `source` is the file that is read."""
     blocks = list(exported.blocks(_BLOCK_BYTES)) or [(0, 0)]
-    with whole_file(path, source=source) as file:
+    with renamed_when_written(file_made_from(source, path)) as file:
         for start, stop in blocks:
             frame = data_frame(exported, start, stop)
             for name in frame.columns:

@@ -10,7 +10,7 @@ from typing import Any
 from kerasext.storage.exports.arrow_table import ArrowBatches
 from kerasext.storage.exports.exported_outputs import ExportedOutputs
 from kerasext.storage.exports.optional_package import optional_package
-from kerasext.storage.exports.whole_file import whole_file
+from kerasext.storage.whole_file import file_made_from, renamed_when_written
 
 
 def write_parquet_file(
@@ -35,7 +35,7 @@ def write_parquet_file(
         widen_float16=True,
     )
     with (
-        whole_file(path, source=source) as file,
+        renamed_when_written(file_made_from(source, path)) as file,
         parquet.ParquetWriter(file, batches.schema) as writer,
     ):
         for batch in batches.of(row_group_bytes):

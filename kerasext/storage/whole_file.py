@@ -10,39 +10,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-@contextlib.contextmanager
-def whole_file(path: str | os.PathLike[str], *, source: Path) -> Iterator[BinaryIO]:
-    """Opens a file to write, which replaces the one at a path at the end.
-
-    After an error that one stays as it was.
+def file_made_from(source: Path, path: str | os.PathLike[str]) -> Path:
+    """Where to write what is made from a prediction file, links resolved.
 
     Args:
-        path: String or path-like. The file.
-        source: Path. The file that is read, which must be another one.
-
-    Yields:
-        The file, open for writing.
+        source: Path of the prediction file.
+        path: String or path-like. The file to write.
 
     Raises:
         FileNotFoundError: If the folder of `path` does not exist.
         IsADirectoryError: If `path` is a folder.
-        ValueError: If `path` is the file that is read.
+        ValueError: If `path` is the prediction file.
     """
-    target = _target(path, source)
-    unfinished = target.with_name(f".{uuid.uuid4().hex}.unfinished")
-    try:
-        with unfinished.open("xb") as file:
-            yield file
-            # Else a loss of power may leave the new name without what it names.
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(target)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
-def _target(path: str | os.PathLike[str], source: Path) -> Path:
     # Through a link the file it leads to is written.
     target = Path(os.path.realpath(path))
     if target.is_dir():
@@ -57,3 +36,26 @@ def _target(path: str | os.PathLike[str], source: Path) -> Path:
             f"Received: path={os.fspath(path)!r}"
         )
     return target
+
+
+@contextlib.contextmanager
+def renamed_when_written(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that gets its name, and replaces one that is there, if nothing is raised.
+
+    Args:
+        path: Path. Its name.
+
+    Yields:
+        The file, open for writing bytes.
+    """
+    unfinished = path.with_name(f".{uuid.uuid4().hex}.unfinished")
+    try:
+        with unfinished.open("xb") as file:
+            yield file
+            # Else a loss of power may leave the new name without what it names.
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
