@@ -59,7 +59,7 @@ def assert_same_files(first, second):
 
 
 @pytest.mark.backends("tensorflow", reason="what is killed is the same everywhere")
-def test_killed_and_resumed(tmp_path, folder, save_model):
+def test_killed_and_resumed(kerasext, tmp_path, folder, save_model):
     """60 images, killed when some of them are committed."""
     save_model(tmp_path / "model.keras", (256, 256, 3))
     arguments = [tmp_path / "model.keras", folder, "--batch-size", 4]
@@ -69,11 +69,10 @@ def test_killed_and_resumed(tmp_path, folder, save_model):
     with PredictionFile(killed) as predictions:
         assert 0 < predictions.rows <= 32
         assert not predictions.complete
-    process = run("-m", "kerasext", "predict", *arguments, "-o", killed, "--resume")
-    assert process.returncode == 0, process.stderr
-    assert "60 rows, in " in process.stderr
-    process = run("-m", "kerasext", "predict", *arguments, "-o", whole)
-    assert process.returncode == 0, process.stderr
+    code, _, err = kerasext("predict", *arguments, "-o", killed, "--resume")
+    assert code == 0, err
+    assert "60 rows, in " in err
+    assert kerasext("predict", *arguments, "-o", whole)[0] == 0
     assert_same_files(killed, whole)
 
 
