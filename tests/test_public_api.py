@@ -13,7 +13,7 @@ PACKAGES = [
     "kerasext",
     *(
         f"kerasext.{name}"
-        for name in ("models", "callbacks", "storage", "inference", "evaluation", "report")
+        for name in ("models", "callbacks", "storage", "inference", "evaluation", "report", "cli")
     ),
 ]
 HEAVY = {"keras", "tensorflow", "jax", "torch"}

@@ -15,6 +15,7 @@ import numpy as np
 from kerasext.storage.class_names import ClassNames
 from kerasext.storage.dimensions import COORDINATES
 from kerasext.storage.exports.arrow_table import BATCH_BYTES, arrow_table
+from kerasext.storage.exports.csv_file import write_csv_file
 from kerasext.storage.exports.data_frame import data_frame
 from kerasext.storage.exports.exported_outputs import ExportedOutputs
 from kerasext.storage.exports.parquet_file import write_parquet_file
@@ -305,6 +306,32 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
             source=self.path,
             row_group_bytes=row_group_bytes,
         )
+
+    def to_csv(self, path: str | os.PathLike[str], *, outputs: Sequence[str] | None = None) -> None:
+        """Writes a CSV file in UTF-8 with the columns of `to_pandas`, in constant memory.
+
+        Arrays within a row are lists of JSON. Numbers have as many digits as bring them back. The
+        file appears under its name when it is whole, as that of `to_parquet`.
+
+        Args:
+            path: String or path-like. The CSV file.
+            outputs: As for `to_pandas`.
+
+        Raises:
+            FileNotFoundError: If the folder of `path` does not exist.
+            ImportError: If pandas is not installed.
+            IsADirectoryError: If `path` is a folder.
+            TypeError: If `outputs` is no sequence of strings, or an output has complex numbers in
+                arrays, which JSON does not know.
+            ValueError: As for `to_pandas`, or if `path` is the file itself.
+
+        Example:
+
+        ```python
+        PredictionFile("digits.h5").to_csv("digits.csv", outputs=["ids", "labels", "confidence"])
+        ```
+        """
+        write_csv_file(path, self._exported(outputs), source=self.path)
 
     def to_tf_dataset(
         self, *, batch_size: int, outputs: Sequence[str] | None = None

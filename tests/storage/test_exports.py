@@ -648,3 +648,53 @@ def test_missing_packages(predictions, tmp_path):
         "`to_tf_dataset` needs tensorflow; pip install tensorflow",
         "set()",
     ]
+
+
+def test_csv_gives_every_number_back(path, tmp_path, monkeypatch):
+    """A CSV file has the columns of `to_pandas`, written in blocks, to the last digit."""
+    monkeypatch.setattr("kerasext.storage.exports.csv_file._BLOCK_BYTES", 1000)
+    pandas = pytest.importorskip("pandas")
+    write(path, {**DENSE, **RAGGED}, class_names=NAMES)
+    target = tmp_path / "out.csv"
+    with PredictionFile(path) as predictions:
+        predictions.to_csv(target)
+        frame = predictions.to_pandas()
+    text = target.read_bytes()
+    assert text.count(b"\n") == ROWS + 1
+    assert b"\r" not in text
+    read = pandas.read_csv(target, keep_default_na=False, na_values=["", "NaN", "nan"])
+    assert list(read) == list(frame)
+    for name in frame:
+        column = frame[name]
+        if isinstance(column.iloc[0], np.ndarray):
+            for found, row in zip(read[name], column, strict=True):
+                assert json.loads(found) == row.tolist()
+        elif column.dtype.kind in "biuf":
+            np.testing.assert_array_equal(read[name].astype(column.dtype), column, err_msg=name)
+        else:
+            found = read[name].fillna("").astype(str).tolist()
+            assert found == column.astype(object).where(column.notna(), "").tolist(), name
+
+
+def test_csv_of_no_rows(path, tmp_path):
+    """A file without rows gives the line with the names of the columns."""
+    pytest.importorskip("pandas")
+    writer = PredictionFileWriter(path)
+    writer.append({"labels": LABELS[:0], "confidence": np.zeros(0, "f4")})
+    writer.finish()
+    with PredictionFile(path) as predictions:
+        predictions.to_csv(tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "confidence,labels\n"
+
+
+def test_csv_leaves_what_is_there_after_an_error(path, tmp_path):
+    """A file appears under its name when it is whole, and never in place of the one read."""
+    pytest.importorskip("pandas")
+    write(path, {"labels": LABELS})
+    (tmp_path / "out.csv").write_text("precious")
+    with PredictionFile(path) as predictions:
+        with pytest.raises(ValueError, match="the nearest is 'labels'"):
+            predictions.to_csv(tmp_path / "out.csv", outputs=["label"])
+        with pytest.raises(ValueError, match="must not be the file that is read"):
+            predictions.to_csv(path)
+    assert (tmp_path / "out.csv").read_text() == "precious"

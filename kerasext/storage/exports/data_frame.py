@@ -15,18 +15,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def data_frame(exported: ExportedOutputs) -> pd.DataFrame:
-    """See `PredictionFile.to_pandas`."""
+def data_frame(exported: ExportedOutputs, start: int = 0, stop: int | None = None) -> pd.DataFrame:
+    """See `PredictionFile.to_pandas`; of the rows from one to before another."""
+    stop = exported.rows if stop is None else stop
     pandas = optional_package("pandas", needed_by="to_pandas")
     columns: dict[str, Any] = {}
     for name in exported.outputs:
-        rows = exported.read(name, 0, exported.rows)
+        rows = exported.read(name, start, stop)
         columns.update(_columns(exported, name, rows))
         if name in exported.label_names:
             assert isinstance(rows, np.ndarray)
             codes, categories = label_codes(name, rows, exported.label_names[name])
             columns[f"{name}/name"] = pandas.Categorical.from_codes(codes, categories)
-    return pandas.DataFrame(columns, index=pandas.RangeIndex(exported.rows))
+    return pandas.DataFrame(columns, index=pandas.RangeIndex(start, stop))
 
 
 def _columns(

@@ -3,8 +3,11 @@
 import importlib
 from typing import Any
 
-_REPORT = "'kerasext[report]'"
-_INSTALL = {"tensorflow": "tensorflow", "matplotlib": _REPORT, "PIL": _REPORT}
+_INSTALL = {
+    "tensorflow": "tensorflow",
+    "matplotlib": "'kerasext[report]'",
+    "PIL": "'kerasext[images]'",
+}
 _EXTRA = "'kerasext[export]'"
 
 

@@ -1,0 +1,5 @@
+"""The command line `kerasext`: predict, info, export, verify, report."""
+
+from kerasext.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,98 @@
+"""The command line: its parser, and what becomes of errors."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+
+from kerasext._version import __version__
+from kerasext.cli import export, info, predict, report, verify
+from kerasext.cli.messages import InputError, describe, say
+
+_INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line `kerasext`.
+
+    Args:
+        argv: Sequence of strings. The arguments, without the name of the program. Defaults to
+            those of the process.
+
+    Returns:
+        The exit code: 0 if all went well, 1 if a file is damaged or something failed, 2 if what was
+        given can't be used, 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: If the arguments are none, with code 2, or after `--help`, with 0.
+
+    Example:
+
+    ```python
+    main(["export", "digits.h5", "digits.parquet"])
+    ```
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(given)
+    args.argv = given
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            code: int = args.run(args)
+        except KeyboardInterrupt:
+            return _INTERRUPTED
+        except BrokenPipeError:
+            # Whoever read our output has seen enough; at its exit Python would write the rest.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except Exception as error:  # noqa: BLE001 - said in one message, or whole with --debug
+            if args.debug:
+                traceback.print_exc()
+            say(f"kerasext {args.command}: error: {_with_options(describe(error))}")
+            return 2 if isinstance(error, _BAD_INPUT) else 1
+        return code
+
+
+# What kerasext raises of arguments that can't be used.
+_BAD_INPUT = (InputError, ValueError, TypeError, OSError, ImportError)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kerasext",
+        description="Keep what a Keras model said: predict into one HDF5 file, and use that file.",
+        epilog="`kerasext COMMAND --help` has an example of each.",
+    )
+    parser.add_argument("--version", action="version", version=f"kerasext {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in (predict, info, export, verify, report):
+        name, _, summary = (module.__doc__ or "").partition(": ")
+        command = commands.add_parser(
+            name.strip("`").removeprefix("kerasext "),
+            parents=[common],
+            help=summary.strip().rstrip("."),
+            description=module.DESCRIPTION,
+            epilog=module.EXAMPLE,
+            allow_abbrev=False,  # what is said to go on is made of the options given
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def _with_options(text: str) -> str:
+    """A message of the library, with what its arguments are called here."""
+    for argument, option in (("mode='resume'", "--resume"), ("mode='w'", "--overwrite")):
+        text = text.replace(argument, option)
+    return text
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    say(f"kerasext: warning: {message}")

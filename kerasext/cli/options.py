@@ -1,0 +1,37 @@
+"""Values of options that several commands take."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def names(text: str) -> list[str]:
+    """Names with commas between them."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"must be names with commas between them, not {text!r}")
+    return found
+
+
+def names_or_file(text: str) -> list[str]:
+    """Names with commas between them, or a text file of one name a line."""
+    path = Path(text)
+    if path.is_file():
+        return lines(path)
+    if path.suffix == ".txt":
+        raise argparse.ArgumentTypeError(f"there is no file {text!r}")
+    return names(text)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+    return int(text)
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a text file, in UTF-8."""
+    text = path.read_text(encoding="utf-8-sig").removesuffix("\n")
+    return text.split("\n") if text else []

@@ -1,0 +1,300 @@
+"""`kerasext predict`: predict with a saved model into one HDF5 file."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import io
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kerasext.cli import image_folder, saved_model
+from kerasext.cli.dress_model import KINDS, dress_model
+from kerasext.cli.image_folder import ImageError, ImageFolder
+from kerasext.cli.inputs import by_input, numbers_or_text, open_arrays, open_column, split_path
+from kerasext.cli.messages import InputError, say
+from kerasext.cli.options import names, names_or_file, positive
+from kerasext.cli.progress import FileState, file_state, progress_bar
+
+if TYPE_CHECKING:
+    import keras
+
+DESCRIPTION = """\
+Predicts every row of INPUT with a saved model into one HDF5 file, in constant memory.
+
+MODEL is a .keras file, loaded in Keras's safe mode: it can't bring code of its own.
+
+INPUT is one of
+  images.npy        an array, mapped into memory
+  images.npz        one array, or several with the names of the model's inputs
+  file.h5:/images   a dataset of an HDF5 file
+  photos/           a folder of images, with those in folders below, in the order of their
+                    paths, which are the ids. They are stretched to the size that the model
+                    takes, gray, RGB or RGBA by its channels, float32 from 0 to 255, as
+                    keras.utils.image_dataset_from_directory gives them. Needs pillow.
+
+A plain model is stored as its last layer suggests: softmax as classifier, sigmoid as binary
+(one unit) or multilabel (several), anything else as it is. --as says otherwise.
+
+After Ctrl-C, a kill or an error the same command with --resume goes on."""
+EXAMPLE = """\
+example:
+  kerasext predict digits.keras photos/ -o digits.h5 --class-names names.txt
+  kerasext predict digits.keras test.h5:/images -o digits.h5 --ids /names --resume"""
+
+_MOST_NAMED = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what the command takes."""
+    parser.add_argument("model", metavar="MODEL", type=Path, help="a .keras file")
+    parser.add_argument("input", metavar="INPUT", help="the rows to predict: see above")
+    parser.add_argument(
+        "-o", "--out", metavar="OUT", type=Path, required=True, help="the file to write"
+    )
+    parser.add_argument(
+        "--batch-size",
+        metavar="N|auto",
+        type=_batch_size,
+        default="auto",
+        help="rows at a time; auto, the default, finds a good number on the first rows",
+    )
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument(
+        "--resume", action="store_true", help="go on with OUT, with the rows that it lacks"
+    )
+    modes.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument(
+        "--ids",
+        metavar="FILE|KEY",
+        help="what identifies each row: a text file with one a line, a .npy file, file.h5:/ids, or "
+        "the name of an array of INPUT",
+    )
+    parser.add_argument(
+        "--targets", metavar="FILE|KEY", help="what is true of each row, given as --ids is"
+    )
+    parser.add_argument(
+        "--as", dest="kind", choices=KINDS, help="how to store what the model yields"
+    )
+    parser.add_argument(
+        "--class-names",
+        metavar="FILE|A,B",
+        type=names_or_file,
+        help="names of the classes, in the order of the units; in a text file one a line",
+    )
+    parser.add_argument(
+        "--from-logits", action="store_true", help="the model has no softmax or sigmoid at its end"
+    )
+    parser.add_argument(
+        "--outputs", metavar="A,B", type=names, help="outputs to store, or groups; else all"
+    )
+    parser.add_argument(
+        "--image-size",
+        metavar="HxW",
+        type=_image_size,
+        help="height and width of the images, for a model that takes any",
+    )
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out images that can't be read, and list them. Each is decoded once before, so "
+        "that all rows are known; without it only the beginning of each is looked at before",
+    )
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    before = file_state(args.out)
+    _check_paths(args)
+    with contextlib.ExitStack() as stack:
+        # All that takes no model first: loading Keras takes seconds.
+        source = _Source(args, stack)
+        # Keras and the writer print; stdout is for nobody here.
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO() if args.quiet else sys.stderr))
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        try:
+            model = saved_model.load_model(args.model)
+            x = source.rows_for(model)
+            model, said = dress_model(
+                model, args.kind, from_logits=args.from_logits, class_names=args.class_names
+            )
+            if not args.quiet:
+                say(said)
+            _predict(args, model, x, source, before)
+        except KeyboardInterrupt:
+            _say_how_to_go_on(args, before)
+            raise
+        except ImageError as error:
+            _say_how_to_go_on(args, before, "--skip-bad")
+            raise InputError(str(error)) from error
+        except Exception:
+            _say_how_to_go_on(args, before, only_if_written=True)
+            raise
+    return 0
+
+
+def _predict(
+    args: argparse.Namespace, model: keras.Model, x: Any, source: _Source, before: FileState
+) -> None:
+    from kerasext.inference import predict_to_hdf5  # noqa: PLC0415 - needs Keras
+
+    with _progress(args, source.count(x), before):
+        predictions = predict_to_hdf5(
+            model,
+            x,
+            args.out,
+            batch_size=args.batch_size,
+            mode="resume" if args.resume else "w" if args.overwrite else "x",
+            ids=source.ids,
+            targets=False if source.targets is None else source.targets,
+            outputs=args.outputs,
+            metadata={"model": str(args.model), "input": args.input},
+            verbose=0,
+        )
+    with predictions:
+        health = predictions.health
+        was_complete = args.resume and before.complete  # which the writer has said
+        if not args.quiet and not was_complete:
+            say(
+                f"{args.out}: {predictions.rows:,} rows, "
+                f"in {health['seconds']:,.1f} s ({health['rows_per_second']:,.0f} rows/s)"
+            )
+
+
+class _Source:
+    """What is predicted, and what stands beside it."""
+
+    def __init__(self, args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
+        self._args = args
+        self._arrays: dict[str, Any] = {}
+        self._images: list[str] = []
+        self._folder, _ = split_path(args.input)
+        kept: np.ndarray | None = None
+        if self._folder.is_dir():
+            found = image_folder.find_images(self._folder)
+            self._images = _readable(args, self._folder, found)
+            if len(self._images) < len(found):
+                kept = np.isin(found, self._images)
+        else:
+            self._arrays = open_arrays(args.input, stack)
+        self.ids, self.targets = (
+            None
+            if option is None
+            else _rows_of(open_column(option, self._arrays, args.input, stack), kept)
+            for option in (args.ids, args.targets)
+        )
+        if self.targets is not None:
+            self.targets = numbers_or_text(self.targets)
+        if self.ids is None and self._images:
+            self.ids = self._images
+
+    def rows_for(self, model: keras.Model) -> Any:
+        """The rows as a model takes them."""
+        if self._images:
+            shape = saved_model.image_shape(model, self._args.image_size)
+            return ImageFolder(self._folder, self._images, shape)
+        found = by_input(self._arrays, saved_model.input_names(model))
+        return saved_model.as_structure(model, found)
+
+    def count(self, x: Any) -> int:
+        """The number of rows."""
+        from kerasext.inference.row_slices import count_rows  # noqa: PLC0415 - needs Keras
+
+        return count_rows(x)
+
+
+def _rows_of(column: Any, kept: np.ndarray | None) -> Any:
+    """A column, without the rows of images that were skipped if it has them."""
+    if kept is None or len(column) != len(kept):
+        return column
+    return np.asarray(column)[kept]
+
+
+def _readable(args: argparse.Namespace, folder: Path, found: list[str]) -> list[str]:
+    bad = image_folder.find_bad_images(folder, found, decode=args.skip_bad)
+    if not bad:
+        return found
+    count = f"{len(bad):,} of {len(found):,} images can't be read"
+    if not args.skip_bad:
+        lines = "\n".join(image_folder.listed(bad, _MOST_NAMED))
+        raise InputError(f"{count}; --skip-bad leaves them out:\n{lines}")
+    if len(bad) == len(found):
+        raise InputError("\n".join([f"{count}:", *image_folder.listed(bad, _MOST_NAMED)]))
+    say("\n".join([f"skipped: {count}:", *image_folder.listed(bad, len(bad))]))
+    return [name for name in found if name not in bad]
+
+
+def _check_paths(args: argparse.Namespace) -> None:
+    if not args.model.is_file():
+        raise InputError(f"There is no model {str(args.model)!r}.")
+    if args.model.suffix != ".keras":
+        raise InputError(
+            "MODEL must be a .keras file, as model.save('model.keras') makes it. "
+            f"Received: {str(args.model)!r}"
+        )
+    if args.out.exists():
+        if not (args.resume or args.overwrite):
+            raise InputError(
+                f"{str(args.out)!r} exists; --resume goes on with it, --overwrite replaces it."
+            )
+        if any(args.out.samefile(path) for path in (args.model, split_path(args.input)[0])):
+            raise InputError(f"OUT must not be what is read. Received: {str(args.out)!r}")
+    elif not args.out.parent.is_dir():
+        raise InputError(f"There is no folder {str(args.out.parent)!r} to write to.")
+
+
+@contextlib.contextmanager
+def _progress(args: argparse.Namespace, rows: int, before: FileState) -> Iterator[None]:
+    from rich.console import Console  # noqa: PLC0415 - not for --help
+
+    console = Console(stderr=True)
+    if args.quiet or not console.is_terminal:
+        yield
+        return
+    is_ours = functools.partial(_is_ours, args, before)
+    with progress_bar(args.out, rows, console, is_ours):
+        yield
+
+
+def _is_ours(args: argparse.Namespace, before: FileState) -> bool:
+    """Whether the file at the path is the one that is written, not one to be replaced."""
+    return bool(args.resume) or file_state(args.out).identity != before.identity
+
+
+def _say_how_to_go_on(
+    args: argparse.Namespace,
+    before: FileState,
+    *options: str,
+    only_if_written: bool = False,
+) -> None:
+    rows = file_state(args.out).rows if _is_ours(args, before) else 0
+    written = rows - (before.rows if args.resume else 0)
+    if only_if_written and written <= 0:
+        return
+    given = [option for option in args.argv if option not in ("--overwrite", "--resume", *options)]
+    if rows:
+        say(f"{rows:,} rows are safe in {args.out}.")
+        options = (*options, "--resume")
+    elif args.overwrite:
+        options = (*options, "--overwrite")
+    say(f"To go on: {shlex.join(['kerasext', *given, *options])}")
+
+
+def _batch_size(text: str) -> int | str:
+    return text if text == "auto" else positive(text)
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"must be as 224x224, height and width, not {text!r}")
+    return int(found[1]), int(found[2])

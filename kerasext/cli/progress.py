@@ -1,0 +1,117 @@
+"""A bar that shows how many rows are safe in a file that is being written."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from kerasext.storage import PredictionFile
+
+_SECONDS = 0.5  # between two looks
+
+
+class FileState(NamedTuple):
+    """Which file is at a path, how many rows are safe in it, and whether that is all."""
+
+    identity: tuple[int, int] | None
+    rows: int
+    complete: bool
+
+
+def file_state(path: Path) -> FileState:
+    """The state of a file; no rows where there is no prediction file."""
+    try:
+        status = path.stat()
+        with PredictionFile(path) as predictions:
+            rows, complete = predictions.rows, predictions.complete
+    except (OSError, ValueError):
+        return FileState(_identity(path), 0, False)
+    return FileState((status.st_dev, status.st_ino), rows, complete)
+
+
+@contextlib.contextmanager
+def progress_bar(
+    path: Path, rows: int, console: Console, is_ours: Callable[[], bool]
+) -> Iterator[None]:
+    """Shows a bar while a file is written, and until the end.
+
+    It looks at the file, of which it so shows what a kill would leave.
+
+    Args:
+        path: Path. The file.
+        rows: Int. Rows that it will have.
+        console: Where to show it.
+        is_ours: Callable that tells whether the file is there that is being written, and not one
+            that it is going to replace.
+    """
+    bar = Progress(
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    task = bar.add_task("rows", total=rows, start=False)
+    ended = threading.Event()
+
+    def look() -> None:
+        predictions: PredictionFile | None = None
+        first: int | None = None
+        while True:
+            last = ended.wait(_SECONDS)
+            try:
+                if predictions is None and is_ours():
+                    predictions = PredictionFile(path)
+                if predictions is not None:
+                    predictions.refresh()
+                    if first is None:
+                        # What was there before is no measure of the speed.
+                        first = predictions.rows
+                        bar.reset(task, completed=first, total=rows)
+                    bar.update(task, completed=predictions.rows)
+            except (OSError, ValueError):  # it is not there yet
+                predictions = None
+            if last:
+                if predictions is not None:
+                    predictions.close()
+                return
+
+    with bar:
+        thread = threading.Thread(target=look, name="kerasext-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(
+            f"{task.speed:,.0f} rows/s" if task.speed else "? rows/s", "progress.data.speed"
+        )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,80 @@
+import keras
+import numpy as np
+import pytest
+
+from kerasext.cli.dress_model import dress_model
+from kerasext.cli.messages import InputError
+from kerasext.models import ClassifierModel
+
+
+def dense(units, activation):
+    """A model that ends in such a layer."""
+    layer = keras.layers.Dense(units, activation=activation)
+    return keras.Sequential([keras.Input((8,)), layer])
+
+
+def dressed(model, kind=None, *, from_logits=False, class_names=None):
+    """What `dress_model` makes, and says."""
+    return dress_model(model, kind, from_logits=from_logits, class_names=class_names)
+
+
+@pytest.mark.parametrize(
+    ("units", "activation", "from_logits", "task"),
+    [
+        (4, "softmax", False, "classifier"),
+        (1, "sigmoid", False, "binary"),
+        (3, "sigmoid", False, "multilabel"),
+        (3, "relu", False, None),
+        (3, None, False, None),
+        (1, "softmax", False, None),
+        (3, None, True, "classifier"),
+        (1, None, True, "binary"),
+    ],
+)
+def test_suggestion(units, activation, from_logits, task):
+    """The last layer says what a model is, and the user is told how to choose otherwise."""
+    model, said = dressed(dense(units, activation), from_logits=from_logits)
+    assert getattr(model, "task", None) == task
+    others = {"classifier", "binary", "multilabel", "plain"} - {task or "plain"}
+    assert set(said.split("--as ")[1].split(" ")[0].split("|")) == others
+
+
+def test_choice(rows):
+    """The user's choice is taken."""
+    plain = dense(3, "sigmoid")
+    assert dressed(plain, "plain")[0] is plain
+    model, _ = dressed(plain, "multilabel", class_names=["a", "b", "c"])
+    np.testing.assert_array_equal(
+        model.predict(rows, verbose=0)["probabilities"], plain.predict(rows, verbose=0)
+    )
+    assert list(model.class_names) == ["a", "b", "c"]
+
+
+def test_heads():
+    """Heads that suggest the same are dressed, others are not."""
+    inputs = keras.Input((8,))
+    softmax = keras.layers.Dense(3, activation="softmax")
+    same = {name: keras.layers.Dense(3, activation="softmax")(inputs) for name in "ab"}
+    assert dressed(keras.Model(inputs, same))[0].task == "classifier"
+    mixed = {"a": softmax(inputs), "b": keras.layers.Dense(1, activation="sigmoid")(inputs)}
+    model, said = dressed(keras.Model(inputs, mixed))
+    assert not hasattr(model, "task")
+    assert "'a' softmax over 3 units, 'b' sigmoid over 1 unit;" in said
+
+
+def test_model_with_a_mixin():
+    """A model that has a mixin keeps it, and takes settings."""
+    inputs = keras.Input((8,))
+    own = ClassifierModel(inputs, keras.layers.Dense(2, activation="softmax")(inputs))
+    model, said = dressed(own, class_names=["cat", "dog"])
+    assert model is own
+    assert list(model.class_names) == ["cat", "dog"]
+    assert "is a classifier" in said
+    with pytest.raises(InputError, match=r"is a classifier model already.*--as binary"):
+        dressed(own, "binary")
+
+
+def test_settings_without_a_mixin():
+    """Names of classes have no place in what is stored plain."""
+    with pytest.raises(InputError, match="--from-logits and --class-names needs --as"):
+        dressed(dense(3, "relu"), from_logits=True, class_names=["a", "b", "c"])

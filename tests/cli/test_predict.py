@@ -1,0 +1,299 @@
+import signal
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from kerasext import PredictionFile
+from kerasext.cli.image_folder import ImageFolder, find_images
+from kerasext.inference import predict_to_hdf5
+from kerasext.models import ClassifierModel
+
+
+def stored(path):
+    """Everything in a file, by name."""
+    with PredictionFile(path) as predictions:
+        assert predictions.complete
+        return {name: output[:] for name, output in predictions.items()}
+
+
+def assert_same(path, expected):
+    """Compares a file with arrays by name, to the last bit."""
+    found = stored(path)
+    assert set(found) == set(expected)
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, expected[name], err_msg=name)
+
+
+@pytest.fixture
+def expected(model_path, rows, tmp_path):
+    """What the library stores of the rows, at a batch size of 16."""
+    model = ClassifierModel.from_model(keras.saving.load_model(model_path))
+    predict_to_hdf5(model, rows, tmp_path / "expected.h5", batch_size=16, verbose=0).close()
+    return stored(tmp_path / "expected.h5")
+
+
+def test_npy(kerasext, model_path, rows_path, path, expected):
+    """The file is that of `predict_to_hdf5`; what was chosen and how it went is said on stderr."""
+    code, out, err = kerasext("predict", model_path, rows_path, "-o", path, "--batch-size", 16)
+    assert (code, out) == (0, "")
+    assert "stored as classifier, for it ends in softmax over 4 units; --as binary|" in err
+    assert f"{path}: 70 rows, in " in err
+    assert_same(path, expected)
+    with PredictionFile(path) as predictions:
+        assert predictions.metadata == {"model": str(model_path), "input": str(rows_path)}
+
+
+def test_hdf5_with_ids_and_targets(kerasext, model_path, rows, path, tmp_path, expected):
+    """Ids and targets stand beside the rows in the same file, names of classes in another."""
+    names = [f"row {number}" for number in range(70)]
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["test/rows"], file["names"], file["y"] = rows, names, np.arange(70) % 4
+    (tmp_path / "names.txt").write_text("cat\ndog\ngröße\nbird\n", encoding="utf-8")
+    options = ["--ids", "/names", "--targets", f"{tmp_path}/data.h5:/y", "--batch-size", 16]
+    options += ["--class-names", tmp_path / "names.txt", "--quiet"]
+    source = f"{tmp_path}/data.h5:/test/rows"
+    assert kerasext("predict", model_path, source, "-o", path, *options) == (0, "", "")
+    assert_same(path, {**expected, "ids": names, "targets": np.arange(70) % 4})
+    with PredictionFile(path) as predictions:
+        assert list(predictions.class_names) == ["cat", "dog", "größe", "bird"]
+
+
+def test_npz_of_several_inputs(kerasext, rows, path, tmp_path):
+    """Arrays go to the inputs of their names, whatever their order, and ids to none."""
+    left, right = keras.Input((8,), name="left"), keras.Input((3,), name="right")
+    joined = keras.layers.Concatenate()([left, right])
+    model = keras.Model([left, right], keras.layers.Dense(2)(joined))
+    model.save(tmp_path / "two.keras")
+    np.savez(tmp_path / "x.npz", right=rows[:, :3], name=np.arange(70), left=rows)
+    options = ["--ids", "name", "--batch-size", 70]
+    code, _, err = kerasext(
+        "predict", tmp_path / "two.keras", tmp_path / "x.npz", "-o", path, *options
+    )
+    assert code == 0, err
+    assert "is stored plain" in err
+    found = stored(path)
+    assert found["ids"].tolist() == list(range(70))
+    np.testing.assert_array_equal(
+        found["predictions"], model.predict([rows, rows[:, :3]], batch_size=70, verbose=0)
+    )
+
+
+def test_images(kerasext, path, folder, tmp_path, save_model):
+    """Images of a folder are predicted in the order of their paths, which are the ids."""
+    save_model(tmp_path / "images.keras", (32, 48, 3))
+    options = ["--batch-size", 8, "--outputs", "labels,probabilities"]
+    code, _, err = kerasext("predict", tmp_path / "images.keras", folder, "-o", path, *options)
+    assert code == 0, err
+    names = find_images(folder)
+    x = ImageFolder(folder, names, (32, 48, 3))[:]
+    model = ClassifierModel.from_model(keras.saving.load_model(tmp_path / "images.keras"))
+    outputs = model.predict(x, batch_size=8, verbose=0)
+    assert len(np.unique(outputs["probabilities"], axis=0)) > 50
+    found = stored(path)
+    assert set(found) == {"ids", "labels", "probabilities"}
+    assert found["ids"].tolist() == names
+    np.testing.assert_allclose(found["probabilities"], outputs["probabilities"], rtol=1e-5)
+
+
+def test_image_size(kerasext, path, folder, tmp_path, save_model):
+    """A model that takes images of any size is told one."""
+    save_model(tmp_path / "any.keras", (None, None, 3))
+    command = ["predict", tmp_path / "any.keras", folder, "-o", path]
+    code, _, err = kerasext(*command)
+    assert code == 2
+    assert "--image-size HEIGHTxWIDTH" in err
+    assert kerasext(*command, "--image-size", "24x40")[0] == 0
+    assert stored(path)["labels"].shape == (60,)
+
+
+def test_interrupted_and_resumed(kerasext, model_path, rows_path, path, expected, monkeypatch):
+    """After Ctrl-C the exit code is 130, and the command that is printed goes on."""
+    command = ["predict", str(model_path), str(rows_path), "-o", str(path), "--batch-size", "16"]
+
+    def stop_at(number):
+        """Interrupts the main thread when so many batches were predicted."""
+        steps = []
+        original = keras.callbacks.CallbackList.on_predict_batch_end
+
+        def on_predict_batch_end(self, *args, **kwargs):
+            original(self, *args, **kwargs)
+            steps.append(1)
+            if len(steps) == number:
+                signal.raise_signal(signal.SIGINT)
+
+        patch.setattr(keras.callbacks.CallbackList, "on_predict_batch_end", on_predict_batch_end)
+
+    with monkeypatch.context() as patch:
+        stop_at(3)
+        code, out, err = kerasext(*command)
+    assert (code, out) == (130, "")
+    line = f"kerasext {' '.join(command)} --resume"
+    assert f"48 rows are safe in {path}.\nTo go on: {line}\n" in err
+    with PredictionFile(path) as predictions:
+        assert (predictions.rows, predictions.complete) == (48, False)
+    code, _, err = kerasext(*line.split()[1:])
+    assert code == 0, err
+    assert_same(path, expected)
+    code, _, err = kerasext(*line.split()[1:])
+    assert code == 0
+    assert err.endswith(f"{path} is complete: nothing was predicted.\n")
+
+
+def test_bad_image_late(kerasext, path, folder, tmp_path, save_model):
+    """A bad image ends the run with its name; the command that is printed goes on without it."""
+    save_model(tmp_path / "images.keras", (256, 256, 3))  # of which a few are read at a time
+    names = find_images(folder)
+    bad = folder / "flowers/00049.jpg"
+    bad.write_bytes(bad.read_bytes()[:-100])
+    at = names.index("flowers/00049.jpg")
+    command = ["predict", tmp_path / "images.keras", folder, "-o", path, "--batch-size", 4]
+    code, _, err = kerasext(*command)
+    assert code == 2
+    assert "error: 'flowers/00049.jpg' can't be read:" in err
+    safe = at // 4 * 4
+    assert f"{safe} rows are safe in {path}.\n" in err
+    assert "Traceback" not in err
+    with PredictionFile(path) as predictions:
+        assert (predictions.rows, predictions.complete) == (safe, False)
+        assert predictions["ids"][:].tolist() == names[:safe]
+    (line,) = (line for line in err.splitlines() if line.startswith("To go on: kerasext "))
+    assert line.endswith(" --skip-bad --resume")
+    code, _, err = kerasext(*line.split()[4:])
+    assert code == 0, err
+    assert "skipped: 1 of 60 images can't be read:\n  flowers/00049.jpg: " in err
+    names.remove("flowers/00049.jpg")
+    assert stored(path)["ids"].tolist() == names
+
+
+def test_bad_images_at_once(kerasext, path, folder, tmp_path, save_model):
+    """What is no image is named and counted before anything is predicted, unless it is skipped."""
+    save_model(tmp_path / "images.keras", (32, 32, 3))
+    names = find_images(folder)
+    (tmp_path / "targets.txt").write_text("\n".join(map(str, range(60))))
+    for name in names[5:17]:
+        (folder / name).write_text("no image")
+    command = ["predict", tmp_path / "images.keras", folder, "-o", path]
+    code, _, err = kerasext(*command)
+    assert code == 2
+    assert "12 of 60 images can't be read; --skip-bad leaves them out:" in err
+    assert f"  {names[5]}: it is no image" in err
+    assert "and 2 more" in err
+    assert not path.exists()
+    code, _, err = kerasext(*command, "--skip-bad", "--targets", tmp_path / "targets.txt")
+    assert code == 0, err
+    assert all(f"  {name}: " in err for name in names[5:17])
+    found = stored(path)
+    assert found["ids"].tolist() == names[:5] + names[17:]
+    assert found["targets"].tolist() == [*range(5), *range(17, 60)]
+
+
+def test_only_bad_images(kerasext, tmp_path, path, save_model):
+    """Nothing is left to predict where no image can be read."""
+    save_model(tmp_path / "images.keras", (32, 32, 3))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.png").write_text("no image")
+    code, _, err = kerasext(
+        "predict", tmp_path / "images.keras", tmp_path / "photos", "-o", path, "--skip-bad"
+    )
+    assert code == 2
+    assert "1 of 1 images can't be read:\n  a.png: it is no image" in err
+
+
+def test_output_that_exists(kerasext, model_path, rows_path, path, expected):
+    """What exists is left alone unless it is to be replaced."""
+    path.write_text("precious")
+    command = ["predict", model_path, rows_path, "-o", path, "--batch-size", 16]
+    code, _, err = kerasext(*command)
+    assert code == 2
+    assert err == (
+        f"kerasext predict: error: {str(path)!r} exists; --resume goes on with it, --overwrite "
+        "replaces it.\n"
+    )
+    assert path.read_text() == "precious"
+    assert kerasext(*command, "--overwrite")[0] == 0
+    assert_same(path, expected)
+
+
+def test_input_is_not_overwritten(kerasext, model_path, tmp_path, rows):
+    """The file that is read is never replaced."""
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["x"] = rows
+    content = (tmp_path / "data.h5").read_bytes()
+    command = ["predict", model_path, f"{tmp_path}/data.h5:/x", "-o", tmp_path / "data.h5"]
+    code, _, err = kerasext(*command, "--overwrite")
+    assert code == 2
+    assert "OUT must not be what is read" in err
+    assert (tmp_path / "data.h5").read_bytes() == content
+
+
+def test_models_that_cannot_be_loaded(kerasext, rows_path, path, tmp_path):
+    """A file that is no model, or has code of its own, is refused with one message."""
+    inputs = keras.Input((8,))
+    unsafe = keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs))
+    unsafe.save(tmp_path / "unsafe.keras")
+    (tmp_path / "text.keras").write_text("no model")
+    (tmp_path / "old.h5").write_text("no model")
+    for name, text in {
+        "missing.keras": "There is no model",
+        "old.h5": r"must be a .keras file",
+        "text.keras": "can't be loaded",
+        "unsafe.keras": "can't be loaded",
+    }.items():
+        code, _, err = kerasext("predict", tmp_path / name, rows_path, "-o", path)
+        assert code == 2
+        assert err.startswith("kerasext predict: error: ")
+        assert text in err
+        assert "Traceback" not in err
+    assert not path.exists()
+
+
+def test_bad_rows(kerasext, model_path, rows, path, tmp_path):
+    """Rows that the model does not take, and ids of another number, are said before the file is."""
+    np.save(tmp_path / "wide.npy", np.ones((4, 9), np.float32))
+    code, _, err = kerasext("predict", model_path, tmp_path / "wide.npy", "-o", path)
+    assert code == 2
+    assert "wide" not in err.partition("error:")[0]
+    assert "(9" in err or "9)" in err
+    np.save(tmp_path / "rows.npy", rows)
+    (tmp_path / "ids.txt").write_text("a\nb\n")
+    options = ["-o", path, "--ids", tmp_path / "ids.txt"]
+    code, _, err = kerasext("predict", model_path, tmp_path / "rows.npy", *options)
+    assert code == 2
+    assert "`ids` must have one for each row" in err
+    assert "safe" not in err
+    assert not path.exists()
+
+
+def test_folder_for_a_model_of_rows(kerasext, model_path, folder, path):
+    """A model that takes no images says what it takes."""
+    code, _, err = kerasext("predict", model_path, folder, "-o", path)
+    assert code == 2
+    assert "(height, width, channels). Received: inputs of the shapes [(8,)]" in err
+
+
+def test_another_model_does_not_resume(kerasext, model_path, rows_path, path, tmp_path, save_model):
+    """Rows of another model are not added, and the message is the library's."""
+    command = ["-o", path, "--batch-size", 16]
+    assert kerasext("predict", model_path, rows_path, *command)[0] == 0
+    save_model(tmp_path / "other.keras", (8,), units=5)
+    code, _, err = kerasext("predict", tmp_path / "other.keras", rows_path, *command, "--resume")
+    assert code == 2
+    assert "model" in err.partition("error:")[2]
+    assert "To go on" not in err
+
+
+def test_palette_and_gray(kerasext, path, tmp_path, save_model):
+    """Images in gray and with a palette go to a model of gray images."""
+    save_model(tmp_path / "gray.keras", (8, 8, 1))
+    (tmp_path / "scans").mkdir()
+    gray = Image.fromarray(np.arange(0, 256, 4, np.uint8).reshape(8, 8))
+    gray.save(tmp_path / "scans/a.png")
+    gray.convert("P").save(tmp_path / "scans/b.gif")
+    arguments = ["predict", tmp_path / "gray.keras", tmp_path / "scans", "-o", path]
+    code, _, err = kerasext(*arguments)
+    assert code == 0, err
+    first, second = stored(path)["probabilities"]
+    np.testing.assert_array_equal(first, second)
