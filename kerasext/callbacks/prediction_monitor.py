@@ -322,10 +322,8 @@ class PredictionMonitor(keras.callbacks.Callback):
 
     def _find(self, outputs: Any) -> dict[str, Any]:
         """The two outputs of a step that are counted."""
-        if isinstance(outputs, dict) and not self.head:  # it takes a third of the time of this
-            named = outputs
-        else:
-            named = by_name(outputs)
+        is_flat = isinstance(outputs, dict) and not self.head
+        named = outputs if is_flat else by_name(outputs)  # which costs as much as all the rest
         if not all(name in named for name in self._names):
             raise ValueError(
                 "A monitored model must yield `labels` and `confidence`; use a mixin of "

@@ -35,8 +35,9 @@ class RunningFigures:
     @property
     def classes(self) -> int:
         """Classes that are counted: so many as were expected or found."""
-        groups, values = self.label_counts.shape
-        return groups if self.multi_label else values - 1
+        if self.multi_label:
+            return len(self.label_counts)
+        return len(self.label_counts[0]) - 1
 
     def expect_classes(self, classes: int) -> None:
         """Makes room for so many classes, whether or not rows of them come."""

@@ -46,7 +46,8 @@ def index_by_chance(bins: int, rows: int, reference_rows: int) -> float:
     """What the index of two samples of one distribution does not exceed but by a rare chance.
 
     By Yurdakul (2018) it is about `(1 / rows + 1 / reference_rows)` times a chi-squared variable of
-    `bins - 1` degrees of freedom, whose mean is `bins - 1` and whose variance is twice that.
+    `bins - 1` degrees of freedom, whose quantiles are those of Wilson and Hilferty, "The
+    Distribution of Chi-Square" (1931).
 
     Args:
         bins: Int. Number of bins.
@@ -54,5 +55,6 @@ def index_by_chance(bins: int, rows: int, reference_rows: int) -> float:
         reference_rows: Int. Rows of the other one, at least one.
     """
     degrees = max(bins - 1, 1)
-    highest = degrees + _DEVIATIONS * np.sqrt(2 * degrees)
+    spread = 2 / (9 * degrees)
+    highest = degrees * (1 - spread + _DEVIATIONS * np.sqrt(spread)) ** 3
     return float((1 / rows + 1 / reference_rows) * highest)
