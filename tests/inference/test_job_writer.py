@@ -48,26 +48,27 @@ def test_all_calls_of_a_job_are_counted_once(model, rows, path, monkeypatch):
     assert len(tried) > 1
 
 
-def test_rows_of_batches_that_were_too_large(structure_model, rows, path, on_host, monkeypatch):
+class Limited(ClassifierModel):
+    """Runs out of memory of large batches, from the third on."""
+
+    sizes = ()
+
+    def predict_step(self, *args):
+        rows = keras.tree.flatten(args[-1])[0]
+        self.sizes = (*self.sizes, len(rows))
+        if len(rows) > 8 and len(self.sizes) > 2:
+            raise MemoryError("no memory")
+        return super().predict_step(*args)
+
+
+def test_rows_of_batches_that_were_too_large(model, rows, path):
     """Rows that are predicted again after a lack of memory are counted once."""
-    calls = []
-
-    def fails():
-        calls.append(1)
-        if len(calls) == 3:
-            raise MemoryError("out of memory")
-
-    monkeypatch.setattr("kerasext.inference.array_job.is_out_of_memory", lambda error: True)
-    model = structure_model(
-        lambda x: {
-            "labels": keras.ops.cast(on_host(fails, x)[:, 0] > 0, "int32") * 3,
-            "confidence": keras.ops.abs(x[:, 0]) / 9,
-        }
-    )
+    limited = Limited(model.input, model.output)
+    limited.compile(run_eagerly=True)
     monitor = PredictionMonitor()
-    predict_to_hdf5(model, rows, path, batch_size=16, verbose=0, callbacks=[monitor]).close()
+    predict_to_hdf5(limited, rows, path, batch_size=16, verbose=0, callbacks=[monitor]).close()
+    assert limited.sizes[:4] == (16, 16, 16, 8)
     assert_counted(monitor, path)
-    assert len(calls) > 6
 
 
 def test_a_job_that_was_interrupted(model, rows, path):
