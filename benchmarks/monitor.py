@@ -14,9 +14,9 @@ from measure import Figure, alternate, machine, ratio, show
 from kerasext.callbacks import HDF5PredictionWriter, PredictionMonitor
 from kerasext.models import ClassifierModel
 
-RUNS = 15
+RUNS = 21
 CLASSES = 10
-CASES = [(100_000, 32), (800_000, 512)]  # rows, batch size
+CASES = [(40_000, 32), (300_000, 512)]  # rows, batch size
 
 folder = tempfile.TemporaryDirectory()
 path = Path(folder.name) / "predictions.h5"
