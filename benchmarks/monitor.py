@@ -16,7 +16,7 @@ from kerasext.models import ClassifierModel
 
 RUNS = 21
 CLASSES = 10
-CASES = [(40_000, 32), (300_000, 512)]  # rows, batch size
+CASES = [(20_000, 32), (100_000, 512)]  # rows, batch size
 
 folder = tempfile.TemporaryDirectory()
 path = Path(folder.name) / "predictions.h5"
