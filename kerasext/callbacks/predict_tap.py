@@ -18,18 +18,22 @@ class StepListener(Protocol):
     """What is told of each step; held weakly, so that a tap left behind keeps nothing alive.
 
     Attributes:
-        accumulate: Bool. Whether `predict` is to keep the outputs.
+        accumulate: Bool. Whether `predict` is to keep the outputs; `None` of a listener that only
+            looks on, and leaves that to the others.
         resuming: Bool. Whether there may be steps that need not be computed.
         id_key: String or `None`. What is taken out of the `x` of each batch, a dict, before the
             model gets it.
     """
 
-    accumulate: bool
+    accumulate: bool | None
     resuming: bool
     id_key: str | None
 
     def knows_step(self, rows: int) -> bool:
-        """Whether the step, of so many rows, need not be computed; asked if `resuming`."""
+        """Whether the step, of so many rows, need not be computed for it.
+
+        Asked if any listener of the step is `resuming`.
+        """
 
     def on_step_skipped(self, rows: int, batches: Sequence[Any]) -> None:
         """Called instead of `on_step_outputs` if no listener needs the step."""
@@ -79,8 +83,9 @@ class PredictTap:
 
     @property
     def is_shared(self) -> bool:
-        """Whether more than one listener is told of the step."""
-        return len(self._listeners) > 1
+        """Whether more than one listener needs the step; those that look on do not."""
+        found = [listener for ref in self._listeners if (listener := ref()) is not None]
+        return sum(listener.accumulate is not None for listener in found) > 1
 
     def disarm(self) -> None:
         """Takes the wrapper off, if it is still on."""
@@ -112,8 +117,10 @@ class PredictTap:
             data = [without_keys(batch, keys) for batch in batches] if keys else batches
             if state:
                 data = iter(data)
-            if rows is not None and all(
-                listener.resuming and listener.knows_step(rows) for listener in listeners
+            if (
+                rows is not None
+                and any(listener.resuming for listener in listeners)
+                and all(listener.knows_step(rows) for listener in listeners)
             ):
                 self._attach(state)
                 for listener in listeners:
@@ -131,7 +138,8 @@ class PredictTap:
                 for listener in listeners:
                     listener.on_step_error()
             raise
-        if not any(listener.accumulate for listener in listeners):
+        wishes = {listener.accumulate for listener in listeners}
+        if False in wishes and True not in wishes:
             outputs = {}
         return (outputs, *state) if state else outputs
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from kerasext.callbacks import HDF5PredictionWriter
+from kerasext.callbacks import HDF5PredictionWriter, PredictionMonitor
 from kerasext.keras_internals import jax_state
 
 _ROWS_AT_ONCE = 65536
@@ -20,6 +20,8 @@ class JobWriter(HDF5PredictionWriter):
     Args:
         path: String or path-like. The file.
         rows: Int. Rows of the whole job.
+        monitors: Sequence of `PredictionMonitor`, which are shown the rows that are kept, each
+            once, and not the steps: those may be filled up, or be computed again.
         **options: Those of `HDF5PredictionWriter`.
 
     Attributes:
@@ -29,8 +31,16 @@ class JobWriter(HDF5PredictionWriter):
             may ask for.
     """
 
-    def __init__(self, path: Any, *, rows: int, **options: Any) -> None:
+    def __init__(
+        self,
+        path: Any,
+        *,
+        rows: int,
+        monitors: Sequence[PredictionMonitor] = (),
+        **options: Any,
+    ) -> None:
         super().__init__(path, accumulate=False, **options)
+        self._monitors = monitors
         self._rows = self.last_row = rows
         self._computing: Any = None
         self.was_stopped = False
@@ -69,6 +79,11 @@ class JobWriter(HDF5PredictionWriter):
         self.set_model(model)
         super().on_predict_begin()
         assert self._writer is not None
+        for monitor in self._monitors:
+            monitor.set_model(model)
+            monitor.begin(self._rows)
+            if self.is_complete:
+                monitor.on_step_skipped(self._rows, ())
         return self._writer.writer.batch_size
 
     def go_on_from(self, row: int, batch_size: int) -> None:
@@ -78,6 +93,8 @@ class JobWriter(HDF5PredictionWriter):
             rows = min(row - self._rows_seen, _ROWS_AT_ONCE)
             self._check_ids(rows, ())
             self._rows_seen += rows
+            for monitor in self._monitors:
+                monitor.on_step_skipped(rows, ())
         self._writer.writer.batch_size = batch_size
 
     def on_predict_begin(self, logs: Any = None) -> None:
@@ -109,6 +126,8 @@ class JobWriter(HDF5PredictionWriter):
                 outputs = keras.tree.map_structure(lambda tensor: tensor[:left], outputs)
                 rows = left
             super().on_step_outputs(outputs, rows, ())
+            for monitor in self._monitors:
+                monitor.on_step_outputs(outputs, rows, ())
 
     def on_predict_end(self, logs: Any = None) -> None:
         """Leaves the file open for the next call."""
@@ -122,6 +141,14 @@ class JobWriter(HDF5PredictionWriter):
     def finish(self) -> None:
         """Ends the job, as `on_predict_end` does a `predict` call."""
         super().on_predict_end()
+
+    def __exit__(self, *exc_info: object) -> None:
+        super().__exit__(*exc_info)
+        for monitor in self._monitors:
+            if exc_info[0] is None:
+                monitor.on_predict_end()
+            else:
+                monitor.close()
 
     def _expected_rows(self, rows: int) -> int | None:
         return self._rows

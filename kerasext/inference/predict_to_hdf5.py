@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import keras
 import numpy as np
 
-from kerasext.callbacks import HDF5PredictionWriter
+from kerasext.callbacks import HDF5PredictionWriter, PredictionMonitor
 from kerasext.callbacks.row_columns import Ids
 from kerasext.callbacks.step_rows import Keep
 from kerasext.inference.array_job import ArrayJob
@@ -155,6 +155,9 @@ def predict_to_hdf5(
             "the rows, targets=y. Received: targets=True for arrays"
         )
     rows = count_rows(x)
-    with JobWriter(path, rows=rows, **options) as job:
+    # One job for them, too, and not as many as it takes calls of `predict`.
+    monitors = [callback for callback in others if isinstance(callback, PredictionMonitor)]
+    others = [callback for callback in others if callback not in monitors]
+    with JobWriter(path, rows=rows, monitors=monitors, **options) as job:
         ArrayJob(model, x, rows, job).run(size, verbose=verbose, callbacks=others)
     return PredictionFile(path)

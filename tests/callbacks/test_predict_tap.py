@@ -10,14 +10,22 @@ from kerasext.keras_internals.jax_state import state_variables
 
 
 class Listener:
-    resuming = False
     id_key = None
 
-    def __init__(self, *, accumulate=True, error=None):
+    def __init__(self, *, accumulate=True, error=None, resuming=False, knows=0):
         self.accumulate = accumulate
         self.error = error
+        self.resuming = resuming
+        self.knows = knows
         self.seen = []
+        self.skipped = 0
         self.errors = 0
+
+    def knows_step(self, rows):
+        return self.skipped + sum(map(len, self.seen)) + rows <= self.knows
+
+    def on_step_skipped(self, rows, batches):
+        self.skipped += rows
 
     def on_step_outputs(self, outputs, rows, batches):
         if self.error is not None:
@@ -83,6 +91,60 @@ def test_predict_keeps_nothing_unless_a_listener_wants_it(model, rows):
     assert predict(model, rows, Tapping(first), Tapping(second)) == {}
     np.testing.assert_array_equal(joined(first.seen), joined(second.seen))
     assert len(predict(model, rows, Tapping(first, Listener()))) == 70
+
+
+@pytest.mark.parametrize(
+    ("wishes", "is_kept"),
+    [
+        ((None,), True),
+        ((None, None), True),
+        ((None, True), True),
+        ((False, None), False),
+        ((None, False, True), True),
+    ],
+)
+def test_a_listener_that_looks_on_leaves_the_outputs_to_the_others(model, rows, wishes, is_kept):
+    """Outputs are kept if a listener wants them, or none wants them gone."""
+    listeners = [Listener(accumulate=wish) for wish in wishes]
+    result = predict(model, rows, Tapping(*listeners))
+    assert (len(result) == 70) is is_kept
+    for listener in listeners:
+        assert len(joined(listener.seen)) == 70
+
+
+@pytest.mark.parametrize(
+    ("others", "skipped"),
+    [
+        ([], 46),
+        ([{"accumulate": None, "knows": 70}], 46),
+        ([{"accumulate": False, "knows": 23}], 23),
+        ([{"accumulate": False, "resuming": True, "knows": 0}], 0),
+    ],
+)
+def test_a_step_is_skipped_if_every_listener_knows_it(model, rows, others, skipped):
+    """And if one of them is resuming: what is known to all is not computed, the rest is."""
+    listeners = [
+        Listener(accumulate=False, resuming=True, knows=46),
+        *(Listener(**other) for other in others),
+    ]
+    assert predict(model, rows, Tapping(*listeners)) == {}
+    assert [listener.skipped for listener in listeners] == [skipped] * len(listeners)
+    assert [len(joined(listener.seen)) for listener in listeners] == [70 - skipped] * len(listeners)
+
+
+def test_who_knows_all_steps_skips_none_alone(model, rows):
+    """Without a listener that resumes every step is computed."""
+    listener = Listener(accumulate=None, knows=70)
+    assert len(predict(model, rows, Tapping(listener))) == 70
+    assert listener.skipped == 0
+
+
+@pytest.mark.parametrize(("wishes", "is_shared"), [((False, None), False), ((False, True), True)])
+def test_who_looks_on_shares_no_step(model, rows, wishes, is_shared):
+    """A tap is shared by those that need its step."""
+    tapping = Tapping(*(Listener(accumulate=wish) for wish in wishes))
+    predict(model, rows, tapping)
+    assert {tap.is_shared for tap in tapping.taps} == {is_shared}
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
