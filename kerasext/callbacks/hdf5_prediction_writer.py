@@ -360,6 +360,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
 
     def _check_seen(self, *states: str) -> None:
         if self._tap is not None and self._tap.state not in states:
+            _ = self.model  # on JAX it has its weights back: no tap has seen to that
             self.close()
             raise RuntimeError(
                 "A step was computed that the writer could not see, for another callback predicted "

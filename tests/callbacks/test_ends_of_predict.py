@@ -216,7 +216,11 @@ class PredictsInBatchBegin(keras.callbacks.Callback):
 
 
 def test_a_step_that_was_not_seen_is_an_error(classifier, rows, path):
-    """Rows that another callback kept from the writer are never missing without a word."""
+    """Rows that another callback kept from the writer are never missing without a word.
+
+    And the model can be used again, on JAX too.
+    """
+    plain = classifier.predict(rows, verbose=0)
     with pytest.raises(RuntimeError, match="put it before the writer"):
         classifier.predict(
             rows,
@@ -226,6 +230,7 @@ def test_a_step_that_was_not_seen_is_an_error(classifier, rows, path):
         )
     with PredictionFile(path) as predictions:
         assert (predictions.rows, predictions.complete) == (46, False)
+    np.testing.assert_allclose(classifier.predict(rows, verbose=0)["labels"], plain["labels"])
 
 
 def test_nested_predict_in_batch_end(classifier, rows, path, assert_file_equals):
