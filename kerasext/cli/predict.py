@@ -157,7 +157,7 @@ def _predict(
             ids=source.ids,
             targets=False if source.targets is None else source.targets,
             outputs=args.outputs,
-            metadata={"model": str(args.model), "input": args.input},
+            metadata={"model": args.model.name, "input": source.name},
             verbose=0,
         )
     with predictions:
@@ -177,7 +177,9 @@ class _Source:
         self._args = args
         self._arrays: dict[str, Any] = {}
         self._images: list[str] = []
-        self._folder, _ = split_path(args.input)
+        self._folder, dataset = split_path(args.input)
+        # Without the folders above, whose names may be those of users and machines.
+        self.name = self._folder.resolve().name + (f":{dataset}" if dataset else "")
         kept: np.ndarray | None = None
         if self._folder.is_dir():
             found = image_folder.find_images(self._folder)

@@ -43,7 +43,7 @@ def test_npy(kerasext, model_path, rows_path, path, expected):
     assert f"{path}: 70 rows, in " in err
     assert_same(path, expected)
     with PredictionFile(path) as predictions:
-        assert predictions.metadata == {"model": str(model_path), "input": str(rows_path)}
+        assert predictions.metadata == {"model": model_path.name, "input": rows_path.name}
 
 
 def test_hdf5_with_ids_and_targets(kerasext, model_path, rows, path, tmp_path, expected):
