@@ -19,6 +19,7 @@ __all__ = [
     "inference",
     "models",
     "predict_to_hdf5",
+    "shards",
     "storage",
     "tune_batch_size",
 ]
@@ -26,7 +27,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Lazily, so that reading a file loads neither Keras nor its backend.
-    if name in ("callbacks", "inference", "models"):
+    if name in ("callbacks", "inference", "models", "shards"):
         return importlib.import_module(f"kerasext.{name}")
     if name in __all__:
         return getattr(importlib.import_module("kerasext.inference"), name)

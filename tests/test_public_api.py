@@ -11,7 +11,7 @@ import kerasext
 
 PACKAGES = [
     "kerasext",
-    *(f"kerasext.{name}" for name in ("models", "callbacks", "storage", "inference")),
+    *(f"kerasext.{name}" for name in ("models", "callbacks", "storage", "inference", "shards")),
 ]
 HEAVY = {"keras", "tensorflow", "jax", "torch"}
 
@@ -99,7 +99,12 @@ def test_type_information_ships():
 
 @pytest.mark.parametrize(
     "statement",
-    ["import kerasext", "import kerasext.storage", "from kerasext import PredictionFile, storage"],
+    [
+        "import kerasext",
+        "import kerasext.storage",
+        "import kerasext.shards",
+        "from kerasext import PredictionFile, shards, storage",
+    ],
 )
 def test_reading_loads_no_backend(statement):
     """A machine that only reads files needs and loads neither Keras nor a backend."""
