@@ -12,7 +12,6 @@ import numpy as np
 
 from kerasext.shards.shard_folder import ShardFolder
 from kerasext.storage import PredictionFileWriter, RaggedOutput, RaggedRows, StoredOutput
-from kerasext.storage.open_file import OpenFile
 from kerasext.storage.open_shards import OpenShards
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.ragged_spec import RaggedSpec

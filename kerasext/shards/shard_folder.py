@@ -162,8 +162,8 @@ class ShardFolder:
         if not self.names:
             self.specs, self.class_names, self.attributes = specs, class_names, attributes
         self._check_model(file.path.name, attributes)
-        self._check_class_names(file.path.name, class_names)
         self.specs = self._joined(file.path.name, specs)
+        self._check_class_names(file.path.name, class_names)
         self.attributes = {
             name: value
             for name, value in self.attributes.items()

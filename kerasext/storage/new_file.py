@@ -134,12 +134,11 @@ def _create_virtual(file: h5py.File, spec: Spec, layout: h5py.VirtualLayout) -> 
     assert isinstance(spec, OutputSpec)  # of rows of different shapes there is no virtual dataset
     # HDF5 gives this, and no error, for rows of a file that it does not find.
     fill = None
-    if spec.scale is not None:
-        fill = np.iinfo(spec.dtype).max
+    if spec.scale is not None or spec.dtype.kind == "i":
+        limits = np.iinfo(spec.dtype)
+        fill = spec.dtype.type(limits.min if spec.scale is None else limits.max)
     elif spec.dtype.kind in "fc":
-        fill = np.nan
-    elif spec.dtype.kind == "i":
-        fill = np.iinfo(spec.dtype).min
+        fill = spec.dtype.type(np.nan)
     _describe(file.create_virtual_dataset(spec.name, layout, fillvalue=fill), spec)
 
 

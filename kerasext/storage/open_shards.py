@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -62,7 +61,7 @@ def check_open_files(shards: int, path: Path) -> None:
     if resource is None:
         return
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    free = most - len(os.listdir("/dev/fd"))
+    free = most - len(list(Path("/dev/fd").iterdir()))
     if most != resource.RLIM_INFINITY and shards > free:
         raise ValueError(
             "A process must be able to open all shards of an index at once, for HDF5 reads fill "
