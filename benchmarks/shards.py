@@ -6,8 +6,9 @@ out in batches and row by row, as `tf.data`'s `shard` does after and before `bat
     python benchmarks/shards.py
 """
 
+import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -59,10 +60,21 @@ def splits() -> dict[str, tuple[int, list[np.ndarray]]]:
     }
 
 
-def read_whole(path: Path) -> None:
+def open_and_read(path: Path) -> None:
     """Opens a file and reads all rows."""
     with PredictionFile(path) as predictions:
-        predictions["probabilities"][:]
+        read_whole(predictions)
+
+
+def read_by_h5py(path: Path) -> None:
+    """Opens a file and reads all rows as other tools do."""
+    with h5py.File(path, "r", locking=False) as file:
+        file["probabilities"][:]
+
+
+def read_whole(predictions: PredictionFile) -> None:
+    """Reads all rows."""
+    predictions["probabilities"][:]
 
 
 def read_slices(predictions: PredictionFile) -> None:
@@ -72,10 +84,14 @@ def read_slices(predictions: PredictionFile) -> None:
         output[start : start + SLICE]
 
 
-def read_whole_by_h5py(path: Path) -> None:
-    """Reads all rows as other tools do."""
-    with h5py.File(path, "r", locking=False) as file:
-        file["probabilities"][:]
+READS_BY_PATH = {"opened and read whole": open_and_read, "the same by h5py": read_by_h5py}
+READS = {"read whole": (read_whole, "<= 1.2"), f"{SLICE}-row slices": (read_slices, "")}
+
+
+def compared(name: str, read: Callable, files: dict[str, object], target: str = "") -> Figure:
+    """How long a read takes of an index, compared with one file."""
+    seconds = alternate(RUNS, **{key: functools.partial(read, file) for key, file in files.items()})
+    return Figure(name, ratio(seconds, "many", "one"), "of one file", target, seconds)
 
 
 def figures() -> Iterator[Figure]:
@@ -89,22 +105,14 @@ def figures() -> Iterator[Figure]:
             if not one.exists():
                 write(one, rows[:count], np.arange(count))
             index = write_shards(folder / split, rows, parts)
-            target = "<= 1.2" if split == "16 in ranges" else ""
-            for what, read, goal in (
-                ("opened and read whole", read_whole, target),
-                ("read whole by h5py", read_whole_by_h5py, ""),
-            ):
-                seconds = alternate(
-                    RUNS, one=lambda r=read, p=one: r(p), many=lambda r=read, p=index: r(p)
-                )
-                value = ratio(seconds, "many", "one")
-                yield Figure(f"{split}: {what}", value, "of one file", goal, seconds)
+            by_path = {"one": one, "many": index}
+            for what, read in READS_BY_PATH.items():
+                yield compared(f"{split}: {what}", read, by_path)
             with PredictionFile(one) as single, PredictionFile(index) as many:
-                seconds = alternate(
-                    RUNS, one=lambda f=single: read_slices(f), many=lambda f=many: read_slices(f)
-                )
-            value = ratio(seconds, "many", "one")
-            yield Figure(f"{split}: {SLICE}-row slices", value, "of one file", "", seconds)
+                open_files = {"one": single, "many": many}
+                for what, (read, goal) in READS.items():
+                    target = goal if split == "16 in ranges" else ""
+                    yield compared(f"{split}: {what}", read, open_files, target)
             yield Figure(f"{split}: size of the index", index.stat().st_size / 1024, "KiB")
         made = alternate(
             3,
@@ -113,8 +121,8 @@ def figures() -> Iterator[Figure]:
             before=lambda: (folder / "merged.h5").unlink(missing_ok=True),
         )
         megabytes = ROWS * CLASSES * 4 / 1e6
-        for name, seconds in made.items():
-            yield Figure(f"16 in ranges: {name} of {megabytes:.0f} MB", min(seconds), "s")
+        for what, seconds in made.items():
+            yield Figure(f"16 in ranges: {what} of {megabytes:.0f} MB", min(seconds), "s")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,12 @@ import numpy as np
 
 from kerasext.shards.shard_folder import ShardFolder
 from kerasext.storage import PredictionFileWriter, RaggedOutput, RaggedRows, StoredOutput
-from kerasext.storage.open_shards import OpenShards
+from kerasext.storage.open_file import OpenFile
+from kerasext.storage.open_shards import Shards
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.ragged_spec import RaggedSpec
 from kerasext.storage.row_runs import RowRuns
+from kerasext.storage.shard_file import ShardFacts, open_shard, view_of
 from kerasext.storage.step_specs import Spec
 
 _STEP_BYTES = 16 * 1024 * 1024
@@ -69,7 +71,7 @@ def merge_shards(
         expected_rows=order.rows,
         ragged=shards.ragged,
     )
-    sources = OpenShards(shards.path, shards.names, np.array(shards.facts, np.int64))
+    sources = Shards(shards.path, shards.names, shards.facts, _open_unchanged)
     try:
         with contextlib.closing(sources):
             for number, (step, rows) in enumerate(_steps(shards, order, sources)):
@@ -86,7 +88,7 @@ def merge_shards(
 
 
 def _steps(
-    shards: ShardFolder, order: RowRuns, sources: OpenShards
+    shards: ShardFolder, order: RowRuns, sources: Shards[OpenFile]
 ) -> Iterator[tuple[dict[str, np.ndarray | RaggedRows], int]]:
     row_bytes = shards.nbytes // max(order.rows, 1)
     length = min(max(_STEP_BYTES // max(row_bytes, 1), 1), _MOST_ROWS)
@@ -109,7 +111,7 @@ def _steps(
 
 
 def _gathered(
-    spec: OutputSpec, parts: dict[int, np.ndarray], sources: OpenShards, rows: int
+    spec: OutputSpec, parts: dict[int, np.ndarray], sources: Shards[OpenFile], rows: int
 ) -> np.ndarray:
     text = f"U{spec.dtype.itemsize}" if spec.dtype.kind == "S" else None
     dtype = np.dtype(text or (spec.dtype if spec.scale is None else np.float32))
@@ -120,7 +122,7 @@ def _gathered(
 
 
 def _gathered_ragged(
-    spec: RaggedSpec, parts: dict[int, np.ndarray], sources: OpenShards, rows: int
+    spec: RaggedSpec, parts: dict[int, np.ndarray], sources: Shards[OpenFile], rows: int
 ) -> RaggedRows:
     gathered: list[np.ndarray] = [np.empty(0)] * rows
     for shard, (wanted, places) in parts.items():
@@ -141,3 +143,8 @@ def _as_slice(rows: np.ndarray) -> slice | np.ndarray:
 
 def _stored(spec: Spec) -> np.dtype[Any]:
     return spec.values.dtype if isinstance(spec, RaggedSpec) else spec.dtype
+
+
+def _open_unchanged(path: Path, facts: ShardFacts) -> OpenFile:
+    view_of(path, facts).close()
+    return open_shard(path)

@@ -17,11 +17,12 @@ from kerasext.storage.dimensions import COORDINATES
 from kerasext.storage.layout import CLASS_NAMES, IDS
 from kerasext.storage.open_file import OpenFile
 from kerasext.storage.open_index import is_index
-from kerasext.storage.open_shards import check_name, facts_of, listed, open_shard
+from kerasext.storage.open_shards import check_name, listed
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.present_file import FINGERPRINT
 from kerasext.storage.ragged_spec import RaggedSpec
 from kerasext.storage.row_runs import RowRuns
+from kerasext.storage.shard_file import ShardFacts, facts_of, open_shard
 from kerasext.storage.step_specs import Spec
 
 # What the file of all rows says of itself.
@@ -50,7 +51,7 @@ class ShardFolder:
     path: Path
     names: list[str] = field(default_factory=list)
     records: list[np.ndarray] = field(default_factory=list)
-    facts: list[tuple[int, int, int]] = field(default_factory=list)
+    facts: list[ShardFacts] = field(default_factory=list)
     specs: dict[str, Spec] = field(default_factory=dict)
     class_names: dict[str, list[str]] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
@@ -99,7 +100,7 @@ class ShardFolder:
     @property
     def rows(self) -> int:
         """Rows of all files."""
-        return sum(rows for rows, _, _ in self.facts)
+        return sum(rows for rows, *_ in self.facts)
 
     @property
     def data_rows(self) -> int:
@@ -120,7 +121,7 @@ class ShardFolder:
         Raises:
             ValueError: If an id stands in two rows.
         """
-        lengths = np.array([rows for rows, _, _ in self.facts], np.int64)
+        lengths = np.array([rows for rows, *_ in self.facts], np.int64)
         whole = [(number, 0, rows) for number, rows in enumerate(lengths.tolist()) if rows]
         in_turn = RowRuns(np.array(whole, np.int64).reshape(-1, 3))
         if not self.ids:

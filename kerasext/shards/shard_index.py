@@ -118,6 +118,7 @@ def verify_index(path: str | os.PathLike[str]) -> None:
                 "`path` must be what `index_shards` makes; `PredictionFile.verify` is for other "
                 f"files. Received: path={os.fspath(path)!r}"
             )
+        file.check_shards()
 
 
 def _checked_name(index: str) -> str:
@@ -173,7 +174,7 @@ def _layout(spec: OutputSpec, shards: ShardFolder, order: RowRuns) -> h5py.Virtu
         h5py.VirtualSource(
             name.replace("%", "%%"), spec.name.replace("%", "%%"), shape=(rows, *spec.row_shape)
         )
-        for name, (rows, _, _) in zip(shards.names, shards.facts, strict=True)
+        for name, (rows, *_) in zip(shards.names, shards.facts, strict=True)
     ]
     for shard, rows, places in order.pieces(range(order.rows)):
         layout[places] = sources[shard][rows]

@@ -73,6 +73,7 @@ class OpenFile:
         lengths: Dict from path to the number of entries that are committed.
         ragged: Dict from the name of each output whose rows differ in shape to its group.
         scales: Dict from path to the step between two numbers, or `None`: see `fixed_point`.
+        record_offset: Int. The byte at which the record begins.
         is_index: Bool. Whether its rows are in other files.
 
     Raises:
@@ -93,6 +94,7 @@ class OpenFile:
             self._view = FileView(path)
         self._h5file: h5py.File | None = None
         self.is_index = False
+        self.record_offset = 0
         self._take(CheckedDatasets())
         _open_files.add(self)
         try:
@@ -233,7 +235,7 @@ class OpenFile:
         self._check_format()
         self._check_no_index()
         with naming_damage(self.path):
-            self._record_offset = commit_record.find(self._h5file).id.get_offset()
+            self.record_offset = commit_record.find(self._h5file).id.get_offset()
             # Before the datasets, which are loaded after it: they have the rows that it counts.
             self.record = self._read_record()
             rows, size = int(self.record["rows"]), self._view.size
@@ -266,7 +268,7 @@ class OpenFile:
         self.lengths, self.ragged, self.scales = found.lengths, found.ragged, found.scales
 
     def _read_record(self) -> np.ndarray:
-        return commit_record.parse(self._view.read_at(self._record_offset, RECORD_DTYPE.itemsize))
+        return commit_record.parse(self._view.read_at(self.record_offset, RECORD_DTYPE.itemsize))
 
     def _check_format(self) -> None:
         found = self.attributes("format", "format_version")

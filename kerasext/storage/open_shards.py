@@ -2,58 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
-import stat
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import h5py
 import numpy as np
 
-from kerasext.storage.open_file import OpenFile
+from kerasext.storage.chunked_rows import rows_per_chunk
+from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.row_runs import RowRuns
+from kerasext.storage.shard_file import ShardFacts, ShardFile
 
 try:
     import resource
 except ImportError:  # Windows has no such limit
     resource = None  # type: ignore[assignment]
 
-_MOST_OPEN = 32  # each keeps a chunk of every output that was read from it
+_MOST_OPEN = 64  # each keeps a chunk of every output that was read from it
 _MOST_SHOWN = 10
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_File = TypeVar("_File", bound=_Closable)
 
 
 def check_name(name: str) -> None:
     """Raises `ValueError` unless a name can only be that of a file in the folder."""
     if not name or name in {".", ".."} or set(name) & {"/", "\\", "\0"}:
         raise ValueError(f"{name!r} is not the name of a file beside the index")
-
-
-def open_shard(path: Path) -> OpenFile:
-    """Opens a complete prediction file that is no link to another place.
-
-    Raises:
-        ValueError: If it is missing, something else, incomplete, or damaged.
-    """
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        raise ValueError("it is missing") from None
-    if not stat.S_ISREG(mode):
-        raise ValueError("it is a folder, a link or a device, and must be a file in this place")
-    file = OpenFile(path)
-    if not file.is_complete:
-        rows = int(file.record["rows"])
-        file.close()
-        raise ValueError(f"it is unfinished, with {rows} rows; mode='resume' finishes it")
-    return file
-
-
-def facts_of(file: OpenFile) -> tuple[int, int, int]:
-    """Rows, bytes, and the checksum of the record, which has the time of the last commit."""
-    size = file.path.stat().st_size
-    return int(file.record["rows"]), size, int(file.record["checksum"])
 
 
 def check_open_files(shards: int, path: Path) -> None:
@@ -77,7 +58,7 @@ def listed(problems: Sequence[str]) -> str:
     return "; ".join(problems[:_MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
-def changed(problems: Sequence[str], folder: Path) -> ValueError:
+def _changed(problems: Sequence[str], folder: Path) -> ValueError:
     """The error for shards that are not those that an index was made of."""
     return ValueError(
         "The shards of an index must stay as they were when it was made; put them back, or make "
@@ -86,70 +67,62 @@ def changed(problems: Sequence[str], folder: Path) -> ValueError:
     )
 
 
-class OpenShards:
+class Shards(Generic[_File]):
     """Prediction files in one folder, by number.
 
     Args:
         folder: Path of the folder.
         names: Sequence of their names.
-        facts: Array of shape `(shards, 3)`, what `facts_of` is to say of each.
+        facts: Sequence of the `ShardFacts` of each.
+        opener: Callable from path and facts to a file, with `close`.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str], facts: np.ndarray) -> None:
-        self.names = names
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        facts: Sequence[ShardFacts],
+        opener: Callable[[Path, ShardFacts], _File],
+    ) -> None:
+        self.names, self.facts = names, facts
         self._folder = folder
-        self._facts = facts
-        self._open: OrderedDict[int, OpenFile] = OrderedDict()
+        self._opener = opener
+        self._open: OrderedDict[int, _File] = OrderedDict()
 
-    def __getitem__(self, number: int) -> OpenFile:
+    def __getitem__(self, number: int) -> _File:
         """Opens a shard, or returns it if it is open.
 
         Raises:
             ValueError: If it is missing, changed or unreadable, naming it.
         """
-        file = self._open.get(number)
-        if file is None:
-            path = self._folder / self.names[number]
+        if number not in self._open:
+            name = self.names[number]
             try:
-                file = self._opened(path, number)
+                self._open[number] = self._opener(self._folder / name, self.facts[number])
             except (OSError, ValueError) as error:
-                raise changed([f"{path.name!r}: {error}"], self._folder) from error
-            self._open[number] = file
+                raise _changed([f"{name!r}: {error}"], self._folder) from error
             if len(self._open) > _MOST_OPEN:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(number)
-        return file
+        return self._open[number]
 
-    def check(self, look: Callable[[OpenFile], None]) -> None:
-        """Opens all shards, and looks at each.
+    def check(self, look: Callable[[Path, ShardFacts], None]) -> None:
+        """Looks at all shards.
 
         Args:
-            look: Callable that raises `ValueError` if something is wrong with a shard.
+            look: Callable that raises `OSError` or `ValueError` if something is wrong with one.
 
         Raises:
-            ValueError: If shards are missing, changed or unreadable, naming them.
+            ValueError: If it does so, naming the shards.
         """
         problems = []
-        for number, name in enumerate(self.names):
+        for name, facts in zip(self.names, self.facts, strict=True):
             try:
-                file = self._opened(self._folder / name, number)
-                with contextlib.closing(file):
-                    look(file)
+                look(self._folder / name, facts)
             except (OSError, ValueError) as error:
                 problems.append(f"{name!r}: {error}")
         if problems:
-            raise changed(problems, self._folder)
-
-    def _opened(self, path: Path, number: int) -> OpenFile:
-        file = open_shard(path)
-        found, expected = facts_of(file), tuple(self._facts[number].tolist())
-        if found != expected:
-            file.close()
-            raise ValueError(
-                "it has changed: rows, bytes and checksum of the record are "
-                f"{found}, and were {expected}"
-            )
-        return file
+            raise _changed(problems, self._folder)
 
     def close(self) -> None:
         """Closes the files; safe to call again."""
@@ -165,25 +138,15 @@ class ShardedRows:
 
     Args:
         dataset: The h5py dataset of the index, whose attributes, dtype and row shape hold.
-        name: String. The output.
-        shards: `OpenShards`.
+        shards: `Shards` of `ShardFile`.
         runs: `RowRuns`.
-        chunk_rows: Int. Rows that are read at once where single ones are wanted.
     """
 
-    def __init__(
-        self,
-        dataset: h5py.Dataset,
-        name: str,
-        shards: OpenShards,
-        runs: RowRuns,
-        chunk_rows: int,
-    ) -> None:
-        self.name = name
-        self.attrs = dataset.attrs
-        self.dtype = dataset.dtype
+    def __init__(self, dataset: h5py.Dataset, shards: Shards[ShardFile], runs: RowRuns) -> None:
+        self.spec = OutputSpec.of_dataset(dataset)
+        self.name, self.attrs, self.dtype = dataset.name, dataset.attrs, dataset.dtype
         self.shape: tuple[int, ...] = (runs.rows, *dataset.shape[1:])
-        self.chunks = (chunk_rows, *self.shape[1:])
+        self.chunks = (rows_per_chunk(self.spec, runs.rows), *dataset.shape[1:])
         self._shards = shards
         self._runs = runs
 
@@ -192,13 +155,13 @@ class ShardedRows:
         wanted = range(*rows.indices(self.shape[0]))
         values = None
         for shard, part, places in self._runs.pieces(wanted):
-            found = self._shards[shard].read(self.name, (part, *rest))
+            found = self._shards[shard].read(self.spec, (part, *rest))
             if values is None:
-                dtype = np.dtype(self.dtype.str)
-                if len(wanted) == len(found) and found.dtype == dtype:
+                if len(wanted) == len(found) and found.dtype == self.spec.dtype:
                     return found
-                values = np.empty((len(wanted), *found.shape[1:]), dtype)
+                values = np.empty((len(wanted), *found.shape[1:]), self.spec.dtype)
             values[places] = found
         if values is None:
-            return self._shards[0].read(self.name, (slice(0, 0), *rest)).astype(self.dtype.str)
+            none = self._shards[0].read(self.spec, (slice(0, 0), *rest))
+            return none.astype(self.spec.dtype)
         return values

@@ -133,7 +133,7 @@ def test_in_another_place(job, tools, tmp_path, monkeypatch):
             np.testing.assert_array_equal(file["labels"][:], job.by_id["labels"])
 
 
-@pytest.mark.parametrize("index", ["", ".", "..", ".hidden", "a/b.h5", "/tmp/b.h5", "../b.h5"])
+@pytest.mark.parametrize("index", ["", ".", "..", ".hidden", "a/b.h5", "/b.h5", "../b.h5"])
 def test_index_must_be_a_name(index, job):
     """The index stands in the folder of its shards."""
     with pytest.raises(ValueError, match="`index` must be the name of a file in the folder"):
