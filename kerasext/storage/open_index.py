@@ -25,8 +25,8 @@ _BLOCK_ROWS = 65536
 class OpenIndex(OpenFile):
     """The checked content of a prediction file, or of the files that an index names.
 
-    Whether those are the ones that it was made of is looked at when it is opened. No file is opened for it but those, and only
-    beside it.
+    Whether those are the ones that it was made of is looked at when it is opened. No file is opened
+    for it but those, and only beside it.
 
     Args:
         path: Path of the file.

@@ -20,7 +20,7 @@ try:
 except ImportError:  # Windows has no such limit
     resource = None  # type: ignore[assignment]
 
-_MOST_OPEN = 64  # each keeps a chunk of every output that was read from it
+_MOST_OPEN = 128  # each keeps a chunk of every output that was read from it
 _MOST_SHOWN = 10
 
 
