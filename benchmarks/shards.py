@@ -23,7 +23,7 @@ ROWS = 32768
 CLASSES = 512  # 64 MiB in float32
 SLICE = 256
 BATCH = 64
-RUNS = 7
+RUNS = 15
 # Row by row there are as many runs as rows, and an index has 4096 at most: a smaller job.
 FEW_ROWS = 4096
 
