@@ -153,15 +153,20 @@ class ShardedRows:
     def __getitem__(self, key: Any) -> np.ndarray:
         rows, *rest = key if isinstance(key, tuple) else (key,)
         wanted = range(*rows.indices(self.shape[0]))
-        values = None
-        for shard, part, places in self._runs.pieces(wanted):
+        pieces = list(self._runs.pieces(wanted))
+        if len(pieces) == 1:
+            shard, part, _ = pieces[0]
             found = self._shards[shard].read(self.spec, (part, *rest))
-            if values is None:
-                if len(wanted) == len(found) and found.dtype == self.spec.dtype:
-                    return found
-                values = np.empty((len(wanted), *found.shape[1:]), self.spec.dtype)
-            values[places] = found
-        if values is None:
+            return found.astype(self.spec.dtype, copy=False)
+        # To read in place is faster for whole chunks, and far slower for few rows.
+        is_large = len(wanted) >= len(pieces) * self.chunks[0]
+        if rest or not is_large or self.spec.dtype.kind == "S":
             none = self._shards[0].read(self.spec, (slice(0, 0), *rest))
-            return none.astype(self.spec.dtype)
+            values = np.empty((len(wanted), *none.shape[1:]), self.spec.dtype)
+            for shard, part, places in pieces:
+                values[places] = self._shards[shard].read(self.spec, (part, *rest))
+            return values
+        values = np.empty((len(wanted), *self.shape[1:]), self.spec.dtype)
+        for shard, part, places in pieces:
+            self._shards[shard].read_into(values[places], self.spec, part)
         return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,7 +115,7 @@ class ShardFile:
             raise
 
     def read(self, spec: OutputSpec, key: Any) -> np.ndarray:
-        """Reads rows of an output.
+        """Reads from an output.
 
         Args:
             spec: `OutputSpec` of the output, which may have wider text.
@@ -123,15 +124,25 @@ class ShardFile:
         Raises:
             ValueError: If it has no such output, or is damaged where the rows are.
         """
+        with self._reading(spec) as dataset:
+            values: np.ndarray = dataset[key]
+        return values
+
+    def read_into(self, target: np.ndarray, spec: OutputSpec, rows: slice) -> None:
+        """Reads whole rows of an output of numbers into an array, which spares a copy of them."""
+        with self._reading(spec) as dataset:
+            dataset.read_direct(target, rows)
+
+    @contextlib.contextmanager
+    def _reading(self, spec: OutputSpec) -> Iterator[h5py.Dataset]:
         if spec.name not in self._datasets:
             with naming_damage(self._path, f"output {spec.name!r}"):
                 self._datasets[spec.name] = self._find(spec)
         try:
-            values: np.ndarray = self._datasets[spec.name][key]
-        except (OSError, RuntimeError):
+            yield self._datasets[spec.name]
+        except (OSError, RuntimeError):  # other errors are about the key
             with naming_damage(self._path, f"output {spec.name!r}"):
                 raise
-        return values
 
     def close(self) -> None:
         """Closes the file; safe to call again."""

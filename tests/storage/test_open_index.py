@@ -79,6 +79,23 @@ def test_every_key(most, index, monkeypatch):
         assert predictions["ids"][:].tolist() == list(range(ROWS))
 
 
+@pytest.mark.parametrize("dtype", ["f4", "c8", "i2"])
+def test_whole_chunks(dtype, tmp_path):
+    """Shards of several chunks each are read in place, to the same rows."""
+    values = (np.random.default_rng(0).random((6000, 512)) * 9999).astype(dtype)
+    for number in range(2):
+        writer = PredictionFileWriter(tmp_path / f"{number}.h5")
+        writer.append({"p": values[number * 3000 : number * 3000 + 3000]})
+        writer.finish()
+    with PredictionFile(index_shards(tmp_path)) as predictions:
+        assert predictions["p"].rows_at_once < 3000
+        for key in (slice(None), slice(10, 5990), slice(None, None, -1)):
+            np.testing.assert_array_equal(predictions["p"][key], values[key], strict=True)
+        (tmp_path / "1.h5").write_bytes(b"")  # what is open is read no further than it goes
+        with pytest.raises(ValueError, match=r"damaged.*1\.h5"):
+            predictions["p"][:]
+
+
 def test_few_files_are_open(index, monkeypatch):
     """No more files stay open than are said to."""
     monkeypatch.setattr(open_shards, "_MOST_OPEN", 3)
