@@ -21,6 +21,7 @@ __all__ = [
     "models",
     "predict_to_hdf5",
     "report",
+    "shards",
     "storage",
     "tune_batch_size",
 ]
@@ -28,7 +29,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Lazily, so that reading a file loads neither Keras nor its backend.
-    if name in ("callbacks", "evaluation", "inference", "models", "report"):
+    if name in ("callbacks", "evaluation", "inference", "models", "report", "shards"):
         return importlib.import_module(f"kerasext.{name}")
     if name in __all__:
         return getattr(importlib.import_module("kerasext.inference"), name)

@@ -13,7 +13,10 @@ PACKAGES = [
     "kerasext",
     *(
         f"kerasext.{name}"
-        for name in ("models", "callbacks", "storage", "inference", "evaluation", "report", "cli")
+        for name in (
+            *("models", "callbacks", "storage", "inference"),
+            *("evaluation", "report", "shards", "cli"),
+        )
     ),
 ]
 HEAVY = {"keras", "tensorflow", "jax", "torch"}
@@ -113,7 +116,8 @@ def test_type_information_ships():
         "import kerasext.storage",
         "import kerasext.evaluation",
         "import kerasext.report",
-        "from kerasext import PredictionFile, storage",
+        "import kerasext.shards",
+        "from kerasext import PredictionFile, shards, storage",
     ],
 )
 def test_reading_loads_no_backend(statement):

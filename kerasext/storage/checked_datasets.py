@@ -46,6 +46,7 @@ class CheckedDatasets:
         lengths: Dict from path to the number of entries that are committed.
         ragged: Dict from the name of each output whose rows differ in shape to its group.
         scales: Dict from path to the step between two numbers, or `None`: see `fixed_point`.
+        virtual: Set of the names of outputs whose rows are in other files.
     """
 
     outputs: list[str] = field(default_factory=list)
@@ -53,22 +54,35 @@ class CheckedDatasets:
     lengths: dict[str, int] = field(default_factory=dict)
     ragged: dict[str, h5py.Group] = field(default_factory=dict)
     scales: dict[str, np.float32 | None] = field(default_factory=dict)
+    virtual: set[str] = field(default_factory=set)
 
     def add(self, path: str, dataset: h5py.Dataset, length: int, size: int) -> None:
         """Adds a dataset once it is checked."""
-        _check_kind(dataset)
+        _check_layout(dataset)
+        _check_type(dataset)
+        _check_rows(dataset, length)
         _check_size(dataset, length, size)
+        self._take(path, dataset, length)
+
+    def add_virtual(self, path: str, dataset: h5py.Dataset, length: int) -> None:
+        """Adds a dataset whose rows are in other files; what it says of them is not looked at."""
+        _check_type(dataset)
+        _check_rows(dataset, length)
+        self._take(path, dataset, length)
+        self.virtual.add(path)
+
+    def _take(self, path: str, dataset: h5py.Dataset, length: int) -> None:
         self.scales[path] = fixed_point.scale_of(dataset)
         self.datasets[path], self.lengths[path] = dataset, length
 
     def check_chunks(self, size: int) -> None:
         """Raises `ValueError` unless the rows lie in the first `size` bytes of the file."""
         for path, dataset in self.datasets.items():
-            if _end_of_rows(dataset, self.lengths[path]) > size:
+            if path not in self.virtual and _end_of_rows(dataset, self.lengths[path]) > size:
                 raise ValueError(f"it was cut short, and rows of {path!r} are missing")
 
 
-def find(file: h5py.File, rows: int, size: int) -> CheckedDatasets:
+def find(file: h5py.File, rows: int, size: int, *, is_index: bool = False) -> CheckedDatasets:
     """The outputs of a file.
 
     Nothing is read or allocated for what only claims to be large, and no link is followed.
@@ -77,6 +91,7 @@ def find(file: h5py.File, rows: int, size: int) -> CheckedDatasets:
         file: The file.
         rows: Int. Rows that are committed.
         size: Int. Bytes of the file.
+        is_index: Bool. Whether virtual datasets are outputs.
 
     Raises:
         ValueError: If a dataset is of a kind that no output is, or can't have the rows, or if there
@@ -88,6 +103,8 @@ def find(file: h5py.File, rows: int, size: int) -> CheckedDatasets:
         if isinstance(node, h5py.Group):
             found.ragged[name] = node
             _add_ragged(found, name, node, rows, size)
+        elif is_index and node.is_virtual:
+            found.add_virtual(name, node, rows)
         else:
             found.add(name, node, rows, size)
     return found
@@ -111,7 +128,8 @@ def _outputs(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset | h5py.Group]]
             seen.add(node)
             if isinstance(node, h5py.Dataset):
                 # Of the scales only the numbers of the rows are an output, which has sums.
-                if not is_scale(node) or hard_links.find(file, f"{SUMS}/{name}") is not None:
+                has_sums = hard_links.find(file, f"{SUMS}/{name}") is not None
+                if not is_scale(node) or has_sums or node.is_virtual:
                     yield name, node
             elif isinstance(node, h5py.Group) and RAGGED_AXES in node.attrs:
                 yield name, node
@@ -156,15 +174,13 @@ def _add_ragged(found: CheckedDatasets, name: str, group: h5py.Group, rows: int,
     add(VALUES, (), numbers)
 
 
-def _check_kind(dataset: h5py.Dataset) -> None:
-    name, dtype = str(dataset.name), dataset.dtype
+def _check_layout(dataset: h5py.Dataset) -> None:
+    name = str(dataset.name)
     properties = dataset.id.get_create_plist()
     layout = properties.get_layout()
     if layout != h5py.h5d.CHUNKED:
         kind = _LAYOUTS.get(layout, "something else")
         raise ValueError(f"{name!r} must be stored in chunks, and is {kind}")
-    if dtype.kind not in "biufcS" or not dtype.itemsize:
-        raise ValueError(f"{name!r} must have numbers or text of a fixed width, not {dtype}")
     for number in range(properties.get_nfilters()):
         code, *_ = properties.get_filter(number)
         if not h5py.h5z.filter_avail(code):
@@ -174,13 +190,29 @@ def _check_kind(dataset: h5py.Dataset) -> None:
             )
 
 
-def _check_size(dataset: h5py.Dataset, rows: int, size: int) -> None:
-    name, row_shape = str(dataset.name), dataset.shape[1:]
+def _check_type(dataset: h5py.Dataset) -> None:
+    dtype = dataset.dtype
+    if dtype.kind not in "biufcS" or not dtype.itemsize:
+        raise ValueError(
+            f"{str(dataset.name)!r} must have numbers or text of a fixed width, not {dtype}"
+        )
+
+
+def _check_rows(dataset: h5py.Dataset, rows: int) -> None:
+    name = str(dataset.name)
     if not 0 <= rows <= dataset.shape[0]:
         raise ValueError(f"{rows} rows committed, but {name!r} has shape {dataset.shape}")
-    row_bytes = dataset.dtype.itemsize * math.prod(row_shape)
-    if row_bytes > _LARGEST_ROW_BYTES:
-        raise ValueError(f"{name!r} has rows of {row_bytes} bytes")
+    if _row_bytes(dataset) > _LARGEST_ROW_BYTES:
+        raise ValueError(f"{name!r} has rows of {_row_bytes(dataset)} bytes")
+
+
+def _row_bytes(dataset: h5py.Dataset) -> int:
+    size: int = dataset.dtype.itemsize * math.prod(dataset.shape[1:])
+    return size
+
+
+def _check_size(dataset: h5py.Dataset, rows: int, size: int) -> None:
+    name, row_bytes = str(dataset.name), _row_bytes(dataset)
     expansion = _MOST_EXPANSION if dataset.id.get_create_plist().get_nfilters() else 1
     if rows * row_bytes > size * expansion:
         raise ValueError(f"{rows} rows of {name!r} can't be in {size} bytes")

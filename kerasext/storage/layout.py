@@ -31,6 +31,16 @@ RECORD_DTYPE = np.dtype(
 SUMS = f"{GROUP}/sums"
 """Group with a dataset for each output: the sums of its chunks that `chunk_sums` makes."""
 
+SHARDS = f"{GROUP}/shards"
+"""Group that only an index of other files has, whose outputs are virtual datasets."""
+
+SHARD_NAMES, SHARD_FACTS, SHARD_RUNS = (f"{SHARDS}/{part}" for part in ("names", "facts", "runs"))
+"""The names of those files, which stand beside the index; rows, bytes and the checksum of the
+record of each; and which rows of which file follow each other: its number, the first row, rows."""
+
+MOST_RUNS = 4096
+"""HDF5 takes milliseconds for a row where there are more."""
+
 IDS, TARGETS, ROW = "ids", "targets", "row"
 """Columns that stand beside the outputs: what identifies each row, what is true of it, and, where
 not all rows of the data are kept, which of them it is; else `row` is only the name of an axis, see

@@ -26,7 +26,7 @@ from kerasext.storage.layout import (
     RECORD_DTYPE,
     SUMS,
 )
-from kerasext.storage.output_spec import NewColumn
+from kerasext.storage.output_spec import NewColumn, OutputSpec
 from kerasext.storage.ragged_spec import RaggedSpec
 from kerasext.storage.step_specs import Spec
 
@@ -43,6 +43,7 @@ def image(
     attributes: Mapping[str, str | float],
     class_names: ClassNamesByHead | None,
     compression: Compression | Mapping[str, Compression],
+    virtual: Mapping[str, h5py.VirtualLayout] | None = None,
 ) -> bytes:
     """The bytes of a new file.
 
@@ -55,7 +56,9 @@ def image(
         attributes: Attributes of the file besides those of this library.
         class_names: Names of the classes, or of those of each head.
         compression: As `check_compression` takes it.
+        virtual: Mapping from output name to where its rows are, for those whose are in other files.
     """
+    layouts = virtual or {}
     content = io.BytesIO()
     with _create(content) as file:
         # First, for what changes has to lie within one page.
@@ -72,8 +75,11 @@ def image(
             is_text = isinstance(value, str)
             file.attrs[name] = _fixed_width([value]).reshape(()) if is_text else value
         for name, spec in specs.items():
-            for column in spec.columns(expected_rows):
-                _create_column(file, column, compression_of(name, compression))
+            if name in layouts:
+                _create_virtual(file, spec, layouts[name])
+            else:
+                for column in spec.columns(expected_rows):
+                    _create_column(file, column, compression_of(name, compression))
             if isinstance(spec, RaggedSpec):
                 file[name].attrs[RAGGED_AXES] = spec.axes
             names = _class_names_of(name, class_names)
@@ -114,10 +120,7 @@ def _create_column(file: h5py.File, column: NewColumn, compression: Compression)
         dtype=spec.h5_dtype,
         **dataset_options(spec, compression),
     )
-    if spec.scale is not None:
-        dataset.attrs.update(fixed_point.attributes_for(spec.dtype))
-    if spec.dtype.kind == "S":
-        mark_as_text(dataset)
+    _describe(dataset, spec)
     file.create_dataset(
         f"{SUMS}/{spec.name}",
         shape=(0, WIDTH),
@@ -125,6 +128,25 @@ def _create_column(file: h5py.File, column: NewColumn, compression: Compression)
         chunks=(512, WIDTH),
         dtype=np.uint64,
     )
+
+
+def _create_virtual(file: h5py.File, spec: Spec, layout: h5py.VirtualLayout) -> None:
+    assert isinstance(spec, OutputSpec)  # of rows of different shapes there is no virtual dataset
+    # HDF5 gives this, and no error, for rows of a file that it does not find.
+    fill = None
+    if spec.scale is not None or spec.dtype.kind == "i":
+        limits = np.iinfo(spec.dtype)
+        fill = spec.dtype.type(limits.min if spec.scale is None else limits.max)
+    elif spec.dtype.kind in "fc":
+        fill = spec.dtype.type(np.nan)
+    _describe(file.create_virtual_dataset(spec.name, layout, fillvalue=fill), spec)
+
+
+def _describe(dataset: h5py.Dataset, spec: OutputSpec) -> None:
+    if spec.scale is not None:
+        dataset.attrs.update(fixed_point.attributes_for(spec.dtype))
+    if spec.dtype.kind == "S":
+        mark_as_text(dataset)
 
 
 def _class_names_of(name: str, class_names: ClassNamesByHead | None) -> Sequence[str] | None:

@@ -19,7 +19,7 @@ from kerasext.storage import checked_datasets, commit_record, hard_links
 from kerasext.storage.checked_datasets import CheckedDatasets
 from kerasext.storage.chunk_sums import chunk_sums
 from kerasext.storage.file_view import FileView
-from kerasext.storage.layout import FORMAT, FORMAT_VERSION, RECORD_DTYPE, SUMS
+from kerasext.storage.layout import FORMAT, FORMAT_VERSION, RECORD_DTYPE, SHARDS, SUMS
 
 # A read that meets a write may see half of it, and is repeated.
 _ATTEMPTS = 5
@@ -73,11 +73,17 @@ class OpenFile:
         lengths: Dict from path to the number of entries that are committed.
         ragged: Dict from the name of each output whose rows differ in shape to its group.
         scales: Dict from path to the step between two numbers, or `None`: see `fixed_point`.
+        record_offset: Int. The byte at which the record begins.
+        is_index: Bool. Whether its rows are in other files.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no prediction file, damaged, or of another version.
+        ValueError: If it is no prediction file, damaged, or of another version; or if it is an
+            index of others, see `OpenIndex`.
     """
+
+    reads_indexes = False
+    """Whether it may be an index of others."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
@@ -87,6 +93,8 @@ class OpenFile:
         with _naming_what_is_no_hdf5(path):
             self._view = FileView(path)
         self._h5file: h5py.File | None = None
+        self.is_index = False
+        self.record_offset = 0
         self._take(CheckedDatasets())
         _open_files.add(self)
         try:
@@ -225,17 +233,27 @@ class OpenFile:
         with _naming_what_is_no_hdf5(self.path):
             self._h5file = h5py.File(self._view, "r")
         self._check_format()
+        self._check_no_index()
         with naming_damage(self.path):
-            self._record_offset = commit_record.find(self._h5file).id.get_offset()
+            self.record_offset = commit_record.find(self._h5file).id.get_offset()
             # Before the datasets, which are loaded after it: they have the rows that it counts.
             self.record = self._read_record()
             rows, size = int(self.record["rows"]), self._view.size
-            found = checked_datasets.find(self._h5file, rows, size)
+            found = checked_datasets.find(self._h5file, rows, size, is_index=self.is_index)
             # A disk that is full in a write leaves the file short of its end, with the rows that
             # were committed; so does a broken copy, without them.
             if self._view.is_cut_short:
                 found.check_chunks(0 if self.is_complete else size)
             self._take(found)
+
+    def _check_no_index(self) -> None:
+        with naming_damage(self.path):
+            self.is_index = hard_links.find(self._root, SHARDS) is not None
+        if self.is_index and not self.reads_indexes:
+            raise ValueError(
+                "The file must have its rows itself, and this is an index of other files; make one "
+                f"with `kerasext.shards.merge_shards`. Received: path={str(self.path)!r}"
+            )
 
     def _close_hdf5(self) -> None:
         file, self._h5file = self._h5file, None
@@ -250,7 +268,7 @@ class OpenFile:
         self.lengths, self.ragged, self.scales = found.lengths, found.ragged, found.scales
 
     def _read_record(self) -> np.ndarray:
-        return commit_record.parse(self._view.read_at(self._record_offset, RECORD_DTYPE.itemsize))
+        return commit_record.parse(self._view.read_at(self.record_offset, RECORD_DTYPE.itemsize))
 
     def _check_format(self) -> None:
         found = self.attributes("format", "format_version")

@@ -129,6 +129,13 @@ class OutputSpec:
                 f"Received: row shape {other.row_shape}, dtype {other.stored_as}"
             )
 
+    def can_hold(self, other: OutputSpec) -> bool:
+        """Whether rows of `other` are rows of this one as they stand, text padded if need be."""
+        is_text = self.dtype.kind == other.dtype.kind == "S"
+        fits = self.dtype.itemsize >= other.dtype.itemsize
+        same = (is_text and fits) or self.stored_as == other.stored_as
+        return self.row_shape == other.row_shape and same
+
     def columns(self, expected_rows: int | None) -> list[NewColumn]:
         """The datasets that it is made of.
 

@@ -21,7 +21,8 @@ from kerasext.storage.exports.exported_outputs import ExportedOutputs
 from kerasext.storage.exports.parquet_file import write_parquet_file
 from kerasext.storage.exports.tf_dataset import tf_dataset
 from kerasext.storage.layout import CLASS_NAMES, health
-from kerasext.storage.open_file import OpenFile, naming_damage
+from kerasext.storage.open_file import naming_damage
+from kerasext.storage.open_index import OpenIndex
 from kerasext.storage.ragged_output import RaggedOutput
 from kerasext.storage.stored_output import StoredOutput
 
@@ -63,7 +64,7 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._file = OpenFile(self.path)
+        self._file = OpenIndex(self.path)
         self._outputs: dict[str, StoredOutput | RaggedOutput] = {}
         self._take_outputs()
 

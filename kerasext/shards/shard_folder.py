@@ -1,0 +1,244 @@
+"""The prediction files in a folder, which are to be read as one."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from kerasext.storage import ClassNames
+from kerasext.storage.dimensions import COORDINATES
+from kerasext.storage.layout import CLASS_NAMES, IDS
+from kerasext.storage.open_file import OpenFile
+from kerasext.storage.open_index import is_index
+from kerasext.storage.open_shards import check_name, listed
+from kerasext.storage.output_spec import OutputSpec
+from kerasext.storage.present_file import FINGERPRINT
+from kerasext.storage.ragged_spec import RaggedSpec
+from kerasext.storage.row_runs import RowRuns
+from kerasext.storage.shard_file import ShardFacts, facts_of, open_shard
+from kerasext.storage.step_specs import Spec
+
+# What the file of all rows says of itself.
+_OWN_ATTRIBUTES = {
+    *("format", "format_version", "created", "kerasext_version", "h5py_version", "hdf5_version"),
+    COORDINATES,
+}
+
+
+@dataclass
+class ShardFolder:
+    """What the prediction files in a folder have in common, and the order of their rows.
+
+    Args:
+        path: Path of the folder.
+        names: List of the names of the files, sorted.
+        records: List of their commit records.
+        facts: List of what `facts_of` says of them.
+        specs: Dict from output name to its spec, as wide as the widest text.
+        class_names: Dict from head to the names of its classes.
+        attributes: Dict of the attributes that are the same in all files.
+        nbytes: Int. Bytes of all rows, before compression.
+        ids: List with the ids of each file, empty if they have none.
+    """
+
+    path: Path
+    names: list[str] = field(default_factory=list)
+    records: list[np.ndarray] = field(default_factory=list)
+    facts: list[ShardFacts] = field(default_factory=list)
+    specs: dict[str, Spec] = field(default_factory=dict)
+    class_names: dict[str, list[str]] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
+    nbytes: int = 0
+    ids: list[np.ndarray] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> ShardFolder:
+        """Looks at all files of a folder but hidden ones and indexes, changing none.
+
+        Args:
+            folder: String or path-like.
+
+        Raises:
+            FileNotFoundError: If there is no such folder.
+            NotADirectoryError: If it is a file.
+            ValueError: If there are no prediction files, one is something else, damaged or
+                unfinished, or they can't be of one run.
+        """
+        shards = cls(Path(folder))
+        problems = []
+        for path in sorted(shards.path.iterdir()):
+            if path.name.startswith(".") or (path.is_file() and is_index(path)):
+                continue
+            try:
+                path.name.encode()
+                check_name(path.name)
+                file = open_shard(path)
+            except (OSError, ValueError) as error:
+                problems.append(f"{path.name!r}: {error}")
+                continue
+            with contextlib.closing(file):
+                shards._add(file)
+        received = f"Received: folder={os.fspath(folder)!r}"
+        if problems:
+            raise ValueError(
+                "A folder of shards must have complete prediction files only; finish the job, or "
+                f"move other files away. {received} with {listed(problems)}"
+            )
+        if not shards.names:
+            raise ValueError(
+                f"A folder of shards must have at least one prediction file. {received}"
+            )
+        return shards
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files."""
+        return sum(rows for rows, *_ in self.facts)
+
+    @property
+    def data_rows(self) -> int:
+        """Rows of the data that were predicted for them."""
+        return sum(int(record["data_rows"]) for record in self.records)
+
+    @property
+    def ragged(self) -> list[str]:
+        """The outputs whose rows differ in shape."""
+        return [name for name, spec in self.specs.items() if isinstance(spec, RaggedSpec)]
+
+    def order(self, *, sort: bool) -> RowRuns:
+        """The order of all rows.
+
+        Args:
+            sort: Bool. Whether they are sorted by id, if there are ids.
+
+        Raises:
+            ValueError: If an id stands in two rows.
+        """
+        lengths = np.array([rows for rows, *_ in self.facts], np.int64)
+        whole = [(number, 0, rows) for number, rows in enumerate(lengths.tolist()) if rows]
+        in_turn = RowRuns(np.array(whole, np.int64).reshape(-1, 3))
+        if not self.ids:
+            return in_turn
+        ids = np.concatenate(self.ids)
+        order = np.argsort(ids, kind="stable")
+        shard = np.repeat(np.arange(len(lengths)), lengths)
+        ordered = ids[order]
+        twice = np.flatnonzero(ordered[1:] == ordered[:-1])
+        if len(twice):
+            at = int(twice[0])
+            self._refuse_twice(ordered[at], *shard[order[at : at + 2]].tolist())
+        if not sort or not len(order):
+            return in_turn
+        is_first = np.ones(len(order), bool)
+        is_first[1:] = (np.diff(order) != 1) | (np.diff(shard[order]) != 0)
+        starts = np.flatnonzero(is_first)
+        first = order[starts]
+        offsets = np.cumsum(lengths) - lengths
+        rows = np.diff(starts, append=len(order))
+        runs = np.stack([shard[first], first - offsets[shard[first]], rows], axis=1)
+        return RowRuns(runs.astype(np.int64))
+
+    def _add(self, file: OpenFile) -> None:
+        specs: dict[str, Spec] = {
+            name: (
+                RaggedSpec.of_group(name, file.ragged[name])
+                if name in file.ragged
+                else OutputSpec.of_dataset(file.datasets[name])
+            )
+            for name in file.outputs
+        }
+        class_names = _class_names(file)
+        attributes = {
+            name: value
+            for name, value in file.attributes().items()
+            if name not in _OWN_ATTRIBUTES and np.ndim(value) == 0
+        }
+        if not self.names:
+            self.specs, self.class_names, self.attributes = specs, class_names, attributes
+        self._check_model(file.path.name, attributes)
+        self.specs = self._joined(file.path.name, specs)
+        self._check_class_names(file.path.name, class_names)
+        self.attributes = {
+            name: value
+            for name, value in self.attributes.items()
+            if name in attributes and attributes[name] == value
+        }
+        self.names.append(file.path.name)
+        self.records.append(file.record)
+        self.facts.append(facts_of(file))
+        self.nbytes += sum(
+            file.lengths[name] * dataset.dtype.itemsize * math.prod(dataset.shape[1:])
+            for name, dataset in file.datasets.items()
+        )
+        if IDS in specs:
+            self.ids.append(file.read(IDS, slice(0, file.lengths[IDS])))
+
+    def _check_model(self, name: str, attributes: Mapping[str, Any]) -> None:
+        ours, theirs = (some.get(FINGERPRINT) for some in (self.attributes, attributes))
+        if ours != theirs:
+            self._refuse(name, f"is of the model {theirs!r}", f"of {ours!r}")
+
+    def _check_class_names(self, name: str, class_names: Mapping[str, list[str]]) -> None:
+        if class_names != self.class_names:
+            self._refuse(name, "has other names of classes", "others")
+
+    def _joined(self, name: str, specs: Mapping[str, Spec]) -> dict[str, Spec]:
+        if specs.keys() != self.specs.keys():
+            self._refuse(name, f"has the outputs {sorted(specs)}", f"{sorted(self.specs)}")
+        return {
+            output: self._widest(name, spec, specs[output]) for output, spec in self.specs.items()
+        }
+
+    def _widest(self, name: str, ours: Spec, theirs: Spec) -> Spec:
+        if isinstance(ours, OutputSpec) and isinstance(theirs, OutputSpec):
+            if ours.can_hold(theirs):
+                return ours
+            if theirs.can_hold(ours):
+                return theirs
+        elif isinstance(ours, RaggedSpec) and isinstance(theirs, RaggedSpec):
+            one, other = (replace(spec.values, name="") for spec in (ours, theirs))
+            if ours.axes == theirs.axes and one.stored_as == other.stored_as:
+                return ours
+        return self._refuse(
+            name, f"has output {theirs.name!r} of {_shown(theirs)}", f"of {_shown(ours)}"
+        )
+
+    def _refuse(self, name: str, theirs: str, ours: str) -> NoReturn:
+        first = f", and {self.names[0]!r} {ours}" if self.names else ""
+        raise ValueError(
+            "Shards must be of one model, with the same outputs, row shapes, dtypes and names of "
+            "classes; keep each run in a folder of its own. "
+            f"Received: folder={str(self.path)!r}, in which {name!r} {theirs}{first}"
+        )
+
+    def _refuse_twice(self, value: np.generic, first: int, second: int) -> NoReturn:
+        plain: object = value.item()
+        text = plain.decode(errors="replace") if isinstance(plain, bytes) else plain
+        raise ValueError(
+            "An id must stand in one row of all shards; keep each run in a folder of its own, and "
+            "make ids that no two rows share. "
+            f"Received: folder={str(self.path)!r}, in which {self.names[first]!r} and "
+            f"{self.names[second]!r} have the id {text!r}"
+        )
+
+
+def _class_names(file: OpenFile) -> dict[str, list[str]]:
+    found = {}
+    for name in file.outputs:
+        names = file.attribute(CLASS_NAMES, of=name)
+        if names is not None:
+            found[name.rpartition("/")[0]] = list(ClassNames.of_attribute(names))
+    return found
+
+
+def _shown(spec: Spec) -> str:
+    if isinstance(spec, RaggedSpec):
+        return f"rows of {spec.axes} axes of any length, dtype {spec.values.stored_as}"
+    return f"row shape {spec.row_shape}, dtype {spec.stored_as}"

@@ -1,0 +1,205 @@
+"""One logical file over the prediction files in a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from kerasext.shards.shard_folder import ShardFolder
+from kerasext.storage import commit_record, new_file
+from kerasext.storage.chunked_rows import ChunkedRows
+from kerasext.storage.layout import (
+    IDS,
+    MOST_RUNS,
+    RECORD_DTYPE,
+    SHARD_FACTS,
+    SHARD_NAMES,
+    SHARD_RUNS,
+    SUMS,
+)
+from kerasext.storage.open_index import OpenIndex, is_index
+from kerasext.storage.open_shards import check_name
+from kerasext.storage.output_spec import OutputSpec
+from kerasext.storage.row_runs import RowRuns
+
+_BLOCK_ROWS = 65536
+
+
+def index_shards(
+    folder: str | os.PathLike[str], *, index: str = "index.h5", sort: bool = True
+) -> Path:
+    """Makes one file that reads as all prediction files in a folder, which stay as they are.
+
+    The index has virtual datasets, which h5py and other tools follow to the files beside it, by
+    their names; the ids are in it themselves. It can be moved with its folder. It appears when it
+    is whole, so that it marks a finished job; an older index of that name stays until then.
+
+    HDF5 gives fill values for what it does not find, without an error: `PredictionFile` and
+    `verify_index` look for it, other readers don't.
+
+    Args:
+        folder: String or path-like. All files in it must be complete prediction files, but hidden
+            ones, whose names begin with a dot, and indexes.
+        index: String. The name of the file that is made, in that folder.
+        sort: Bool. Whether rows are in the order of their ids. Defaults to `True`; `False`, or
+            files without ids, puts file after file, in the order of their names.
+
+    Returns:
+        Path of the index.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        NotADirectoryError: If it is a file.
+        ValueError: If there are no files, or one is something else, damaged or unfinished. If two
+            are of different models, or differ in outputs, row shapes, dtypes or names of classes,
+            or have the same id. If outputs have rows of different shapes, or rows of the files
+            alternate in the order of ids more than 4096 times: `merge_shards` is for those. If
+            `index` is no name, or that of another file than an index.
+
+    Example:
+
+    ```python
+    index_shards("job")  # job/part-000.h5, job/part-001.h5, ...
+    with PredictionFile("job/index.h5") as predictions:
+        predictions["labels"][:10]
+    ```
+    """
+    target = Path(folder) / _checked_name(index)
+    shards = ShardFolder.read(folder)
+    if target.exists() and not is_index(target):
+        raise ValueError(
+            "`index` must not be the name of a file with rows of its own; choose another one. "
+            f"Received: index={index!r}, folder={os.fspath(folder)!r}"
+        )
+    if shards.ragged:
+        raise ValueError(
+            "HDF5 has no virtual datasets for rows of different shapes; use `merge_shards`. "
+            f"Received: folder={os.fspath(folder)!r} with the outputs {shards.ragged}"
+        )
+    order = shards.order(sort=sort)
+    if max(len(order.runs), len(shards.names)) > MOST_RUNS:
+        raise ValueError(
+            f"An index must have at most {MOST_RUNS} files and runs of rows that follow each other "
+            "in one of them; pass `sort=False`, or use `merge_shards`. "
+            f"Received: {len(order.runs)} runs of rows in {len(shards.names)} files"
+        )
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        _write(part, shards, order)
+        part.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+    return target
+
+
+def verify_index(path: str | os.PathLike[str]) -> None:
+    """Checks that the files of an index are there, and those that it was made of.
+
+    `PredictionFile.verify` compares all rows with their checksums, too.
+
+    Args:
+        path: String or path-like. What `index_shards` has returned.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no index, or damaged. If files are missing, changed or unreadable,
+            naming them, or more than this process may open, of which other tools read fill values.
+    """
+    with contextlib.closing(OpenIndex(Path(path))) as file:
+        if not file.is_index:
+            raise ValueError(
+                "`path` must be what `index_shards` makes; `PredictionFile.verify` is for other "
+                f"files. Received: path={os.fspath(path)!r}"
+            )
+        file.check_shards()
+
+
+def _checked_name(index: str) -> str:
+    try:
+        check_name(index)
+    except ValueError:
+        index = ""
+    if not index or index.startswith("."):
+        raise ValueError(
+            "`index` must be the name of a file in the folder, and not begin with a dot. "
+            f"Received: index={index!r}"
+        )
+    return index
+
+
+def _write(path: Path, shards: ShardFolder, order: RowRuns) -> None:
+    specs = shards.specs
+    content = new_file.image(
+        specs,
+        expected_rows=order.rows,
+        attributes=shards.attributes,
+        class_names=shards.class_names,
+        compression="auto",
+        virtual={
+            name: _layout(spec, shards, order)
+            for name, spec in specs.items()
+            if isinstance(spec, OutputSpec) and name != IDS and order.rows and spec.row_bytes
+        },
+    )
+    path.write_bytes(content)
+    with h5py.File(path, "r+", libver=("v110", "v110")) as file:
+        for name in specs:
+            if not file[name].is_virtual:
+                _fill(file, name, shards, order)
+        names = np.array([name.encode() for name in shards.names])
+        for table, values in (
+            (SHARD_NAMES, names),
+            (SHARD_FACTS, np.array(shards.facts, np.int64)),
+            (SHARD_RUNS, order.runs),
+        ):
+            chunks = tuple(max(length, 1) for length in values.shape)
+            longest = (None, *values.shape[1:])
+            file.create_dataset(table, data=values, chunks=chunks, maxshape=longest)
+        commit_record.find(file)[()] = commit_record.with_checksum(_record(shards))
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _layout(spec: OutputSpec, shards: ShardFolder, order: RowRuns) -> h5py.VirtualLayout:
+    layout = h5py.VirtualLayout((order.rows, *spec.row_shape), spec.h5_dtype)
+    sources = [
+        # HDF5 takes a percent sign in a name for the number of a block.
+        h5py.VirtualSource(
+            name.replace("%", "%%"), spec.name.replace("%", "%%"), shape=(rows, *spec.row_shape)
+        )
+        for name, (rows, *_) in zip(shards.names, shards.facts, strict=True)
+    ]
+    for shard, rows, places in order.pieces(range(order.rows)):
+        layout[places] = sources[shard][rows]
+    return layout
+
+
+def _fill(file: h5py.File, name: str, shards: ShardFolder, order: RowRuns) -> None:
+    dataset = file[name]
+    column = ChunkedRows(dataset, 0, file[f"{SUMS}/{name}"])
+    if name == IDS:
+        for shard, rows, _ in order.pieces(range(order.rows)):
+            column.append(shards.ids[shard][rows].astype(dataset.dtype.str))
+    else:  # of no bytes
+        column.append(np.zeros((order.rows, *dataset.shape[1:]), dataset.dtype.str))
+    column.trim(order.rows)
+    column.commit(order.rows, last=True)
+
+
+def _record(shards: ShardFolder) -> np.ndarray:
+    """The files were written side by side: their rows add up, and the slowest one counts."""
+    records: Any = np.array(shards.records, RECORD_DTYPE)
+    record = np.zeros((), RECORD_DTYPE)
+    for name in ("rows", "data_rows", "bytes"):
+        record[name] = records[name].sum()
+    for name in ("ended", "seconds", "stalled_seconds"):
+        record[name] = records[name].max()
+    record["complete"] = True
+    return record

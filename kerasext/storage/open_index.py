@@ -1,0 +1,168 @@
+"""A prediction file, or an index of several, that is open for reading."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from kerasext.storage import hard_links
+from kerasext.storage.checked_datasets import CheckedDatasets
+from kerasext.storage.file_view import FileView
+from kerasext.storage.layout import IDS, MOST_RUNS, SHARD_FACTS, SHARD_NAMES, SHARD_RUNS, SHARDS
+from kerasext.storage.open_file import OpenFile, naming_damage
+from kerasext.storage.open_shards import ShardedRows, Shards, check_name, check_open_files
+from kerasext.storage.output_spec import OutputSpec
+from kerasext.storage.row_runs import RowRuns
+from kerasext.storage.shard_file import ShardFacts, ShardFile, open_shard, view_of
+
+_BLOCK_ROWS = 65536
+
+
+class OpenIndex(OpenFile):
+    """The checked content of a prediction file, or of the files that an index names.
+
+    Whether those are the ones that it was made of is looked at when it is opened. No file is opened
+    for it but those, and only beside it.
+
+    Args:
+        path: Path of the file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: As of `OpenFile`; or if files of the index are missing, changed or unreadable,
+            or more than the process may open.
+    """
+
+    reads_indexes = True
+
+    def __init__(self, path: Path) -> None:
+        self._shards: Shards[ShardFile] | None = None
+        self._shard_ids: ShardedRows | None = None
+        super().__init__(path)
+
+    def has_sums(self, name: str) -> bool:
+        """Whether the entries of a dataset have the sums that were stored with them.
+
+        Raises:
+            ValueError: If those of a shard have not, naming it.
+        """
+        with self._lock:
+            self.check_open()
+            if self._shards is None:
+                return super().has_sums(name)
+            self._shards.check(lambda path, _: _check_sums(path, name))
+            if isinstance(self.datasets[name], ShardedRows):
+                return True
+            return super().has_sums(name) and (name != IDS or self._has_ids_of_shards())
+
+    def close(self) -> None:
+        """Closes the file and those of the index; safe to call again."""
+        with self._lock:
+            super().close()
+            if self._shards is not None:
+                self._shards.close()
+
+    def _open(self) -> None:
+        if self._shards is not None:
+            self._shards.close()
+        super()._open()
+        if not self.is_index:
+            return
+        with naming_damage(self.path, "the list of its shards"):
+            names, facts, runs = self._read_tables()
+            self._shards = Shards(self.path.parent, names, facts, ShardFile)
+        check_open_files(len(names), self.path)
+        self._shards.check(lambda path, facts: view_of(path, facts).close())
+        for name, dataset in self.datasets.items():
+            rows = ShardedRows(dataset, self._shards, runs)
+            if dataset.is_virtual:
+                self.datasets[name] = rows
+            elif name == IDS:
+                self._shard_ids = rows
+
+    def _read_tables(self) -> tuple[list[str], list[ShardFacts], RowRuns]:
+        names, facts, runs = (
+            self._read_table(path) for path in (SHARD_NAMES, SHARD_FACTS, SHARD_RUNS)
+        )
+        texts = (
+            [name.decode() for name in names.ravel().tolist()] if names.dtype.kind == "S" else []
+        )
+        for text in texts:
+            check_name(text)
+        is_int = facts.dtype == runs.dtype == np.int64
+        if not (
+            is_int
+            and 0 < len(texts) == len(set(texts))
+            and facts.shape == (len(texts), len(ShardFacts._fields))
+            and runs.shape[1:] == (3,)
+        ):
+            raise ValueError("it has not the shape and types of one")
+        shard, first, rows = runs.T
+        if (
+            (shard < 0).any()
+            or (shard >= len(texts)).any()
+            or (first < 0).any()
+            or (facts < 0).any()
+            or (rows <= 0).any()
+            or (rows > facts[shard, 0] - first).any()
+            or sum(rows.tolist()) != self.record["rows"]
+        ):
+            raise ValueError("it has not the rows of the index")
+        return texts, [ShardFacts(*some) for some in facts.tolist()], RowRuns(runs)
+
+    def _read_table(self, path: str) -> np.ndarray:
+        dataset = hard_links.find(self._root, path)
+        if not isinstance(dataset, h5py.Dataset) or not dataset.shape:
+            raise ValueError(f"{path!r} must be a dataset")
+        CheckedDatasets().add(path, dataset, len(dataset), self._view.size)
+        if dataset.size > 4 * MOST_RUNS or dataset.dtype.itemsize > 255:
+            raise ValueError(f"{path!r} of shape {dataset.shape} is too large")
+        table: np.ndarray = dataset[:]
+        return table
+
+    def check_shards(self) -> None:
+        """Opens all shards of an index, and looks for the outputs.
+
+        Raises:
+            ValueError: If one is missing, changed, damaged or without them, naming it.
+        """
+        with self._lock:
+            self.check_open()
+            if self._shards is not None:
+                self._shards.check(self._check_outputs)
+
+    def _check_outputs(self, path: Path, _: ShardFacts) -> None:
+        with contextlib.closing(open_shard(path)) as shard:
+            for name, dataset in self.datasets.items():
+                if name not in shard.datasets or name in shard.ragged:
+                    raise ValueError(f"it has no output {name!r}")
+                theirs = OutputSpec.of_dataset(shard.datasets[name])
+                if not OutputSpec.of_dataset(dataset).can_hold(theirs):
+                    raise ValueError(
+                        f"its output {name!r} has rows of shape {theirs.row_shape}, dtype "
+                        f"{theirs.stored_as}"
+                    )
+
+    def _has_ids_of_shards(self) -> bool:
+        stored: Any = self._shard_ids
+        blocks = (slice(at, at + _BLOCK_ROWS) for at in range(0, stored.shape[0], _BLOCK_ROWS))
+        return all(np.array_equal(self.read(IDS, rows), stored[rows]) for rows in blocks)
+
+
+def _check_sums(path: Path, name: str) -> None:
+    with contextlib.closing(open_shard(path)) as shard:
+        if not shard.has_sums(name):
+            raise ValueError(f"the rows of {name!r} are not those that were written")
+
+
+def is_index(path: Path) -> bool:
+    """Whether a file is an index of others, whatever has become of those."""
+    try:
+        with contextlib.closing(FileView(path)) as view, h5py.File(view, "r") as file:
+            return hard_links.find(file, SHARDS) is not None
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError):
+        return False

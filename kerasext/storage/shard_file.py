@@ -1,0 +1,163 @@
+"""A file that an index is of, from which rows are read as soon as it is known to be that file."""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from kerasext.storage import commit_record, hard_links
+from kerasext.storage.checked_datasets import CheckedDatasets
+from kerasext.storage.file_view import FileView
+from kerasext.storage.layout import RECORD_DTYPE
+from kerasext.storage.open_file import OpenFile, naming_damage
+from kerasext.storage.output_spec import OutputSpec
+
+
+class ShardFacts(NamedTuple):
+    """What tells a complete prediction file from others.
+
+    Args:
+        rows: Int.
+        bytes: Int. Size of the file.
+        checksum: Int. That of its record, which has the time of the last commit.
+        record: Int. The byte at which the record begins.
+    """
+
+    rows: int
+    bytes: int
+    checksum: int
+    record: int
+
+
+def check_is_file(path: Path) -> None:
+    """Raises `ValueError` unless there is a file, which is no link to another place."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        raise ValueError("it is missing") from None
+    if not stat.S_ISREG(mode):
+        raise ValueError("it is a folder, a link or a device, and must be a file in this place")
+
+
+def open_shard(path: Path) -> OpenFile:
+    """Opens a complete prediction file that is no link to another place.
+
+    Raises:
+        ValueError: If it is missing, something else, incomplete, or damaged.
+    """
+    check_is_file(path)
+    file = OpenFile(path)
+    if not file.is_complete:
+        rows = int(file.record["rows"])
+        file.close()
+        raise ValueError(f"it is unfinished, with {rows} rows; mode='resume' finishes it")
+    return file
+
+
+def facts_of(file: OpenFile) -> ShardFacts:
+    """The facts of a complete file."""
+    rows, checksum = int(file.record["rows"]), int(file.record["checksum"])
+    return ShardFacts(rows, file.path.stat().st_size, checksum, file.record_offset)
+
+
+def view_of(path: Path, facts: ShardFacts) -> FileView:
+    """Opens the file of which these are the facts.
+
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it is missing, or another file.
+    """
+    check_is_file(path)
+    view = FileView(path)
+    try:
+        _check_facts(view, facts)
+    except ValueError as error:
+        view.close()
+        raise ValueError(f"it has changed: {error}") from error
+    return view
+
+
+def _check_facts(view: FileView, facts: ShardFacts) -> None:
+    record = commit_record.parse(view.read_at(facts.record, RECORD_DTYPE.itemsize))
+    found = (int(record["rows"]), view.size, int(record["checksum"]))
+    if found != facts[:3] or not record["complete"]:
+        raise ValueError(f"rows, bytes and checksum are {found}, and were {tuple(facts[:3])}")
+
+
+class ShardFile:
+    """A file of which an index has the facts; only what is read of it is looked at.
+
+    Args:
+        path: Path of the file.
+        facts: `ShardFacts`.
+
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it is missing, or another file.
+    """
+
+    def __init__(self, path: Path, facts: ShardFacts) -> None:
+        self._path = path
+        self._facts = facts
+        self._datasets: dict[str, h5py.Dataset] = {}
+        self._view = view_of(path, facts)
+        try:
+            with naming_damage(path):
+                self._file = h5py.File(self._view, "r")
+        except BaseException:
+            self._view.close()
+            raise
+
+    def read(self, spec: OutputSpec, key: Any) -> np.ndarray:
+        """Reads from an output.
+
+        Args:
+            spec: `OutputSpec` of the output, which may have wider text.
+            key: What h5py takes as an index.
+
+        Raises:
+            ValueError: If it has no such output, or is damaged where the rows are.
+        """
+        with self._reading(spec) as dataset:
+            values: np.ndarray = dataset[key]
+        return values
+
+    def read_into(self, target: np.ndarray, spec: OutputSpec, rows: slice) -> None:
+        """Reads whole rows of an output of numbers into an array, which spares a copy of them."""
+        with self._reading(spec) as dataset:
+            dataset.read_direct(target, rows)
+
+    @contextlib.contextmanager
+    def _reading(self, spec: OutputSpec) -> Iterator[h5py.Dataset]:
+        if spec.name not in self._datasets:
+            with naming_damage(self._path, f"output {spec.name!r}"):
+                self._datasets[spec.name] = self._find(spec)
+        try:
+            yield self._datasets[spec.name]
+        except (OSError, RuntimeError):  # other errors are about the key
+            with naming_damage(self._path, f"output {spec.name!r}"):
+                raise
+
+    def close(self) -> None:
+        """Closes the file; safe to call again."""
+        self._datasets = {}
+        # HDF5 can fail to drop damaged metadata: of no consequence, for nothing was written.
+        with contextlib.suppress(OSError, RuntimeError):
+            self._file.close()
+        self._view.close()
+
+    def _find(self, spec: OutputSpec) -> h5py.Dataset:
+        dataset = hard_links.find(self._file, spec.name)
+        if not isinstance(dataset, h5py.Dataset):
+            raise ValueError("there is none")
+        CheckedDatasets().add(spec.name, dataset, self._facts.rows, self._facts.bytes)
+        found = OutputSpec.of_dataset(dataset)
+        if not spec.can_hold(found):
+            raise ValueError(f"it has rows of shape {found.row_shape}, dtype {found.stored_as}")
+        return dataset
