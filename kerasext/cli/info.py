@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,12 +14,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kerasext.cli.messages import printable
+from kerasext.cli.messages import InputError, describe, printable
 from kerasext.storage import ClassNames, PredictionFile
+from kerasext.storage.open_index import is_index
 
 DESCRIPTION = """\
 Shows what a prediction file holds: outputs, rows, whether it is complete, where it comes
-from and how it went. The file may be one that is being written."""
+from and how it went. The file may be one that is being written. Of a folder it shows a line
+for each prediction file in it, and what is wrong with others."""
 EXAMPLE = """\
 example:
   kerasext info digits.h5
@@ -31,7 +34,9 @@ _MOST_NAMES = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
-    parser.add_argument("file", metavar="FILE", help="a prediction file")
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="a prediction file, or a folder of them"
+    )
     parser.add_argument(
         "--follow",
         action="store_true",
@@ -47,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
+    if args.file.is_dir():
+        if args.follow:
+            raise InputError("--follow is for one file, and not for a folder.")
+        _show_folder(args.file, as_json=args.json)
+        return 0
     with PredictionFile(args.file) as predictions:
         if not args.follow:
             if args.json:
@@ -59,6 +69,29 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             return 0
     return 0
+
+
+def _show_folder(folder: Path, *, as_json: bool) -> None:
+    states = list(map(_state_of, sorted(folder.iterdir())))
+    if as_json:
+        print(json.dumps(states, indent=2))
+        return
+    table = Table("file", "rows", "state", box=None, padding=(0, 2, 0, 0))
+    for state in states:
+        rows = "" if state["rows"] is None else f"{state['rows']:,}"
+        table.add_row(_text(state["name"]), rows, _text(state["state"]))
+    total = sum(state["rows"] or 0 for state in states if state["state"] != "index")
+    table.add_row(_text("all but indexes", "bold"), f"{total:,}", "")
+    Console().print(table)
+
+
+def _state_of(path: Path) -> dict[str, Any]:
+    try:
+        with PredictionFile(path) as predictions:
+            state = "index" if is_index(path) else _state(predictions)
+            return {"name": path.name, "rows": predictions.rows, "state": state}
+    except (OSError, ValueError) as error:
+        return {"name": path.name, "rows": None, "state": describe(error)}
 
 
 def _follow(predictions: PredictionFile, *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from kerasext._version import __version__
-from kerasext.cli import export, info, predict, report, verify
+from kerasext.cli import export, index, info, merge, predict, report, verify
 from kerasext.cli.messages import InputError, describe, say
 
 _INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (predict, info, export, verify, report):
+    for module in (predict, info, export, verify, report, index, merge):
         name, _, summary = (module.__doc__ or "").partition(": ")
         command = commands.add_parser(
             name.strip("`").removeprefix("kerasext "),

@@ -122,3 +122,33 @@ def test_follow_on_a_terminal(kerasext, writer, path, monkeypatch):
     assert "incomplete" in out
     assert "\x1b[" in out
     assert out.rfind("incomplete") < out.rfind("complete") - 2
+
+
+def test_a_folder(kerasext, tmp_path):
+    """Of a folder each file has a line: its rows, whether it is complete, or what is wrong."""
+    for name, finish in (("a.h5", True), ("b.h5", False)):
+        writer = PredictionFileWriter(tmp_path / name)
+        writer.append({"labels": np.arange(1200)})
+        (writer.finish if finish else writer.close)()
+    code, out, _ = kerasext("info", tmp_path, "--json")
+    assert code == 0
+    assert json.loads(out) == [
+        {"name": "a.h5", "rows": 1200, "state": "complete"},
+        {"name": "b.h5", "rows": 1200, "state": "incomplete"},
+    ]
+    (tmp_path / "b.h5").unlink()
+    kerasext("index", tmp_path)
+    (tmp_path / "notes.txt").write_text("hello")
+    _, out, _ = kerasext("info", tmp_path)
+    lines = [line.split() for line in out.splitlines()]
+    assert ["a.h5", "1,200", "complete"] in lines
+    assert ["index.h5", "1,200", "index"] in lines
+    assert ["all", "but", "indexes", "1,200"] in lines
+    assert any(line[:1] == ["notes.txt"] and "HDF5," in line for line in lines)
+
+
+def test_a_folder_is_not_followed(kerasext, tmp_path):
+    """That is for one file."""
+    code, _, err = kerasext("info", tmp_path, "--follow")
+    assert code == 2
+    assert "--follow" in err

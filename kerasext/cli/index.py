@@ -1,0 +1,37 @@
+"""`kerasext index`: make one file that reads as a folder of prediction files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from kerasext.cli.messages import say
+from kerasext.shards import index_shards
+from kerasext.storage import PredictionFile
+
+DESCRIPTION = """\
+Makes one file that reads as all prediction files in FOLDER, sorted by id. Nothing is copied
+but the ids: the files stay as they are, and must stay where they are. An older index of that
+name is replaced. `kerasext verify` says if one of the files is missing or was changed."""
+EXAMPLE = """\
+example:
+  kerasext index job/ && kerasext info job/index.h5"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what the command takes."""
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="a folder of prediction files")
+    parser.add_argument(
+        "--name", metavar="NAME", default="index.h5", help="of the index (%(default)s)"
+    )
+    parser.add_argument(
+        "--no-sort", action="store_true", help="file after file, in the order of their names"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    path = index_shards(args.folder, index=args.name, sort=not args.no_sort)
+    with PredictionFile(path) as predictions:
+        say(f"{path}: {predictions.rows:,} rows")
+    return 0
