@@ -1,12 +1,16 @@
 """What the tests share: a seed, rows to predict, a path to write to."""
 
 import os
+import signal
 import sys
 
 import numpy as np
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# What a shell starts in the background, as CI may be, ignores Ctrl-C, and so would its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before the fixtures of a module are made
