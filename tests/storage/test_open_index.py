@@ -228,7 +228,9 @@ def test_virtual_datasets_are_not_followed(index, folder):
 def test_output_that_no_shard_has(index):
     """An output of other names, shapes or dtypes than those of the shards is an error, not rows."""
     with h5py.File(index, "r+") as file:
-        file.create_virtual_dataset("other", h5py.VirtualLayout((ROWS, 3), "f4"))
+        other = h5py.VirtualLayout((ROWS, 3), "f4")
+        other[:1] = h5py.VirtualSource("0.h5", "other", shape=(20, 3))[:1]
+        file.create_virtual_dataset("other", other)
         layout = h5py.VirtualLayout((ROWS, 3), "f8")
         layout[:1] = h5py.VirtualSource("0.h5", "probabilities", shape=(20, 3))[:1]
         del file["probabilities"]
