@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import operator
 import os
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 import keras
 import numpy as np
 
-from kerasext.callbacks.fingerprint import fingerprint
+from kerasext.callbacks.model_description import ModelDescription, describe
 from kerasext.callbacks.predict_tap import PredictTap
 from kerasext.callbacks.row_columns import Ids, RowColumns
 from kerasext.callbacks.step_outputs import check_probabilities, number_of_rows, that_stay
@@ -25,6 +24,7 @@ from kerasext.keras_internals import jax_state, predict_loop
 from kerasext.storage import BackgroundWriter, PredictionFileWriter
 from kerasext.storage.chunk_filters import Compression, check_compression
 from kerasext.storage.duplicate_ids import find_duplicate_ids
+from kerasext.storage.json_text import to_json
 from kerasext.storage.known_ids import KnownIds
 from kerasext.storage.layout import IDS, ROW
 from kerasext.storage.prediction_file_writer import Mode
@@ -185,7 +185,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self._columns = RowColumns(ids, targets)
         self.id_key = self._columns.id_key  # which the tap takes out of each batch
         self.metadata = dict(metadata or {})
-        self._metadata_json = _to_json(self.metadata, "metadata")
+        self._metadata_json = to_json(self.metadata, "metadata")
         self.commit_interval = commit_interval
         self.fsync = fsync
         self.queue_bytes = queue_bytes
@@ -287,7 +287,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             description = self._describe(writer)
             writer.expected_rows = None if self.keep else self._expected_rows(rows)
             arrays = rows_of(step, self.outputs, self.keep)
-            check_probabilities(arrays, description.get("task"))
+            check_probabilities(arrays, description.task)
             if self.keep:
                 numbers = np.asarray(arrays[ROW])
                 stored = int(np.count_nonzero(numbers < first_row + known))
@@ -396,18 +396,12 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         batches = (self.params or {}).get("steps")
         return batches is None or self._first_batch + self._model.steps_per_execution < batches
 
-    def _describe(self, writer: PredictionFileWriter) -> dict[str, Any]:
-        # Not before the first step: a model may know its weights and heads only when it was called.
-        description: dict[str, Any] = getattr(self._model, "prediction_metadata", dict)()
-        as_json = _to_json(description, "prediction_metadata")
-        writer.class_names = description.get("class_names")
+    def _describe(self, writer: PredictionFileWriter) -> ModelDescription:
+        description = describe(self._model)
+        writer.class_names = description.class_names
         writer.attributes = {
-            "model_name": self._model.name,
-            "model_fingerprint": fingerprint(self._model, as_json),
-            "keras_version": keras.__version__,
+            **description.attributes,
             "started": self._started,
-            "backend": keras.backend.backend(),
-            "prediction_metadata": as_json,
             "metadata": self._metadata_json,
         }
         return description
@@ -424,17 +418,3 @@ def _check_dtype(name: str, dtype: DTypeLike) -> np.dtype[Any]:
             f"Received: dtypes[{name!r}]={dtype!r}"
         )
     return checked
-
-
-def _to_json(value: Mapping[str, Any], name: str) -> str:
-    def plain(value: object) -> Any:
-        if isinstance(value, np.generic | np.ndarray):
-            return value.tolist()
-        raise TypeError(f"an object of type {type(value).__name__}")
-
-    try:
-        return json.dumps(value, default=plain, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise type(error)(
-            f"`{name}` must be a dict of JSON-serializable values. Received: {error}"
-        ) from error

@@ -1,0 +1,45 @@
+"""What a file of predictions says of the model that made them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+
+from kerasext.callbacks.fingerprint import fingerprint
+from kerasext.storage.json_text import to_json
+
+
+class ModelDescription(NamedTuple):
+    """What is known of a model, as a file has it.
+
+    Args:
+        task: String. What the mixin of the model is for, `None` of a model without.
+        class_names: List of the names of the classes, or dict from head to such a list, or `None`.
+        attributes: Dict of the attributes of the file.
+    """
+
+    task: str | None
+    class_names: Any
+    attributes: dict[str, str]
+
+
+def describe(model: keras.Model) -> ModelDescription:
+    """Describes a model that has predicted, for it may know its weights and heads only then.
+
+    Raises:
+        TypeError: If its `prediction_metadata` can't be written as JSON.
+    """
+    metadata: dict[str, Any] = getattr(model, "prediction_metadata", dict)()
+    as_json = to_json(metadata, "prediction_metadata")
+    return ModelDescription(
+        metadata.get("task"),
+        metadata.get("class_names"),
+        {
+            "model_name": model.name,
+            "model_fingerprint": fingerprint(model, as_json),
+            "keras_version": keras.__version__,
+            "backend": keras.backend.backend(),
+            "prediction_metadata": as_json,
+        },
+    )

@@ -1,0 +1,211 @@
+"""What writes the rows of a Ray dataset to prediction files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow.fs import LocalFileSystem
+from ray.data.block import BlockAccessor
+from ray.data.datasource import BlockBasedFileDatasink
+
+from kerasext.ray.model_column import MODEL, description_of
+from kerasext.shards import index_shards
+from kerasext.storage import PredictionFile, PredictionFileWriter
+from kerasext.storage.chunk_filters import Compression, check_compression
+from kerasext.storage.json_text import to_json
+from kerasext.storage.layout import IDS, TARGETS
+from kerasext.storage.open_index import is_index
+from kerasext.storage.row_ids import to_ids
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+_STEP_BYTES = 8 * 1024 * 1024
+
+
+class HDF5Datasink(BlockBasedFileDatasink):
+    """Writes a Ray dataset to a folder of prediction files, for `Dataset.write_datasink`.
+
+    Each task of Ray writes one file, `<job>_<task>.h5`, as `HDF5PredictionWriter` writes it; a task
+    that runs again writes the same file again. When all have ended, an index over them is made,
+    `index.h5`, which reads as one file sorted by id, and is the mark of a finished job: an older
+    one is removed when the job begins. On object stores there is no index: copy the folder first
+    (`pyarrow.fs.copy_files`), then call `kerasext.shards.index_shards`.
+
+    Args:
+        path: String. The folder: on storage that all nodes share, `local://` for the node of the
+            driver, or a URI such as `s3://bucket/predictions`.
+        ids: String. The column that identifies each row, stored as `ids`; `None` if there is none,
+            and then rows are in no order. Defaults to `"id"`.
+        targets: String. A column stored as `targets`. Defaults to `None`.
+        dtypes: Dict from output name to the dtype it is stored as, as for `HDF5PredictionWriter`;
+            strings are as wide as the longest one of a file.
+        compression: As for `HDF5PredictionWriter`. Defaults to `"auto"`.
+        metadata: Dict of JSON-serializable values to keep in each file.
+        index: String, the name of the index; `None` for none. Defaults to `"index.h5"`.
+        min_rows_per_file: Int. Rows of a file at least, which Ray gathers for it in memory. Some
+            hundred files are read faster than thousands. Defaults to `None`: a file for each block.
+        **file_datasink_kwargs: Further arguments of `ray.data.datasource.BlockBasedFileDatasink`:
+            `filesystem`, `mode` (what to do if the folder exists; Ray adds to it), and others.
+
+    Raises:
+        TypeError: If an argument has the wrong type. While a file is written: if HDF5 has no type
+            for a column, or its rows differ in shape.
+        ValueError: If an argument is out of range. While a file is written: if there is no column
+            for `ids` or `targets`, a value is missing, or rows are of several models. At the end,
+            when all files are there: what `index_shards` refuses, or if rows are missing.
+
+    Example:
+
+    ```python
+    predictions.write_datasink(HDF5Datasink("predictions", min_rows_per_file=50_000))
+    with PredictionFile("predictions/index.h5") as file:
+        file["labels"][:10]
+    ```
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        ids: str | None = "id",
+        targets: str | None = None,
+        dtypes: Mapping[str, DTypeLike] | None = None,
+        compression: Compression | Mapping[str, Compression] = "auto",
+        metadata: Mapping[str, Any] | None = None,
+        index: str | None = "index.h5",
+        min_rows_per_file: int | None = None,
+        **file_datasink_kwargs: Any,
+    ) -> None:
+        super().__init__(
+            path, min_rows_per_file=min_rows_per_file, file_format="h5", **file_datasink_kwargs
+        )
+        self._renamed = {IDS: ids, TARGETS: targets}
+        self._dtypes = dict(dtypes or {})
+        self._compression = check_compression(compression)
+        self._metadata = to_json(metadata or {}, "metadata")
+        self._index = index
+        self._started = ""
+
+    def on_write_start(self, *args: Any, **kwargs: Any) -> None:
+        """Makes the folder, and removes an older index; called by Ray."""
+        super().on_write_start(*args, **kwargs)
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        index = self._local_index()
+        if index is not None and index.exists() and is_index(index):
+            index.unlink()
+
+    def write_block_to_file(self, block: BlockAccessor, file: pa.NativeFile) -> None:
+        """Writes the rows of a task; called by Ray.
+
+        Args:
+            block: The rows.
+            file: Where the bytes go. HDF5 can't write there itself, for it seeks.
+        """
+        table = self._named(block.to_arrow())
+        description: dict[str, Any] = {"class_names": None, "attributes": {}}
+        if MODEL in table.column_names:
+            description = description_of(table[MODEL])
+            table = table.drop_columns([MODEL])
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "predictions.h5"
+            writer = PredictionFileWriter(
+                path,
+                dtypes={**_text_dtypes(table), **self._dtypes},
+                attributes={
+                    **description["attributes"],
+                    "started": self._started,
+                    "metadata": self._metadata,
+                },
+                class_names=description["class_names"],
+                expected_rows=table.num_rows,
+                compression=self._compression,
+            )
+            try:
+                for step in _steps(table):
+                    writer.append(step)
+                writer.finish()
+            finally:
+                writer.close()
+            with path.open("rb") as written:
+                shutil.copyfileobj(written, file, _STEP_BYTES)
+
+    def on_write_complete(self, write_result: Any) -> None:
+        """Makes the index; called by Ray."""
+        super().on_write_complete(write_result)
+        target = self._local_index()
+        if target is None:
+            return
+        index = index_shards(self.path, index=target.name)
+        with PredictionFile(index) as file:
+            rows = file.rows
+        if rows < write_result.num_rows:
+            index.unlink()
+            raise ValueError(
+                "The folder must be on storage that all nodes share; copy the files of each node "
+                "to one folder and call `kerasext.shards.index_shards`. Received: "
+                f"path={self.path!r}, in which there are {rows} rows of {write_result.num_rows}"
+            )
+
+    def _local_index(self) -> Path | None:
+        is_local = isinstance(self.filesystem.unwrap(), LocalFileSystem)
+        return Path(self.path) / self._index if is_local and self._index is not None else None
+
+    def _named(self, table: pa.Table) -> pa.Table:
+        """The table with the columns under the names that they have in the file."""
+        for name, column in self._renamed.items():
+            if column is not None and column not in table.column_names:
+                raise ValueError(
+                    f"`{name}` must be a column of the dataset; name it in `keep_columns` of "
+                    "`KerasPredictor`, or pass `None`. "
+                    f"Received: {name}={column!r}, and the columns {table.column_names}"
+                )
+        names = {column: name for name, column in self._renamed.items() if column is not None}
+        table = table.rename_columns([names.get(name, name) for name in table.column_names])
+        missing = [name for name in table.column_names if table[name].null_count]
+        if missing:
+            raise ValueError(
+                "Rows must have a value in each column; fill in or drop those without. "
+                f"Received: no value in some rows of {missing}"
+            )
+        return table
+
+
+def _text_dtypes(table: pa.Table) -> dict[str, str]:
+    """As wide as the longest string of the file, which the first step need not have."""
+    return {
+        name: f"S{max(pc.max(pc.binary_length(table[name])).as_py(), 1)}"
+        for name in table.column_names
+        if _is_text(table[name].type)
+    }
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(
+        is_kind(kind)
+        for is_kind in (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+        )
+    )
+
+
+def _steps(table: pa.Table) -> Iterator[dict[str, np.ndarray]]:
+    """The rows, some at a time: NumPy's strings take far more memory than Arrow's."""
+    rows = max(1, _STEP_BYTES * table.num_rows // max(table.nbytes, 1))
+    for first in range(0, table.num_rows, rows):
+        step = BlockAccessor.for_block(table.slice(first, rows)).to_numpy()
+        if IDS in step:
+            step[IDS] = to_ids(step[IDS])
+        yield step
