@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from ray.data.datasource import BlockBasedFileDatasink
 
 from kerasext.ray.model_column import MODEL, description_of
 from kerasext.shards import index_shards
+from kerasext.shards.shard_index import check_index_name
 from kerasext.storage import PredictionFile, PredictionFileWriter
 from kerasext.storage.chunk_filters import Compression, check_compression
 from kerasext.storage.json_text import to_json
@@ -90,10 +90,10 @@ class HDF5Datasink(BlockBasedFileDatasink):
             path, min_rows_per_file=min_rows_per_file, file_format="h5", **file_datasink_kwargs
         )
         self._renamed = {IDS: ids, TARGETS: targets}
-        self._dtypes = dict(dtypes or {})
+        self._dtypes = {name: np.dtype(dtype) for name, dtype in (dtypes or {}).items()}
         self._compression = check_compression(compression)
         self._metadata = to_json(metadata or {}, "metadata")
-        self._index = index
+        self._index = None if index is None else check_index_name(index)
         self._started = ""
 
     def on_write_start(self, *args: Any, **kwargs: Any) -> None:
@@ -145,6 +145,11 @@ class HDF5Datasink(BlockBasedFileDatasink):
         target = self._local_index()
         if target is None:
             return
+        if not target.parent.exists():  # Ray has removed what it made for nothing
+            raise ValueError(
+                "A job must have at least one row, for without one there are no outputs to write. "
+                f"Received: path={self.path!r}"
+            )
         index = index_shards(self.path, index=target.name)
         with PredictionFile(index) as file:
             rows = file.rows
@@ -170,7 +175,14 @@ class HDF5Datasink(BlockBasedFileDatasink):
                     f"Received: {name}={column!r}, and the columns {table.column_names}"
                 )
         names = {column: name for name, column in self._renamed.items() if column is not None}
-        table = table.rename_columns([names.get(name, name) for name in table.column_names])
+        renamed = [names.get(name, name) for name in table.column_names]
+        twice = sorted({name for name in renamed if renamed.count(name) > 1})
+        if twice:
+            raise ValueError(
+                "A file can't have two columns of one name; rename or drop those that are called "
+                f"so beside `ids` and `targets`. Received: {twice} twice"
+            )
+        table = table.rename_columns(renamed)
         missing = [name for name in table.column_names if table[name].null_count]
         if missing:
             raise ValueError(
@@ -205,7 +217,7 @@ def _steps(table: pa.Table) -> Iterator[dict[str, np.ndarray]]:
     """The rows, some at a time: NumPy's strings take far more memory than Arrow's."""
     rows = max(1, _STEP_BYTES * table.num_rows // max(table.nbytes, 1))
     for first in range(0, table.num_rows, rows):
-        step = BlockAccessor.for_block(table.slice(first, rows)).to_numpy()
+        step: Any = BlockAccessor.for_block(table.slice(first, rows)).to_numpy()
         if IDS in step:
             step[IDS] = to_ids(step[IDS])
         yield step

@@ -146,13 +146,14 @@ def _load(model: Any, custom_objects: Mapping[str, Any] | None) -> keras.Model:
 
     import kerasext.models  # noqa: F401, PLC0415 - by which Keras knows its classes
 
-    if isinstance(model, keras.Model) or not (callable(model) or isinstance(model, str | os.PathLike)):
+    is_path = isinstance(model, str | os.PathLike)
+    if isinstance(model, keras.Model) or not (is_path or callable(model)):
         raise TypeError(
             "`model` must be the path of a .keras file, or a callable that returns a model, so "
             "that each actor has its own; save it with `model.save`. "
             f"Received: model of type {type(model).__name__}"
         )
-    if not callable(model):
+    if is_path:
         try:
             return keras.saving.load_model(model, custom_objects=custom_objects, compile=False)
         except Exception as error:

@@ -70,7 +70,7 @@ def index_shards(
         predictions["labels"][:10]
     ```
     """
-    target = Path(folder) / _checked_name(index)
+    target = Path(folder) / check_index_name(index)
     shards = ShardFolder.read(folder)
     if target.exists() and not is_index(target):
         raise ValueError(
@@ -99,6 +99,21 @@ def index_shards(
     return target
 
 
+def check_index_name(index: str) -> str:
+    """Returns the name of an index, or raises `ValueError` if it can't be one."""
+    try:
+        check_name(index)
+        is_name = not index.startswith(".")
+    except ValueError:
+        is_name = False
+    if not is_name:
+        raise ValueError(
+            "`index` must be the name of a file in the folder, and not begin with a dot. "
+            f"Received: index={index!r}"
+        )
+    return index
+
+
 def verify_index(path: str | os.PathLike[str]) -> None:
     """Checks that the files of an index are there, and those that it was made of.
 
@@ -119,19 +134,6 @@ def verify_index(path: str | os.PathLike[str]) -> None:
                 f"files. Received: path={os.fspath(path)!r}"
             )
         file.check_shards()
-
-
-def _checked_name(index: str) -> str:
-    try:
-        check_name(index)
-    except ValueError:
-        index = ""
-    if not index or index.startswith("."):
-        raise ValueError(
-            "`index` must be the name of a file in the folder, and not begin with a dot. "
-            f"Received: index={index!r}"
-        )
-    return index
 
 
 def _write(path: Path, shards: ShardFolder, order: RowRuns) -> None:
