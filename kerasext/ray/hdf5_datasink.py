@@ -17,6 +17,7 @@ from ray.data.block import BlockAccessor
 from ray.data.datasource import BlockBasedFileDatasink
 
 from kerasext.ray.model_column import MODEL, description_of
+from kerasext.ray.stacked_rows import stacked
 from kerasext.shards import index_shards
 from kerasext.shards.shard_index import check_index_name
 from kerasext.storage import PredictionFile, PredictionFileWriter
@@ -217,7 +218,8 @@ def _steps(table: pa.Table) -> Iterator[dict[str, np.ndarray]]:
     """The rows, some at a time: NumPy's strings take far more memory than Arrow's."""
     rows = max(1, _STEP_BYTES * table.num_rows // max(table.nbytes, 1))
     for first in range(0, table.num_rows, rows):
-        step: Any = BlockAccessor.for_block(table.slice(first, rows)).to_numpy()
+        columns: Any = BlockAccessor.for_block(table.slice(first, rows)).to_numpy()
+        step = {name: stacked(name, column) for name, column in columns.items()}
         if IDS in step:
             step[IDS] = to_ids(step[IDS])
         yield step

@@ -12,6 +12,7 @@ import pyarrow as pa
 from ray.data.block import BlockAccessor
 
 from kerasext.ray.model_column import MODEL, model_column
+from kerasext.ray.stacked_rows import stacked
 from kerasext.storage import RaggedRows
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.utf8_text import KINDS
@@ -132,7 +133,7 @@ class KerasPredictor:
                 f"`{argument}` must name columns of the dataset. "
                 f"Received: {argument} with {name!r}, and the columns {sorted(batch)}"
             )
-        return batch[name]
+        return stacked(name, batch[name])
 
 
 def _names(argument: str, names: Sequence[str]) -> tuple[str, ...]:

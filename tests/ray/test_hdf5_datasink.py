@@ -159,8 +159,8 @@ def test_without_ids(folder):
         (
             block(id=np.arange(2), y=np.array([np.ones(2), np.ones(3)], dtype=object)),
             {},
-            TypeError,
-            "'y'",
+            ValueError,
+            "'y' must have one shape",
         ),
         (pa.table({"id": [1], "y": [{"a": 1}]}), {}, TypeError, "'y'"),
         (block(id=np.arange(2), **{"_kerasext/x": np.ones(2)}), {}, ValueError, "reserved"),
