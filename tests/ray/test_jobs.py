@@ -143,7 +143,7 @@ def test_an_error_in_the_model(cluster, source, tmp_path, model_path):
 
 def run_script(script, *arguments):
     """Runs a script in a process of its own, with a Ray of its own."""
-    environment = {**os.environ, "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": str(Path.cwd())}
+    environment = {**os.environ, "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
         env=environment,
