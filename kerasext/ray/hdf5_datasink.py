@@ -130,6 +130,7 @@ class HDF5Datasink(BlockBasedFileDatasink):
                 class_names=description["class_names"],
                 expected_rows=table.num_rows,
                 compression=self._compression,
+                fsync=None,
             )
             try:
                 for step in _steps(table):

@@ -59,7 +59,8 @@ class PredictionFileWriter:
         ragged: As `check_ragged` takes it: outputs whose rows may differ in shape, but not in the
             number of axes. Defaults to `False`, for none.
         fsync: Bool. Whether every commit waits until the disk has the rows, which only a loss of
-            power needs; `finish` always does. Defaults to `False`.
+            power needs; `finish` always does, unless it is `None`, for a file that will be copied.
+            Defaults to `False`.
 
     Attributes:
         path: Path of the file, links resolved.
@@ -94,7 +95,7 @@ class PredictionFileWriter:
         expected_rows: int | None = None,
         compression: Compression | Mapping[str, Compression] = "auto",
         ragged: Ragged = False,
-        fsync: bool = False,
+        fsync: bool | None = False,
     ) -> None:
         if mode not in get_args(Mode):
             raise ValueError(f"`mode` must be one of {get_args(Mode)}. Received: mode={mode!r}")
@@ -209,7 +210,7 @@ class PredictionFileWriter:
             )
             self.bytes += sum(array.nbytes for array in arrays.values())
             self._state = "writing"
-            if self.bytes - self._sent_bytes > _WRITEBACK_BYTES:
+            if self.bytes - self._sent_bytes > _WRITEBACK_BYTES and self._fsync is not None:
                 start_writeback(file.id.get_vfd_handle())
                 self._sent_bytes = self.bytes
 
@@ -387,10 +388,11 @@ class PredictionFileWriter:
             column.commit(self.rows, last=complete)
         # Data, then HDF5's metadata, then the record: what it counts must be there.
         file.flush()
-        if self._fsync or complete:
+        waits = complete and self._fsync is not None
+        if self._fsync or waits:
             self._record.sync()
         self._write_record(complete=complete)
-        if complete:
+        if waits:
             self._record.sync()
 
     def _write_record(self, *, complete: bool) -> None:
