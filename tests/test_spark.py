@@ -58,6 +58,8 @@ def failing(batches, name):
         yield batch
 """
 LOOP = "for batch in batches:"
+COPY = "shutil.copyfile(shard, JOB / name)"
+COPY_OF_ANOTHER = 'shutil.copyfile(shard, JOB / f".part-99999{name}")'
 
 
 def run(script, folder):
@@ -143,11 +145,12 @@ def test_hdf5(prepared, expected):
 
 
 def test_attempts_that_fail(prepared, expected, tmp_path):
-    """Nothing is left of tasks that fail, or are killed, half-way; their rows are there once."""
+    """Nothing is left of attempts that failed, were killed, or came second; each row is once."""
     folder = tmp_path / "again"
     shutil.copytree(prepared, folder, ignore=shutil.ignore_patterns("job", "predictions.parquet"))
-    assert TO_HDF5.count(LOOP) == 1
+    assert TO_HDF5.count(LOOP) == TO_HDF5.count(COPY) == 1
     script = TO_HDF5.replace(LOOP, "for batch in failing(batches, name):")
+    script = script.replace(COPY, f"{COPY}; {COPY_OF_ANOTHER}")
     said = run(script.replace("\n\ndef ", f"\n{FAILING}\n\ndef ", 1), folder).stderr
     assert "a disk that breaks" in said
     assert "Python worker exited unexpectedly" in said
