@@ -16,17 +16,21 @@ from kerasext.shards.expected_ids import check_expected_ids
 from kerasext.shards.shard_folder import ShardFolder
 from kerasext.storage import commit_record, new_file
 from kerasext.storage.chunked_rows import ChunkedRows
+from kerasext.storage.index_heaps import find_heaps
 from kerasext.storage.layout import (
     IDS,
     MOST_RUNS,
     RECORD_DTYPE,
+    SHARD_CHECKSUM,
     SHARD_FACTS,
+    SHARD_HEAPS,
     SHARD_NAMES,
     SHARD_RUNS,
+    SHARDS,
     SUMS,
 )
 from kerasext.storage.open_index import OpenIndex, is_index
-from kerasext.storage.open_shards import check_name
+from kerasext.storage.open_shards import check_name, checksum
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.row_runs import RowRuns
 
@@ -164,16 +168,19 @@ def _write(path: Path, shards: ShardFolder, order: RowRuns) -> None:
         for name in specs:
             if not file[name].is_virtual:
                 _fill(file, name, shards, order)
-        names = np.array([name.encode() for name in shards.names])
-        for table, values in (
-            (SHARD_NAMES, names),
-            (SHARD_FACTS, np.array(shards.facts, np.int64)),
-            (SHARD_RUNS, order.runs),
-        ):
+        commit_record.find(file)[()] = commit_record.with_checksum(_record(shards))
+    tables = {
+        SHARD_NAMES: np.array([name.encode() for name in shards.names]),
+        SHARD_FACTS: np.array(shards.facts, np.int64),
+        SHARD_RUNS: order.runs,
+        SHARD_HEAPS: find_heaps(path),
+    }
+    with h5py.File(path, "r+", libver=("v110", "v110")) as file:
+        for table, values in tables.items():
             chunks = tuple(max(length, 1) for length in values.shape)
             longest = (None, *values.shape[1:])
             file.create_dataset(table, data=values, chunks=chunks, maxshape=longest)
-        commit_record.find(file)[()] = commit_record.with_checksum(_record(shards))
+        file[SHARDS].attrs[SHARD_CHECKSUM] = np.uint32(checksum(tables.values()))
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

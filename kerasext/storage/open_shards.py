@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -35,6 +36,13 @@ def check_name(name: str) -> None:
     """Raises `ValueError` unless a name can only be that of a file in the folder."""
     if not name or name in {".", ".."} or set(name) & {"/", "\\", "\0"}:
         raise ValueError(f"{name!r} is not the name of a file beside the index")
+
+
+def checksum(tables: Iterable[np.ndarray]) -> int:
+    """The CRC-32 of the tables of an index, of which one changed number leads to other rows."""
+    return zlib.crc32(
+        b"".join(table.astype(table.dtype.newbyteorder("<")).tobytes() for table in tables)
+    )
 
 
 def check_open_files(shards: int, path: Path) -> None:
