@@ -106,7 +106,7 @@ class OpenIndex(OpenFile):
 
     def _read_tables(self) -> list[np.ndarray]:
         *tables, heaps = (self._read_table(path) for path in SHARD_TABLES)
-        group = hard_links.find(self._root, SHARDS)
+        group: Any = hard_links.find(self._root, SHARDS)
         if not (
             SHARD_CHECKSUM in group.attrs
             and self._is_plain(group, SHARD_CHECKSUM)
