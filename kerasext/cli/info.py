@@ -14,14 +14,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kerasext.cli.messages import InputError, describe, printable
+from kerasext.cli.messages import InputError, describe, printable, say
+from kerasext.shards.shard_folder import ShardFolder
 from kerasext.storage import ClassNames, PredictionFile
 from kerasext.storage.open_index import is_index
 
 DESCRIPTION = """\
 Shows what a prediction file holds: outputs, rows, whether it is complete, where it comes
 from and how it went. The file may be one that is being written. Of a folder it shows a line
-for each prediction file in it, and what is wrong with others."""
+for each prediction file in it, and what is wrong with others, or if they are of several
+runs."""
 EXAMPLE = """\
 example:
   kerasext info digits.h5
@@ -73,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _show_folder(folder: Path, *, as_json: bool) -> None:
     states = list(map(_state_of, sorted(folder.iterdir())))
+    if {state["state"] for state in states} in ({"complete"}, {"complete", "index"}):
+        _say_if_of_several_runs(folder)
     if as_json:
         print(json.dumps(states, indent=2))
         return
@@ -83,6 +87,13 @@ def _show_folder(folder: Path, *, as_json: bool) -> None:
     total = sum(state["rows"] or 0 for state in states if state["state"] != "index")
     table.add_row(_text("all but indexes", "bold"), f"{total:,}", "")
     Console().print(table)
+
+
+def _say_if_of_several_runs(folder: Path) -> None:
+    try:
+        ShardFolder.read(folder, with_ids=False)
+    except ValueError as error:
+        say(f"kerasext info: {printable(describe(error))}")
 
 
 def _state_of(path: Path) -> dict[str, Any]:

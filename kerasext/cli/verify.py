@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from kerasext.cli.messages import describe, printable, say
+from kerasext.shards.shard_folder import ShardFolder
 from kerasext.storage import PredictionFile
 
 DESCRIPTION = """\
-Reads the whole file and compares it with the checksums that were stored with it.
-The exit code is 0 if it is whole, and 1 if it is damaged."""
+Reads the whole file and compares it with the checksums that were stored with it. Of a folder
+it reads all files but hidden ones, which must be complete, and of one run.
+The exit code is 0 if everything is whole, and 1 if not."""
 EXAMPLE = """\
 example:
   kerasext verify digits.h5 && cp digits.h5 /archive"""
@@ -17,19 +20,35 @@ example:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
-    parser.add_argument("file", metavar="FILE", help="a prediction file")
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="a prediction file, or a folder of them"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     try:
-        with PredictionFile(args.file) as predictions:
-            predictions.verify()
-            text = f"{args.file}: {predictions.rows:,} rows are as they were written"
-            if not predictions.complete:
-                text += "; it is incomplete, and its last rows have no checksums yet"
+        text = _verify_folder(args.file) if args.file.is_dir() else _verify_file(args.file)
     except ValueError as error:
         say(f"kerasext verify: {printable(describe(error))}")
         return 1
     print(text)
     return 0
+
+
+def _verify_file(path: Path) -> str:
+    with PredictionFile(path) as predictions:
+        predictions.verify()
+        text = f"{path}: {predictions.rows:,} rows are as they were written"
+        if not predictions.complete:
+            text += "; it is incomplete, and its last rows have no checksums yet"
+    return text
+
+
+def _verify_folder(folder: Path) -> str:
+    shards = ShardFolder.read(folder)
+    rows = shards.order(sort=False).rows
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith("."):
+            _verify_file(path)
+    return f"{folder}: {rows:,} rows of {len(shards.names)} files are as they were written"

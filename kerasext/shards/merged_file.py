@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kerasext.shards.expected_ids import check_expected_ids
 from kerasext.shards.shard_folder import ShardFolder
 from kerasext.storage import PredictionFileWriter, RaggedOutput, RaggedRows, StoredOutput
 from kerasext.storage.open_file import OpenFile
@@ -25,7 +26,11 @@ _MOST_ROWS = 65536
 
 
 def merge_shards(
-    folder: str | os.PathLike[str], path: str | os.PathLike[str], *, sort: bool = True
+    folder: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    sort: bool = True,
+    expected_ids: Iterable[Any] | None = None,
 ) -> Path:
     """Copies the rows of all prediction files in a folder into one file, in constant memory.
 
@@ -37,6 +42,7 @@ def merge_shards(
         folder: String or path-like. As for `index_shards`; indexes are left out.
         path: String or path-like. The file to make, in another folder, which must not exist.
         sort: Bool. As for `index_shards`.
+        expected_ids: As for `index_shards`; they are in memory, too.
 
     Returns:
         Path of the file.
@@ -46,6 +52,7 @@ def merge_shards(
         FileNotFoundError: If a folder does not exist.
         NotADirectoryError: If `folder` is a file.
         OSError: If the disk is full, or fails otherwise. Nothing is left under `path` then.
+        TypeError: As of `index_shards`.
         ValueError: As of `index_shards`, but rows may differ in shape, and alternate between files
             as often as they like. If `path` is in `folder`.
 
@@ -63,6 +70,8 @@ def merge_shards(
         )
     shards = ShardFolder.read(folder)
     order = shards.order(sort=sort)
+    if expected_ids is not None:
+        check_expected_ids(shards, expected_ids)
     writer = PredictionFileWriter(
         target,
         dtypes={name: _stored(spec) for name, spec in shards.specs.items()},

@@ -59,11 +59,12 @@ class ShardFolder:
     ids: list[np.ndarray] = field(default_factory=list)
 
     @classmethod
-    def read(cls, folder: str | os.PathLike[str]) -> ShardFolder:
+    def read(cls, folder: str | os.PathLike[str], *, with_ids: bool = True) -> ShardFolder:
         """Looks at all files of a folder but hidden ones and indexes, changing none.
 
         Args:
             folder: String or path-like.
+            with_ids: Bool. Whether ids are read; without them there is no order.
 
         Raises:
             FileNotFoundError: If there is no such folder.
@@ -84,7 +85,7 @@ class ShardFolder:
                 problems.append(f"{path.name!r}: {error}")
                 continue
             with contextlib.closing(file):
-                shards._add(file)
+                shards._add(file, with_ids=with_ids)
         received = f"Received: folder={os.fspath(folder)!r}"
         if problems:
             raise ValueError(
@@ -145,7 +146,7 @@ class ShardFolder:
         runs = np.stack([shard[first], first - offsets[shard[first]], rows], axis=1)
         return RowRuns(runs.astype(np.int64))
 
-    def _add(self, file: OpenFile) -> None:
+    def _add(self, file: OpenFile, *, with_ids: bool) -> None:
         specs: dict[str, Spec] = {
             name: (
                 RaggedSpec.of_group(name, file.ragged[name])
@@ -177,7 +178,7 @@ class ShardFolder:
             file.lengths[name] * dataset.dtype.itemsize * math.prod(dataset.shape[1:])
             for name, dataset in file.datasets.items()
         )
-        if IDS in specs:
+        if with_ids and IDS in specs:
             self.ids.append(file.read(IDS, slice(0, file.lengths[IDS])))
 
     def _check_model(self, name: str, attributes: Mapping[str, Any]) -> None:

@@ -5,34 +5,42 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from kerasext.shards.expected_ids import check_expected_ids
 from kerasext.shards.shard_folder import ShardFolder
 from kerasext.storage import commit_record, new_file
 from kerasext.storage.chunked_rows import ChunkedRows
+from kerasext.storage.index_heaps import find_heaps
 from kerasext.storage.layout import (
     IDS,
     MOST_RUNS,
     RECORD_DTYPE,
+    SHARD_CHECKSUM,
     SHARD_FACTS,
+    SHARD_HEAPS,
     SHARD_NAMES,
     SHARD_RUNS,
+    SHARDS,
     SUMS,
 )
 from kerasext.storage.open_index import OpenIndex, is_index
-from kerasext.storage.open_shards import check_name
+from kerasext.storage.open_shards import check_name, checksum
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.row_runs import RowRuns
 
-_BLOCK_ROWS = 65536
-
 
 def index_shards(
-    folder: str | os.PathLike[str], *, index: str = "index.h5", sort: bool = True
+    folder: str | os.PathLike[str],
+    *,
+    index: str = "index.h5",
+    sort: bool = True,
+    expected_ids: Iterable[Any] | None = None,
 ) -> Path:
     """Makes one file that reads as all prediction files in a folder, which stay as they are.
 
@@ -49,6 +57,9 @@ def index_shards(
         index: String. The name of the file that is made, in that folder.
         sort: Bool. Whether rows are in the order of their ids. Defaults to `True`; `False`, or
             files without ids, puts file after file, in the order of their names.
+        expected_ids: Array, list, range or other iterable of integers or strings. The ids of all
+            rows that there must be, in any order, where files may be lost without a trace. Defaults
+            to `None`, for whatever there is.
 
     Returns:
         Path of the index.
@@ -56,11 +67,13 @@ def index_shards(
     Raises:
         FileNotFoundError: If there is no such folder.
         NotADirectoryError: If it is a file.
+        TypeError: If `expected_ids` are neither integers nor strings.
         ValueError: If there are no files, or one is something else, damaged or unfinished. If two
             are of different models, or differ in outputs, row shapes, dtypes or names of classes,
-            or have the same id. If outputs have rows of different shapes, or rows of the files
-            alternate in the order of ids more than 4096 times: `merge_shards` is for those. If
-            `index` is no name, or that of another file than an index.
+            or have the same id. If an id of `expected_ids` is missing, or one is there that they
+            have not, or the files have no ids. If outputs have rows of different shapes, or rows of
+            the files alternate in the order of ids more than 4096 times: `merge_shards` is for
+            those. If `index` is no name, or that of another file than an index.
 
     Example:
 
@@ -83,6 +96,8 @@ def index_shards(
             f"Received: folder={os.fspath(folder)!r} with the outputs {shards.ragged}"
         )
     order = shards.order(sort=sort)
+    if expected_ids is not None:
+        check_expected_ids(shards, expected_ids)
     if max(len(order.runs), len(shards.names)) > MOST_RUNS:
         raise ValueError(
             f"An index must have at most {MOST_RUNS} files and runs of rows that follow each other "
@@ -155,16 +170,19 @@ def _write(path: Path, shards: ShardFolder, order: RowRuns) -> None:
         for name in specs:
             if not file[name].is_virtual:
                 _fill(file, name, shards, order)
-        names = np.array([name.encode() for name in shards.names])
-        for table, values in (
-            (SHARD_NAMES, names),
-            (SHARD_FACTS, np.array(shards.facts, np.int64)),
-            (SHARD_RUNS, order.runs),
-        ):
+        commit_record.find(file)[()] = commit_record.with_checksum(_record(shards))
+    tables = {
+        SHARD_NAMES: np.array([name.encode() for name in shards.names]),
+        SHARD_FACTS: np.array(shards.facts, np.int64),
+        SHARD_RUNS: order.runs,
+        SHARD_HEAPS: find_heaps(path),
+    }
+    with h5py.File(path, "r+", libver=("v110", "v110")) as file:
+        for table, values in tables.items():
             chunks = tuple(max(length, 1) for length in values.shape)
             longest = (None, *values.shape[1:])
             file.create_dataset(table, data=values, chunks=chunks, maxshape=longest)
-        commit_record.find(file)[()] = commit_record.with_checksum(_record(shards))
+        file[SHARDS].attrs[SHARD_CHECKSUM] = np.uint32(checksum(tables.values()))
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

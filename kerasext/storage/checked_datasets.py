@@ -139,10 +139,9 @@ def _outputs(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset | h5py.Group]]
 
 
 def _follow_hard_link(group: h5py.Group, part: str, name: str) -> Any:
-    link = group.get(part, getlink=True)
-    if isinstance(link, h5py.ExternalLink):
+    if isinstance(group.get(part, getlink=True), h5py.ExternalLink):
         raise ValueError(f"{name!r} is a link to another file, which is never followed")
-    return group[part] if isinstance(link, h5py.HardLink) else None
+    return hard_links.follow(group, part)
 
 
 def _add_ragged(found: CheckedDatasets, name: str, group: h5py.Group, rows: int, size: int) -> None:

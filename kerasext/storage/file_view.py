@@ -56,6 +56,16 @@ class FileView(io.RawIOBase):
         content = bytearray(size)
         return bytes(content[: self._fill(memoryview(content), offset)])
 
+    def fill(self, target: Any, offset: int) -> None:
+        """Fills a buffer with the bytes of the file itself.
+
+        Raises:
+            OSError: If the file ends before.
+        """
+        buffer = memoryview(target)
+        if self._fill(buffer, offset) < len(buffer):
+            raise OSError(f"it ends before byte {offset + len(buffer)}")
+
     def close(self) -> None:
         """Closes the file; safe to call again."""
         super().close()

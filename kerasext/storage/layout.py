@@ -34,9 +34,15 @@ SUMS = f"{GROUP}/sums"
 SHARDS = f"{GROUP}/shards"
 """Group that only an index of other files has, whose outputs are virtual datasets."""
 
-SHARD_NAMES, SHARD_FACTS, SHARD_RUNS = (f"{SHARDS}/{part}" for part in ("names", "facts", "runs"))
+SHARD_TABLES = SHARD_NAMES, SHARD_FACTS, SHARD_RUNS, SHARD_HEAPS = tuple(
+    f"{SHARDS}/{part}" for part in ("names", "facts", "runs", "heaps")
+)
 """The names of those files, which stand beside the index; rows, bytes and the checksum of the
-record of each; and which rows of which file follow each other: its number, the first row, rows."""
+record of each; which rows of which file follow each other: its number, the first row, rows; and
+where HDF5 has what it knows of virtual datasets: first byte, bytes, CRC-32."""
+
+SHARD_CHECKSUM = "checksum"
+"""The attribute of that group with the CRC-32 of the four, which have no sums."""
 
 MOST_RUNS = 4096
 """HDF5 takes milliseconds for a row where there are more."""

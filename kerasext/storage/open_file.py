@@ -185,8 +185,8 @@ class OpenFile:
         """Whether the entries of a dataset have the sums that were stored with them."""
         with self._lock:
             self.check_open()
-            output, sums = self.datasets[name], hard_links.find(self._root, f"{SUMS}/{name}")
-            if not isinstance(sums, h5py.Dataset):
+            output, sums = self.datasets[name], self._sums_of(name)
+            if sums is None:
                 return False
             rows, length = self.lengths[name], output.chunks[0]
             # The last chunk, partly filled, has its sum when no more rows will come.
@@ -198,6 +198,15 @@ class OpenFile:
                 if not np.array_equal(chunk_sums(chunk), stored):
                     return False
             return True
+
+    def _sums_of(self, name: str) -> h5py.Dataset | None:
+        path = f"{SUMS}/{name}"
+        with naming_damage(self.path, f"sums of {name!r}"):
+            sums = hard_links.find(self._root, path)
+            if not isinstance(sums, h5py.Dataset):
+                return None
+            CheckedDatasets().add(path, sums, 0, self._view.size)
+        return sums
 
     def check_open(self) -> None:
         """Raises `ValueError` if it was closed."""
@@ -233,7 +242,7 @@ class OpenFile:
         with _naming_what_is_no_hdf5(self.path):
             self._h5file = h5py.File(self._view, "r")
         self._check_format()
-        self._check_no_index()
+        self._check_kind()
         with naming_damage(self.path):
             self.record_offset = commit_record.find(self._h5file).id.get_offset()
             # Before the datasets, which are loaded after it: they have the rows that it counts.
@@ -246,7 +255,7 @@ class OpenFile:
                 found.check_chunks(0 if self.is_complete else size)
             self._take(found)
 
-    def _check_no_index(self) -> None:
+    def _check_kind(self) -> None:
         with naming_damage(self.path):
             self.is_index = hard_links.find(self._root, SHARDS) is not None
         if self.is_index and not self.reads_indexes:

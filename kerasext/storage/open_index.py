@@ -12,9 +12,22 @@ import numpy as np
 from kerasext.storage import hard_links
 from kerasext.storage.checked_datasets import CheckedDatasets
 from kerasext.storage.file_view import FileView
-from kerasext.storage.layout import IDS, MOST_RUNS, SHARD_FACTS, SHARD_NAMES, SHARD_RUNS, SHARDS
+from kerasext.storage.index_heaps import check_heaps
+from kerasext.storage.layout import (
+    IDS,
+    MOST_RUNS,
+    SHARD_CHECKSUM,
+    SHARD_TABLES,
+    SHARDS,
+)
 from kerasext.storage.open_file import OpenFile, naming_damage
-from kerasext.storage.open_shards import ShardedRows, Shards, check_name, check_open_files
+from kerasext.storage.open_shards import (
+    ShardedRows,
+    Shards,
+    check_name,
+    check_open_files,
+    checksum,
+)
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.row_runs import RowRuns
 from kerasext.storage.shard_file import ShardFacts, ShardFile, open_shard, view_of
@@ -41,6 +54,7 @@ class OpenIndex(OpenFile):
 
     def __init__(self, path: Path) -> None:
         self._shards: Shards[ShardFile] | None = None
+        self._tables: list[np.ndarray] = []
         self._shard_ids: ShardedRows | None = None
         super().__init__(path)
 
@@ -73,7 +87,7 @@ class OpenIndex(OpenFile):
         if not self.is_index:
             return
         with naming_damage(self.path, "the list of its shards"):
-            names, facts, runs = self._read_tables()
+            names, facts, runs = self._parse_tables()
             self._shards = Shards(self.path.parent, names, facts, ShardFile)
         check_open_files(len(names), self.path)
         self._shards.check(lambda path, facts: view_of(path, facts).close())
@@ -84,10 +98,26 @@ class OpenIndex(OpenFile):
             elif name == IDS:
                 self._shard_ids = rows
 
-    def _read_tables(self) -> tuple[list[str], list[ShardFacts], RowRuns]:
-        names, facts, runs = (
-            self._read_table(path) for path in (SHARD_NAMES, SHARD_FACTS, SHARD_RUNS)
-        )
+    def _check_kind(self) -> None:
+        super()._check_kind()
+        if self.is_index:
+            with naming_damage(self.path, "the list of its shards"):
+                self._tables = self._read_tables()
+
+    def _read_tables(self) -> list[np.ndarray]:
+        *tables, heaps = (self._read_table(path) for path in SHARD_TABLES)
+        group: Any = hard_links.find(self._root, SHARDS)
+        if not (
+            SHARD_CHECKSUM in group.attrs
+            and self._is_plain(group, SHARD_CHECKSUM)
+            and np.array_equal(group.attrs[SHARD_CHECKSUM], checksum([*tables, heaps]))
+        ):
+            raise ValueError("it is not what was written")
+        check_heaps(self._view, heaps)
+        return tables
+
+    def _parse_tables(self) -> tuple[list[str], list[ShardFacts], RowRuns]:
+        names, facts, runs = self._tables
         texts = (
             [name.decode() for name in names.ravel().tolist()] if names.dtype.kind == "S" else []
         )
@@ -155,6 +185,8 @@ class OpenIndex(OpenFile):
 
 def _check_sums(path: Path, name: str) -> None:
     with contextlib.closing(open_shard(path)) as shard:
+        if name not in shard.datasets:
+            raise ValueError(f"it has no output {name!r}")
         if not shard.has_sums(name):
             raise ValueError(f"the rows of {name!r} are not those that were written")
 

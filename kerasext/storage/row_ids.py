@@ -11,11 +11,12 @@ from kerasext.storage.layout import IDS
 from kerasext.storage.utf8_text import KINDS, encode
 
 
-def to_ids(values: Any) -> np.ndarray:
+def to_ids(values: Any, *, argument: str = "ids") -> np.ndarray:
     """Ids as the array that is stored.
 
     Args:
         values: Array, list or tuple of integers or strings, of shape `(rows,)` or `(rows, 1)`.
+        argument: String. What they are called, for errors.
 
     Returns:
         Array of shape `(rows,)`: integers as they are, strings in UTF-8, of dtype `S`.
@@ -31,22 +32,22 @@ def to_ids(values: Any) -> np.ndarray:
         array = array[:, 0]
     if array.ndim != 1:
         raise ValueError(
-            "`ids` must be one integer or string for each row. "
-            f"Received: ids of shape {array.shape}, dtype={array.dtype}"
+            f"`{argument}` must be one integer or string for each row. "
+            f"Received: {argument} of shape {array.shape}, dtype={array.dtype}"
         )
     if array.dtype == object:
-        array = _of_one_type(array)
+        array = _of_one_type(array, argument)
     if array.dtype.kind in KINDS:
         return encode(IDS, array)
     if array.dtype.kind not in "iu":
         raise TypeError(
-            "`ids` must be integers or strings; convert them with `str`. "
-            f"Received: ids of dtype {array.dtype}"
+            f"`{argument}` must be integers or strings; convert them with `str`. "
+            f"Received: {argument} of dtype {array.dtype}"
         )
     return array
 
 
-def _of_one_type(array: np.ndarray) -> np.ndarray:
+def _of_one_type(array: np.ndarray, argument: str) -> np.ndarray:
     """What objects are, unless they are strings."""
     kinds = set(map(type, array))
     if all(issubclass(kind, str | bytes) for kind in kinds):
@@ -57,6 +58,6 @@ def _of_one_type(array: np.ndarray) -> np.ndarray:
             return array.astype(np.uint64 if unsigned else np.int64)
     received = sorted(kind.__name__ for kind in kinds)
     raise TypeError(
-        "`ids` must be all integers, of 64 bits at most, or all strings; convert them with `str`. "
-        f"Received: ids of the types {received}, such as {array[0]!r}"
+        f"`{argument}` must be all integers, of 64 bits at most, or all strings; convert them with "
+        f"`str`. Received: {argument} of the types {received}, such as {array[0]!r}"
     )

@@ -17,6 +17,7 @@ from kerasext.storage.file_view import FileView
 from kerasext.storage.layout import RECORD_DTYPE
 from kerasext.storage.open_file import OpenFile, naming_damage
 from kerasext.storage.output_spec import OutputSpec
+from kerasext.storage.raw_rows import RawRows, is_raw
 
 
 class ShardFacts(NamedTuple):
@@ -106,6 +107,7 @@ class ShardFile:
         self._path = path
         self._facts = facts
         self._datasets: dict[str, h5py.Dataset] = {}
+        self._raw: dict[str, RawRows] = {}
         self._view = view_of(path, facts)
         try:
             with naming_damage(path):
@@ -129,15 +131,23 @@ class ShardFile:
         return values
 
     def read_into(self, target: np.ndarray, spec: OutputSpec, rows: slice) -> None:
-        """Reads whole rows of an output of numbers into an array, which spares a copy of them."""
+        """Reads whole rows that follow each other, of an output of numbers, into an array."""
         with self._reading(spec) as dataset:
-            dataset.read_direct(target, rows)
+            raw = self._raw.get(spec.name)
+            if raw is not None:
+                raw.read_into(target, rows.start)
+            elif len(target) < dataset.chunks[0]:
+                target[...] = dataset[rows]
+            else:  # which is far slower for few rows
+                dataset.read_direct(target, rows)
 
     @contextlib.contextmanager
     def _reading(self, spec: OutputSpec) -> Iterator[h5py.Dataset]:
         if spec.name not in self._datasets:
             with naming_damage(self._path, f"output {spec.name!r}"):
-                self._datasets[spec.name] = self._find(spec)
+                dataset = self._datasets[spec.name] = self._find(spec)
+                if is_raw(dataset):
+                    self._raw[spec.name] = RawRows(dataset, self._view)
         try:
             yield self._datasets[spec.name]
         except (OSError, RuntimeError):  # other errors are about the key
@@ -146,7 +156,7 @@ class ShardFile:
 
     def close(self) -> None:
         """Closes the file; safe to call again."""
-        self._datasets = {}
+        self._datasets, self._raw = {}, {}
         # HDF5 can fail to drop damaged metadata: of no consequence, for nothing was written.
         with contextlib.suppress(OSError, RuntimeError):
             self._file.close()

@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 
 from kerasext.shards import index_shards, verify_index
-from kerasext.storage import PredictionFile, PredictionFileWriter, open_shards
+from kerasext.storage import PredictionFile, PredictionFileWriter, hard_links, open_shards
+from kerasext.storage.index_heaps import find_heaps
 from kerasext.storage.known_ids import KnownIds
-from kerasext.storage.layout import SHARD_FACTS, SHARD_NAMES, SHARD_RUNS
+from kerasext.storage.layout import (
+    SHARD_CHECKSUM,
+    SHARD_FACTS,
+    SHARD_HEAPS,
+    SHARD_NAMES,
+    SHARD_RUNS,
+    SHARD_TABLES,
+    SHARDS,
+)
 from kerasext.storage.open_index import is_index
+from kerasext.storage.open_shards import checksum
 
 ROWS = 200
 VALUES = np.random.default_rng(0).random((ROWS, 3), "f4")
@@ -43,6 +53,13 @@ def replace(path, table, values):
         del file[table]
         chunks = tuple(max(length, 1) for length in values.shape)
         file.create_dataset(table, data=values, chunks=chunks)
+        tables = [file[path][:] for path in SHARD_TABLES]
+        file[SHARDS].attrs[SHARD_CHECKSUM] = checksum(tables)
+
+
+def seal(path):
+    """Makes the checksums of an index those of what it is, as one who means harm would."""
+    replace(path, SHARD_HEAPS, find_heaps(path))
 
 
 def table(path, name):
@@ -219,10 +236,90 @@ def test_virtual_datasets_are_not_followed(index, folder):
     with h5py.File(index, "r+") as file:
         del file["probabilities"]
         file.create_virtual_dataset("probabilities", layout)
+    seal(index)
     with h5py.File(index) as file:
         assert (file["probabilities"][:] == 7).all()
     with PredictionFile(index) as predictions:
         np.testing.assert_array_equal(predictions["probabilities"][:], BY_ID)
+
+
+@pytest.mark.parametrize("name", ["probabilities", "other", "_kerasext/sums/ids", SHARD_RUNS])
+@pytest.mark.parametrize("target", ["index.h5", "0.h5"])
+def test_virtual_datasets_without_end(name, target, index, folder):
+    """One that grows by a file for each number, for which HDF5 would look for ever."""
+    endless, rows = h5py.h5s.UNLIMITED, h5py.h5s.create_simple((20, 3))
+    space = h5py.h5s.create_simple((ROWS, 3), (endless, 3))
+    space.select_hyperslab((0, 0), (endless, 1), (20, 1), (20, 3))
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_virtual(space, b"%b.h5", b"probabilities", rows)
+    with h5py.File(folder / target, "r+") as file:
+        if name in file:
+            del file[name]
+        place = file.require_group(name.rpartition("/")[0] or "/").id
+        h5py.h5d.create(place, name.rpartition("/")[2].encode(), h5py.h5t.IEEE_F32LE, space, layout)
+    if target == index.name and name != SHARD_RUNS:
+        seal(index)
+    for path in {index, folder / target}:
+        with (
+            pytest.raises(ValueError, match=r"without end|it has changed|must be a dataset"),
+            PredictionFile(path) as predictions,
+        ):
+            predictions.verify()
+
+
+def test_a_virtual_dataset_of_very_many_parts(index, monkeypatch):
+    """No more parts are looked at than an index has."""
+    monkeypatch.setattr(hard_links, "MOST_RUNS", 5)
+    with pytest.raises(ValueError, match=r"is made of .* parts of other files"):
+        PredictionFile(index)
+
+
+@pytest.mark.parametrize("name", ["probabilities", "ids"])
+def test_sums_that_are_elsewhere(name, folder):
+    """Sums are read from the file itself, from no other."""
+    path = folder / "0.h5"
+    with h5py.File(path, "r+") as file:
+        sums = file[f"_kerasext/sums/{name}"]
+        layout = h5py.VirtualLayout(sums.shape, sums.dtype)
+        layout[:] = h5py.VirtualSource("../secret.h5", "sums", shape=sums.shape)
+        del file[sums.name]
+        file.create_virtual_dataset(f"_kerasext/sums/{name}", layout)
+    with (
+        PredictionFile(path) as predictions,
+        pytest.raises(ValueError, match=f"sums of '{name}': .* is a virtual dataset"),
+    ):
+        predictions.verify()
+
+
+@pytest.mark.parametrize("place", [SHARD_NAMES, SHARD_FACTS, SHARD_RUNS, b"GCOL"])
+def test_changed_numbers(place, index):
+    """A number that leads to another row, or to what HDF5 dies of, is never followed."""
+    content = bytearray(index.read_bytes())
+    if isinstance(place, bytes):
+        start = content.index(place) + 16
+    else:
+        with h5py.File(index) as file:
+            start = file[place].id.get_chunk_info(0).byte_offset
+    content[start] ^= 1
+    index.write_bytes(content)
+    with pytest.raises(ValueError, match=r"the list of its shards: .*not what was written"):
+        PredictionFile(index)
+
+
+def test_index_without_checksum(index):
+    """What has none is not believed."""
+    with h5py.File(index, "r+") as file:
+        del file[SHARDS].attrs[SHARD_CHECKSUM]
+    with pytest.raises(ValueError, match="it is not what was written"):
+        PredictionFile(index)
+
+
+@pytest.mark.parametrize("heap", [[0, 2**40, 0], [-1, 4, 0], [2**40, 4, 0], [0, -4, 0], [0, 8]])
+def test_hostile_heaps(heap, index):
+    """What is looked at before HDF5 reads it must be in the file."""
+    replace(index, SHARD_HEAPS, [heap])
+    with pytest.raises(ValueError, match="the list of its shards"):
+        PredictionFile(index)
 
 
 def test_output_that_no_shard_has(index):
@@ -235,8 +332,12 @@ def test_output_that_no_shard_has(index):
         layout[:1] = h5py.VirtualSource("0.h5", "probabilities", shape=(20, 3))[:1]
         del file["probabilities"]
         file.create_virtual_dataset("probabilities", layout)
-    with PredictionFile(index) as predictions, pytest.raises(ValueError, match="dtype float32"):
-        predictions["probabilities"][:]
+    seal(index)
+    with PredictionFile(index) as predictions:
+        with pytest.raises(ValueError, match="dtype float32"):
+            predictions["probabilities"][:]
+        with pytest.raises(ValueError, match=r"'0\.h5': it has no output 'other'"):
+            predictions.verify()
 
 
 def test_virtual_datasets_of_other_files(tmp_path, folder):
@@ -260,6 +361,7 @@ def test_index_of_itself(index, folder):
         names[0] = b"x.h5"
         file[SHARD_NAMES][:] = names
         file[SHARD_FACTS][0] = facts
+    seal(path)
     assert path.stat().st_size == size
     with pytest.raises(ValueError, match=r"'x\.h5': .*this is an index of other files"):
         verify_index(path)
