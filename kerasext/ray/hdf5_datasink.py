@@ -38,9 +38,10 @@ class HDF5Datasink(BlockBasedFileDatasink):
 
     Each task of Ray writes one file, `<job>_<task>.h5`, as `HDF5PredictionWriter` writes it; a task
     that runs again writes the same file again. When all have ended, an index over them is made,
-    `index.h5`, which reads as one file sorted by id, and is the mark of a finished job: an older
-    one is removed when the job begins. On object stores there is no index: copy the folder first
-    (`pyarrow.fs.copy_files`), then call `kerasext.shards.index_shards`.
+    `index.h5`, which reads as one file and is the mark of a finished job: an older one is removed
+    when the job begins. It is sorted by id, unless ids alternate too often between the files: see
+    `sort="auto"` of `kerasext.shards.index_shards`. On object stores there is no index: copy the
+    folder first (`pyarrow.fs.copy_files`), then call `index_shards`.
 
     Args:
         path: String. The folder: on storage that all nodes share, `local://` for the node of the
@@ -152,7 +153,7 @@ class HDF5Datasink(BlockBasedFileDatasink):
                 "A job must have at least one row, for without one there are no outputs to write. "
                 f"Received: path={self.path!r}"
             )
-        index = index_shards(self.path, index=target.name)
+        index = index_shards(self.path, index=target.name, sort="auto")
         with PredictionFile(index) as file:
             rows = file.rows
         if rows < write_result.num_rows:

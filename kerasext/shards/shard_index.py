@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -39,7 +40,7 @@ def index_shards(
     folder: str | os.PathLike[str],
     *,
     index: str = "index.h5",
-    sort: bool = True,
+    sort: bool | Literal["auto"] = True,
     expected_ids: Iterable[Any] | None = None,
 ) -> Path:
     """Makes one file that reads as all prediction files in a folder, which stay as they are.
@@ -55,8 +56,9 @@ def index_shards(
         folder: String or path-like. All files in it must be complete prediction files, but hidden
             ones, whose names begin with a dot, and indexes.
         index: String. The name of the file that is made, in that folder.
-        sort: Bool. Whether rows are in the order of their ids. Defaults to `True`; `False`, or
-            files without ids, puts file after file, in the order of their names.
+        sort: Bool, or `"auto"`. Whether rows are in the order of their ids. Defaults to `True`;
+            `False`, or files without ids, puts file after file, in the order of their names.
+            `"auto"` does so with a warning where ids alternate too often between the files.
         expected_ids: Array, list, range or other iterable of integers or strings. The ids of all
             rows that there must be, in any order, where files may be lost without a trace. Defaults
             to `None`, for whatever there is.
@@ -95,9 +97,17 @@ def index_shards(
             "HDF5 has no virtual datasets for rows of different shapes; use `merge_shards`. "
             f"Received: folder={os.fspath(folder)!r} with the outputs {shards.ragged}"
         )
-    order = shards.order(sort=sort)
+    order = shards.order(sort=bool(sort))
     if expected_ids is not None:
         check_expected_ids(shards, expected_ids)
+    if sort == "auto" and len(order.runs) > MOST_RUNS:
+        warnings.warn(
+            f"The rows of {str(target)!r} are file after file, not in the order of their ids, which "
+            f"alternate {len(order.runs):,} times between the files: more than the {MOST_RUNS:,} "
+            "that an index can have. `merge_shards` makes one file in the order of the ids.",
+            stacklevel=2,
+        )
+        order = shards.order(sort=False)
     if max(len(order.runs), len(shards.names)) > MOST_RUNS:
         raise ValueError(
             f"An index must have at most {MOST_RUNS} files and runs of rows that follow each other "

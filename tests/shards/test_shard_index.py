@@ -186,6 +186,17 @@ def test_too_many_runs(job, monkeypatch):
     index_shards(job.folder, sort=False)
 
 
+def test_sorted_if_possible(job, tools, monkeypatch):
+    """With `sort="auto"` rows that alternate too often are file after file, with a warning."""
+    with PredictionFile(index_shards(job.folder, sort="auto")) as predictions:
+        tools.assert_rows(predictions, job.by_id)
+    monkeypatch.setattr(shard_index, "MOST_RUNS", 20)
+    with pytest.warns(UserWarning, match=r"alternate \d+ times .* more than the 20 .*merge_shards"):
+        path = index_shards(job.folder, sort="auto")
+    with PredictionFile(path) as predictions:
+        tools.assert_rows(predictions, job.rows)
+
+
 @pytest.mark.parametrize("damage", ["missing", "truncated", "rewritten", "garbage", "link", "fifo"])
 def test_stale_index(damage, job, tools, tmp_path):
     """A shard that is not what it was is named, by the reader and by `verify_index`."""
