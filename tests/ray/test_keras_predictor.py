@@ -89,11 +89,11 @@ def test_class_names_of_heads(rows):
 
 def test_nested_and_single_outputs(rows):
     """Nested outputs are columns named by their path, and a single tensor is `predictions`."""
-    nested = functional(lambda x: {"head": {"low": x, "high": [x + 1, x + 2]}})
+    nested = functional(lambda x: {"head": {"low": x + 0, "high": [x + 1, x + 2]}})
     table = KerasPredictor(nested, keep_columns=())({"x": rows})
     assert set(table.column_names) == {"head/low", "head/high/0", "head/high/1", MODEL}
     np.testing.assert_array_equal(columns(table)["head/high/1"], rows + 2)
-    table = KerasPredictor(functional(lambda x: x), keep_columns=())({"x": rows})
+    table = KerasPredictor(functional(lambda x: x + 0), keep_columns=())({"x": rows})
     assert table.column_names == ["predictions", MODEL]
 
 
