@@ -156,12 +156,17 @@ class ShardedRows:
         self.shape: tuple[int, ...] = (runs.rows, *dataset.shape[1:])
         self.chunks = (rows_per_chunk(self.spec, runs.rows), *dataset.shape[1:])
         self._shards = shards
+        self._bytes = sum(facts.bytes for facts in shards.facts)
         self._runs = runs
 
     def __getitem__(self, key: Any) -> np.ndarray:
         rows, *rest = key if isinstance(key, tuple) else (key,)
         wanted = range(*rows.indices(self.shape[0]))
         pieces = list(self._runs.pieces(wanted))
+        if len(wanted) * self.spec.row_bytes > self._bytes:
+            # Compressed; or a claim, for which no memory is asked before each shard makes it, too.
+            for shard in {piece.shard for piece in pieces}:
+                self._shards[shard].check(self.spec)
         if not rest and wanted.step == 1 and self.spec.dtype.kind != "S":
             values = np.empty((len(wanted), *self.shape[1:]), self.spec.dtype)
             for shard, part, places in pieces:

@@ -116,6 +116,11 @@ class ShardFile:
             self._view.close()
             raise
 
+    def check(self, spec: OutputSpec) -> None:
+        """Raises `ValueError` if it has no such output, or can't have all rows of it."""
+        with self._reading(spec):
+            pass
+
     def read(self, spec: OutputSpec, key: Any) -> np.ndarray:
         """Reads from an output.
 

@@ -340,6 +340,20 @@ def test_output_that_no_shard_has(index):
             predictions.verify()
 
 
+def test_output_that_is_larger_than_the_shards(index):
+    """No memory is asked for rows that can't be in the shards."""
+    with h5py.File(index, "r+") as file:
+        layout = h5py.VirtualLayout((ROWS, 2**29), "f4")
+        layout[:1] = h5py.VirtualSource("0.h5", "probabilities", shape=(20, 2**29))[:1]
+        del file["probabilities"]
+        file.create_virtual_dataset("probabilities", layout)
+    seal(index)
+    with PredictionFile(index) as predictions:
+        for rows in (slice(None), slice(1), slice(0, 50, 2)):
+            with pytest.raises(ValueError, match=r"rows of shape \(3,\)"):
+                predictions["probabilities"][rows]
+
+
 def test_virtual_datasets_of_other_files(tmp_path, folder):
     """A file that is no index has no virtual datasets."""
     with h5py.File(folder / "0.h5", "r+") as file:
