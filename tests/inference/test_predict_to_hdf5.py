@@ -204,7 +204,7 @@ def test_everything_else_goes_to_keras(model, x, path, make, steps):
 @pytest.mark.slow
 def test_small_batches_go_together(model, x, path):
     """Where it saves time several batches make a step; afterwards the model is as it was."""
-    many = np.tile(x, (1 if BACKEND == "torch" else 60, 1))
+    many = np.tile(x, (1 if BACKEND == "torch" else 25, 1))
     expected = model.predict(many, batch_size=4, verbose=0)
     before = model.predict_function
     steps = []
@@ -537,7 +537,7 @@ def test_the_model_is_usable_after_any_end(model, x, path, end):
 )
 def test_the_model_is_usable_after_an_error_of_its_own(model, limited, x, path, size, after):
     """After an error in a compiled step, one of several together too, it has its weights."""
-    many = np.tile(x, (1 if size == 32 else 60, 1))
+    many = np.tile(x, (1 if size == 32 else 25, 1))
     expected = model.predict(x, verbose=0)
     limit, calls = limited(0, after=after, error=lambda: ZeroDivisionError("a bad division"))
     with pytest.raises(Exception, match="a bad division"):
@@ -644,7 +644,7 @@ class FailsOnce:
 @pytest.mark.slow
 def test_rows_that_can_not_be_read(model, x, path):
     """An error between two steps leaves nothing behind that writes rows of later jobs twice."""
-    many = np.tile(x, (1 if BACKEND == "torch" else 60, 1))
+    many = np.tile(x, (1 if BACKEND == "torch" else 25, 1))
     source = FailsOnce(many, len(many) * 5 // 6)
     options = {"batch_size": 4, "mode": "w", "verbose": 0}
     for _ in range(2):  # the second one with the steps that the first has left
