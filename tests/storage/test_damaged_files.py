@@ -296,8 +296,8 @@ def test_chunk_that_can_not_be_read(path):
     ("program", "cases"),
     [
         ("fuzz_prediction_file.py", 2000),
-        ("fuzz_index.py", 150),
-        pytest.param("fuzz_index.py", 500, marks=pytest.mark.slow),
+        ("fuzz_index.py", 100),
+        pytest.param("fuzz_index.py", 350, marks=pytest.mark.slow),
     ],
 )
 def test_fuzz(program, cases, tmp_path):
