@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -106,41 +107,61 @@ class HDF5Datasink(BlockBasedFileDatasink):
         if index is not None and index.exists() and is_index(index):
             index.unlink()
 
-    def write_block_to_file(self, block: BlockAccessor, file: pa.NativeFile) -> None:
+    def open_output_stream(self, path: str) -> Any:
+        """Where a file goes: a stream, or a path on the local filesystem; called by Ray."""
+        if self._is_local():
+            return contextlib.nullcontext(Path(path))
+        return super().open_output_stream(path)
+
+    def write_block_to_file(self, block: BlockAccessor, file: pa.NativeFile | Path) -> None:
         """Writes the rows of a task; called by Ray.
 
         Args:
             block: The rows.
-            file: Where the bytes go. HDF5 can't write there itself, for it seeks.
+            file: What `open_output_stream` has returned. HDF5 seeks, which no stream can.
         """
-        table = self._named(block.to_arrow())
+        table = block.to_arrow()
+        if isinstance(file, Path):
+            # Of an attempt that was killed there is one of this name, which this one replaces.
+            part = file.with_name(f".{file.name}")
+            try:
+                self._write(table, part)
+                part.replace(file)
+            finally:
+                part.unlink(missing_ok=True)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "predictions.h5"
+            self._write(table, path)
+            with path.open("rb") as written:
+                shutil.copyfileobj(written, file, _STEP_BYTES)
+
+    def _write(self, table: pa.Table, path: Path) -> None:
+        table = self._named(table)
         description: dict[str, Any] = {"class_names": None, "attributes": {}}
         if MODEL in table.column_names:
             description = description_of(table[MODEL])
             table = table.drop_columns([MODEL])
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "predictions.h5"
-            writer = PredictionFileWriter(
-                path,
-                dtypes={**_text_dtypes(table), **self._dtypes},
-                attributes={
-                    **description["attributes"],
-                    "started": self._started,
-                    "metadata": self._metadata,
-                },
-                class_names=description["class_names"],
-                expected_rows=table.num_rows,
-                compression=self._compression,
-                fsync=None,
-            )
-            try:
-                for step in _steps(table):
-                    writer.append(step)
-                writer.finish()
-            finally:
-                writer.close()
-            with path.open("rb") as written:
-                shutil.copyfileobj(written, file, _STEP_BYTES)
+        writer = PredictionFileWriter(
+            path,
+            mode="w",
+            dtypes={**_text_dtypes(table), **self._dtypes},
+            attributes={
+                **description["attributes"],
+                "started": self._started,
+                "metadata": self._metadata,
+            },
+            class_names=description["class_names"],
+            expected_rows=table.num_rows,
+            compression=self._compression,
+            fsync=None,
+        )
+        try:
+            for step in _steps(table):
+                writer.append(step)
+            writer.finish()
+        finally:
+            writer.close()
 
     def on_write_complete(self, write_result: Any) -> None:
         """Makes the index; called by Ray."""
@@ -165,8 +186,12 @@ class HDF5Datasink(BlockBasedFileDatasink):
             )
 
     def _local_index(self) -> Path | None:
-        is_local = isinstance(self.filesystem.unwrap(), LocalFileSystem)
-        return Path(self.path) / self._index if is_local and self._index is not None else None
+        if self._index is None or not self._is_local():
+            return None
+        return Path(self.path) / self._index
+
+    def _is_local(self) -> bool:
+        return isinstance(self.filesystem.unwrap(), LocalFileSystem)
 
     def _named(self, table: pa.Table) -> pa.Table:
         """The table with the columns under the names that they have in the file."""

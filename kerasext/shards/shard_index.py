@@ -102,9 +102,9 @@ def index_shards(
         check_expected_ids(shards, expected_ids)
     if sort == "auto" and len(order.runs) > MOST_RUNS:
         warnings.warn(
-            f"The rows of {str(target)!r} are file after file, not in the order of their ids: these "
-            f"alternate {len(order.runs):,} times between the files, more than the {MOST_RUNS:,} "
-            "that an index can have. `merge_shards` makes one file in the order of the ids.",
+            f"The rows of {str(target)!r} are file after file, not in the order of their ids, for "
+            f"these alternate {len(order.runs):,} times between the files, and an index can have "
+            f"{MOST_RUNS:,} runs of rows. `merge_shards` makes one file in the order of the ids.",
             stacklevel=2,
         )
         order = shards.order(sort=False)

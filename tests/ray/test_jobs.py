@@ -16,6 +16,7 @@ import ray
 
 from kerasext import PredictionFile
 from kerasext.ray import HDF5Datasink, KerasPredictor
+from kerasext.storage import PredictionFileWriter
 
 pytestmark = pytest.mark.slow
 
@@ -104,21 +105,16 @@ def test_an_actor_and_a_writer_are_killed(cluster, source, tmp_path, data, class
                 os.kill(os.getpid(), signal.SIGKILL)
             return table
 
-    class Torn:
-        """A stream that ends its process when half of a file is there."""
-
-        def __init__(self, file):
-            self.file = file
-
-        def write(self, content):
-            self.file.write(content[: len(content) // 2])
-            self.file.flush()
-            torn.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-
     class TornDatasink(HDF5Datasink):
         def write_block_to_file(self, block, file):
-            super().write_block_to_file(block, file if torn.exists() else Torn(file))
+            def die(writer):
+                writer.commit()
+                torn.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            if not torn.exists():
+                PredictionFileWriter.finish = die
+            super().write_block_to_file(block, file)
 
     run(source, tmp_path / "out", Killed, TornDatasink, model=model_path)
     assert killed.exists()
