@@ -15,7 +15,7 @@ PACKAGES = [
         f"kerasext.{name}"
         for name in (
             *("models", "callbacks", "storage", "inference"),
-            *("evaluation", "report", "shards", "cli"),
+            *("evaluation", "report", "shards", "ray", "cli"),
         )
     ),
 ]

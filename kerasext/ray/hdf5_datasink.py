@@ -104,7 +104,8 @@ class HDF5Datasink(BlockBasedFileDatasink):
         super().on_write_start(*args, **kwargs)
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         index = self._local_index()
-        if index is not None and index.exists() and is_index(index):
+        is_ignored = self._skip_write  # with `mode="ignore"` and a folder that is there
+        if index is not None and not is_ignored and index.exists() and is_index(index):
             index.unlink()
 
     def open_output_stream(self, path: str) -> Any:
@@ -126,9 +127,12 @@ class HDF5Datasink(BlockBasedFileDatasink):
             part = file.with_name(f".{file.name}")
             try:
                 self._write(table, part)
-                part.replace(file)
-            finally:
+            except BlockingIOError:  # it is of another attempt, which lives
+                raise
+            except BaseException:
                 part.unlink(missing_ok=True)
+                raise
+            part.replace(file)
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "predictions.h5"

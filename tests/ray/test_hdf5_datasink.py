@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+from ray.data import SaveMode
 from ray.data.block import BlockAccessor
 
 import kerasext.ray.hdf5_datasink
@@ -16,6 +17,7 @@ from kerasext.callbacks import HDF5PredictionWriter
 from kerasext.ray import HDF5Datasink, KerasPredictor
 from kerasext.ray.model_column import MODEL, model_column
 from kerasext.shards import index_shards
+from kerasext.storage import PredictionFileWriter
 
 
 def block(**columns):
@@ -219,6 +221,28 @@ def test_an_index_with_another_name_stays(folder):
     (folder / "index.h5").write_text("mine")
     HDF5Datasink(str(folder)).on_write_start()
     assert (folder / "index.h5").read_text() == "mine"
+
+
+def test_a_job_that_is_ignored(folder):
+    """A job that Ray skips, for the folder is there, leaves everything as it is."""
+    table = block(id=np.arange(3), y=np.ones(3))
+    write(HDF5Datasink(str(folder)), table)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    HDF5Datasink(str(folder), mode=SaveMode.IGNORE).on_write_start()
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_two_attempts_at_once(folder):
+    """An attempt that lives, on a node that was given up, keeps its file; the other one fails."""
+    sink = HDF5Datasink(str(folder))
+    sink.on_write_start()
+    other = PredictionFileWriter(folder / ".job_000000.h5")
+    other.append({"ids": np.arange(3)})
+    context = SimpleNamespace(kwargs={"write_uuid": "job"}, task_idx=0)
+    with pytest.raises(BlockingIOError, match="one writer at a time"):
+        sink.write([block(id=np.arange(3), y=np.ones(3))], context)
+    other.finish()
+    assert os.listdir(folder) == [".job_000000.h5"]
 
 
 def test_a_task_that_runs_again(folder):
