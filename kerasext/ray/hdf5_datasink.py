@@ -10,22 +10,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow.fs import LocalFileSystem
 from ray.data.block import BlockAccessor
 from ray.data.datasource import BlockBasedFileDatasink
 
 from kerasext.ray.model_column import MODEL, description_of
+from kerasext.ray.plain_columns import plain, text_bytes
 from kerasext.ray.stacked_rows import stacked
 from kerasext.shards import index_shards
 from kerasext.shards.shard_index import check_index_name
-from kerasext.storage import PredictionFile, PredictionFileWriter
+from kerasext.storage import PredictionFileWriter
 from kerasext.storage.chunk_filters import Compression, check_compression
 from kerasext.storage.json_text import to_json
-from kerasext.storage.layout import IDS, TARGETS
+from kerasext.storage.layout import IDS, RECORD, TARGETS
 from kerasext.storage.open_index import is_index
+from kerasext.storage.open_shards import listed
 from kerasext.storage.row_ids import to_ids
 
 if TYPE_CHECKING:
@@ -37,12 +39,13 @@ _STEP_BYTES = 8 * 1024 * 1024
 class HDF5Datasink(BlockBasedFileDatasink):
     """Writes a Ray dataset to a folder of prediction files, for `Dataset.write_datasink`.
 
-    Each task of Ray writes one file, `<job>_<task>.h5`, as `HDF5PredictionWriter` writes it; a task
-    that runs again writes the same file again. When all have ended, an index over them is made,
-    `index.h5`, which reads as one file and is the mark of a finished job: an older one is removed
-    when the job begins. It is sorted by id, unless ids alternate too often between the files: see
-    `sort="auto"` of `kerasext.shards.index_shards`. On object stores there is no index: copy the
-    folder first (`pyarrow.fs.copy_files`), then call `index_shards`.
+    Each task of Ray writes one file, `<job>_<task>.h5`, as `HDF5PredictionWriter` writes it, which
+    has that name when it is whole; a task that runs again writes the same file again. When all have
+    ended, an index over them is made, `index.h5`, which reads as one file and is the mark of a
+    finished job: an older one is removed when the job begins. It is sorted by id, unless ids
+    alternate too often between the files: see `sort="auto"` of `kerasext.shards.index_shards`. On
+    other filesystems than the local one there is no index: copy the folder first
+    (`pyarrow.fs.copy_files`), then call `index_shards`.
 
     Args:
         path: String. The folder: on storage that all nodes share, `local://` for the node of the
@@ -58,14 +61,17 @@ class HDF5Datasink(BlockBasedFileDatasink):
         min_rows_per_file: Int. Rows of a file at least, which Ray gathers for it in memory. Some
             hundred files are read faster than thousands. Defaults to `None`: a file for each block.
         **file_datasink_kwargs: Further arguments of `ray.data.datasource.BlockBasedFileDatasink`:
-            `filesystem`, `mode` (what to do if the folder exists; Ray adds to it), and others.
+            `filesystem`, `mode` (what to do if the folder exists; Ray adds to it), and, for other
+            filesystems than the local one, `open_stream_args`.
 
     Raises:
         TypeError: If an argument has the wrong type. While a file is written: if HDF5 has no type
             for a column, or its rows differ in shape.
-        ValueError: If an argument is out of range. While a file is written: if there is no column
-            for `ids` or `targets`, a value is missing, or rows are of several models. At the end,
-            when all files are there: what `index_shards` refuses, or if rows are missing.
+        ValueError: If an argument is out of range. At the start: if there is anything in the folder
+            but prediction files, or, without `ids`, anything at all. While a file is written: if
+            there is no column for `ids` or `targets`, a value is missing, or rows are of several
+            models. At the end, when all files are there: what `index_shards` refuses, or if rows
+            are missing.
 
     Example:
 
@@ -92,64 +98,98 @@ class HDF5Datasink(BlockBasedFileDatasink):
         super().__init__(
             path, min_rows_per_file=min_rows_per_file, file_format="h5", **file_datasink_kwargs
         )
-        self._renamed = {IDS: ids, TARGETS: targets}
+        if ids is not None and ids == targets:
+            raise ValueError(
+                "`ids` and `targets` must be two columns. "
+                f"Received: ids={ids!r}, targets={targets!r}"
+            )
+        self._names = {
+            column: name for column, name in ((ids, IDS), (targets, TARGETS)) if column is not None
+        }
         self._dtypes = {name: np.dtype(dtype) for name, dtype in (dtypes or {}).items()}
+        for column, name in self._names.items():
+            if column in self._dtypes and column != name:
+                raise ValueError(
+                    f"`dtypes` must have the names of the file, in which {column!r} is {name!r}. "
+                    f"Received: dtypes for {column!r}"
+                )
         self._compression = check_compression(compression)
         self._metadata = to_json(metadata or {}, "metadata")
         self._index = None if index is None else check_index_name(index)
         self._started = ""
+        self._is_local = isinstance(self.filesystem.unwrap(), LocalFileSystem)
+        if self._is_local:
+            self.path = str(Path(self.path).absolute())  # tasks may have another working directory
 
     def on_write_start(self, *args: Any, **kwargs: Any) -> None:
-        """Makes the folder, and removes an older index; called by Ray."""
+        """Makes the folder, checks what is in it and removes an older index; called by Ray."""
         super().on_write_start(*args, **kwargs)
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
-        index = self._local_index()
         is_ignored = self._skip_write  # with `mode="ignore"` and a folder that is there
-        if index is not None and not is_ignored and index.exists() and is_index(index):
-            index.unlink()
+        if self._index is None or not self._is_local or is_ignored:
+            return
+        index = Path(self.path) / self._index
+        present = [path for path in index.parent.iterdir() if not path.name.startswith(".")]
+        own = [path for path in present if path != index]
+        strange = [path.name for path in own if path.suffix != ".h5" or not path.is_file()]
+        if index in present and not is_index(index):
+            strange.append(index.name)
+        if strange or (own and IDS not in self._names.values()):
+            raise ValueError(
+                "The folder must have nothing in it but prediction files of an earlier run of the "
+                "same job, and without `ids`, by which rows are told apart, nothing; choose "
+                f"another folder. Received: path={self.path!r}, in which there are "
+                f"{listed(sorted(strange or [path.name for path in own]))}"
+            )
+        index.unlink(missing_ok=True)
 
     def open_output_stream(self, path: str) -> Any:
-        """Where a file goes: a stream, or a path on the local filesystem; called by Ray."""
-        if self._is_local():
-            return contextlib.nullcontext(Path(path))
-        return super().open_output_stream(path)
+        """Where a file goes: only the path, until the file is whole; called by Ray."""
+        return contextlib.nullcontext(path)
 
-    def write_block_to_file(self, block: BlockAccessor, file: pa.NativeFile | Path) -> None:
+    def write_block_to_file(self, block: BlockAccessor, file: str) -> None:
         """Writes the rows of a task; called by Ray.
 
         Args:
             block: The rows.
-            file: What `open_output_stream` has returned. HDF5 seeks, which no stream can.
+            file: What `open_output_stream` has returned.
         """
         table = block.to_arrow()
-        if isinstance(file, Path):
-            # Of an attempt that was killed there is one of this name, which this one replaces.
-            part = file.with_name(f".{file.name}")
-            try:
-                self._write(table, part)
-            except BlockingIOError:  # it is of another attempt, which lives
-                raise
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
-            part.replace(file)
+        if self._is_local:
+            self._write_in_place(table, Path(file))
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "predictions.h5"
             self._write(table, path)
-            with path.open("rb") as written:
-                shutil.copyfileobj(written, file, _STEP_BYTES)
+            # HDF5 seeks, which no stream can.
+            with path.open("rb") as written, super().open_output_stream(file) as stream:
+                shutil.copyfileobj(written, stream, _STEP_BYTES)
+
+    def _write_in_place(self, table: pa.Table, path: Path) -> None:
+        # Of an attempt that was killed there is one of this name, which this one replaces.
+        part = path.with_name(f".{path.name}")
+        try:
+            self._write(table, part)
+        except BlockingIOError:  # it is of another attempt, which lives
+            raise
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        part.replace(path)
 
     def _write(self, table: pa.Table, path: Path) -> None:
-        table = self._named(table)
+        table = self._renamed(table)
         description: dict[str, Any] = {"class_names": None, "attributes": {}}
         if MODEL in table.column_names:
             description = description_of(table[MODEL])
             table = table.drop_columns([MODEL])
+        table = plain(table)
+        text = text_bytes(table)
         writer = PredictionFileWriter(
             path,
             mode="w",
-            dtypes={**_text_dtypes(table), **self._dtypes},
+            # The first step need not have the longest string.
+            dtypes={**{name: f"S{width}" for name, (width, _) in text.items()}, **self._dtypes},
             attributes={
                 **description["attributes"],
                 "started": self._started,
@@ -161,7 +201,8 @@ class HDF5Datasink(BlockBasedFileDatasink):
             fsync=None,
         )
         try:
-            for step in _steps(table):
+            row_bytes = table.nbytes / table.num_rows + sum(per_row for _, per_row in text.values())
+            for step in _steps(table, max(1, int(_STEP_BYTES / row_bytes))):
                 writer.append(step)
             writer.finish()
         finally:
@@ -170,17 +211,16 @@ class HDF5Datasink(BlockBasedFileDatasink):
     def on_write_complete(self, write_result: Any) -> None:
         """Makes the index; called by Ray."""
         super().on_write_complete(write_result)
-        target = self._local_index()
-        if target is None:
+        if self._index is None or not self._is_local:
             return
-        if not target.parent.exists():  # Ray has removed what it made for nothing
+        if not Path(self.path).exists():  # Ray has removed what it made for nothing
             raise ValueError(
                 "A job must have at least one row, for without one there are no outputs to write. "
                 f"Received: path={self.path!r}"
             )
-        index = index_shards(self.path, index=target.name, sort="auto")
-        with PredictionFile(index) as file:
-            rows = file.rows
+        index = index_shards(self.path, index=self._index, sort="auto")
+        with h5py.File(index) as file:  # `PredictionFile` needs to open all files
+            rows = int(file[RECORD]["rows"])
         if rows < write_result.num_rows:
             index.unlink()
             raise ValueError(
@@ -189,65 +229,33 @@ class HDF5Datasink(BlockBasedFileDatasink):
                 f"path={self.path!r}, in which there are {rows} rows of {write_result.num_rows}"
             )
 
-    def _local_index(self) -> Path | None:
-        if self._index is None or not self._is_local():
-            return None
-        return Path(self.path) / self._index
-
-    def _is_local(self) -> bool:
-        return isinstance(self.filesystem.unwrap(), LocalFileSystem)
-
-    def _named(self, table: pa.Table) -> pa.Table:
+    def _renamed(self, table: pa.Table) -> pa.Table:
         """The table with the columns under the names that they have in the file."""
-        for name, column in self._renamed.items():
-            if column is not None and column not in table.column_names:
+        for column, name in self._names.items():
+            if column not in table.column_names:
                 raise ValueError(
                     f"`{name}` must be a column of the dataset; name it in `keep_columns` of "
                     "`KerasPredictor`, or pass `None`. "
                     f"Received: {name}={column!r}, and the columns {table.column_names}"
                 )
-        names = {column: name for name, column in self._renamed.items() if column is not None}
-        renamed = [names.get(name, name) for name in table.column_names]
+            if name == IDS and pa.types.is_floating(table[column].type):
+                raise TypeError(
+                    "`ids` must be integers or strings, and in each row: Ray makes floats of "
+                    "integers where one is missing. "
+                    f"Received: ids={column!r} of type {table[column].type}"
+                )
+        renamed = [self._names.get(name, name) for name in table.column_names]
         twice = sorted({name for name in renamed if renamed.count(name) > 1})
         if twice:
             raise ValueError(
                 "A file can't have two columns of one name; rename or drop those that are called "
                 f"so beside `ids` and `targets`. Received: {twice} twice"
             )
-        table = table.rename_columns(renamed)
-        missing = [name for name in table.column_names if table[name].null_count]
-        if missing:
-            raise ValueError(
-                "Rows must have a value in each column; fill in or drop those without. "
-                f"Received: no value in some rows of {missing}"
-            )
-        return table
+        return table.rename_columns(renamed)
 
 
-def _text_dtypes(table: pa.Table) -> dict[str, str]:
-    """As wide as the longest string of the file, which the first step need not have."""
-    return {
-        name: f"S{max(pc.max(pc.binary_length(table[name])).as_py(), 1)}"
-        for name in table.column_names
-        if _is_text(table[name].type)
-    }
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return any(
-        is_kind(kind)
-        for is_kind in (
-            pa.types.is_string,
-            pa.types.is_large_string,
-            pa.types.is_binary,
-            pa.types.is_large_binary,
-        )
-    )
-
-
-def _steps(table: pa.Table) -> Iterator[dict[str, np.ndarray]]:
+def _steps(table: pa.Table, rows: int) -> Iterator[dict[str, np.ndarray]]:
     """The rows, some at a time: NumPy's strings take far more memory than Arrow's."""
-    rows = max(1, _STEP_BYTES * table.num_rows // max(table.nbytes, 1))
     for first in range(0, table.num_rows, rows):
         columns: Any = BlockAccessor.for_block(table.slice(first, rows)).to_numpy()
         step = {name: stacked(name, column) for name, column in columns.items()}

@@ -28,7 +28,8 @@ class KerasPredictor:
     `predict_step` of the model and of its mixin. Each output becomes a column of the dataset, under
     the name that its place in the structure gives it, `head/labels` in a nested one, and
     `predictions` for a single tensor; bfloat16 as float32. One more column, `_kerasext`, says which
-    model it was, a byte per row; `HDF5Datasink` makes attributes and class names of it.
+    model it was, a byte per row as long as functions after it take batches of pyarrow or pandas;
+    `HDF5Datasink` makes attributes and class names of it.
 
     Args:
         model: String or path-like, a `.keras` file that every node can read; or a callable without
@@ -103,11 +104,11 @@ class KerasPredictor:
         named = choose(by_name(self._model.predict_on_batch(x)), self._outputs)
         arrays = {name: _dense(name, to_rows(name, tensor)) for name, tensor in named.items()}
         check_rows(arrays, rows)
-        twice = sorted(arrays.keys() & {*kept, MODEL})
-        if twice:
+        twice = sorted(name for name in (*arrays, MODEL) if name in kept)
+        if twice or MODEL in arrays:
             raise ValueError(
                 "An output must not have the name of a column that stays; rename one of them. "
-                f"Received: {twice} twice"
+                f"Received: {twice or [MODEL]} twice"
             )
         if self._description is None:
             from kerasext.callbacks.model_description import describe  # noqa: PLC0415
@@ -117,8 +118,17 @@ class KerasPredictor:
             self._description = json.dumps(
                 {"class_names": description.class_names, "attributes": description.attributes}
             )
-        table = BlockAccessor.batch_to_arrow_block({**kept, **arrays})
-        return table.append_column(MODEL, model_column(self._description, rows))
+        text = {name: array for name, array in arrays.items() if array.dtype.kind in KINDS}
+        rest = {**kept, **{name: array for name, array in arrays.items() if name not in text}}
+        block = BlockAccessor.batch_to_arrow_block(rest) if rest else pa.table({})
+        return pa.table(
+            {
+                **{name: block[name] for name in block.column_names},
+                # Ray would make pickled objects of it.
+                **{name: pa.array(array.tolist()) for name, array in text.items()},
+                MODEL: model_column(self._description, rows),
+            }
+        )
 
     def _inputs(self, batch: Mapping[str, np.ndarray]) -> Any:
         if isinstance(self._x, str):
@@ -154,31 +164,43 @@ def _load(model: Any, custom_objects: Mapping[str, Any] | None) -> keras.Model:
             "that each actor has its own; save it with `model.save`. "
             f"Received: model of type {type(model).__name__}"
         )
-    if is_path:
-        try:
-            return keras.saving.load_model(model, custom_objects=custom_objects, compile=False)
-        except Exception as error:
-            raise ValueError(
-                "`model` must be a file that Keras can load on every node; give `custom_objects` "
-                "for classes of your own, or a callable that returns the model. "
-                f"Received: model={os.fspath(model)!r}, {error}"
-            ) from error
-    made = model()
+    made = _from_file(os.fspath(model), custom_objects) if is_path else model()
     if not isinstance(made, keras.Model):
         raise TypeError(
-            "`model` must be a callable that returns a `keras.Model`. "
-            f"Received: {type(made).__name__} returned"
+            "`model` must be a callable that returns a `keras.Model`, or the file of one. "
+            f"Received: a {type(made).__name__}"
         )
+    if keras.backend.backend() == "torch":
+        made.eval()  # as `predict` does, and `predict_on_batch` doesn't
     return made
+
+
+def _from_file(path: str, custom_objects: Mapping[str, Any] | None) -> Any:
+    import keras  # noqa: PLC0415
+
+    try:
+        return keras.saving.load_model(path, custom_objects=custom_objects, compile=False)
+    except Exception as error:
+        raise ValueError(
+            "`model` must be a file that Keras can load on every node; give `custom_objects` for "
+            "classes of your own, or a callable that returns the model. "
+            f"Received: model={path!r}, {error}"
+        ) from error
 
 
 def _dense(name: str, rows: np.ndarray | RaggedRows) -> np.ndarray:
     """An output as Arrow takes it: as it is stored, but text as it is."""
     spec = OutputSpec.of_array(name, rows)  # refuses what HDF5 has no type for
     assert isinstance(rows, np.ndarray)
-    if rows.dtype.kind == "c":
+    if rows.dtype.kind in KINDS:
+        return rows
+    array = spec.prepare(rows)
+    try:
+        pa.from_numpy_dtype(array.dtype)
+    except pa.ArrowNotImplementedError as error:
         raise TypeError(
-            f"Arrow has no complex numbers; return the real and the imaginary part of {name!r} as "
-            f"two outputs. Received: dtype={rows.dtype}"
-        )
-    return rows if rows.dtype.kind in KINDS else spec.prepare(rows)
+            f"Arrow has no type for output {name!r}; cast it in the model, and return the real and "
+            "the imaginary part of complex numbers as two outputs. "
+            f"Received: dtype={rows.dtype}"
+        ) from error
+    return array.astype(array.dtype.newbyteorder("="), copy=False)

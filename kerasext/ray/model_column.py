@@ -1,7 +1,8 @@
 """The column that says which model the rows of a dataset were predicted by.
 
 As a dictionary of Arrow it takes a byte per row, and goes with the rows wherever Ray's operators
-put them; what belongs to a block or to a schema gets lost there.
+put them; what belongs to a block or to a schema gets lost there. Functions of NumPy batches make
+text of it, which takes what it says in each row.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ def description_of(column: pa.ChunkedArray) -> dict[str, Any]:
     Raises:
         ValueError: If they are of several models.
     """
-    found = column.unique().to_pylist()
-    if len(found) > 1:
-        models = [json.loads(text)["attributes"]["model_fingerprint"] for text in found]
+    found = [json.loads(text) for text in column.unique().to_pylist()]
+    # Not all of it: Keras numbers the names of models that it makes itself.
+    models = {one["attributes"]["model_fingerprint"]: one for one in found}
+    if len(models) > 1:
         raise ValueError(
             "All rows must be predicted by one model; keep the file of the model as it is until "
             "the job has ended, and write the rows of each model to a folder of its own. "
-            f"Received: rows of the models {models}"
+            f"Received: rows of the models {sorted(models)}"
         )
-    description: dict[str, Any] = json.loads(found[0])
+    description: dict[str, Any] = found[0]
     return description

@@ -19,7 +19,7 @@ def stacked(name: str, rows: np.ndarray) -> np.ndarray:
     """
     if rows.dtype != object or not len(rows) or not isinstance(rows[0], np.ndarray | list):
         return rows
-    parts = [stacked(name, np.asarray(row)) for row in rows]
+    parts = [stacked(name, _as_array(row)) for row in rows]
     shapes = {part.shape for part in parts}
     if len(shapes) > 1:
         raise ValueError(
@@ -27,3 +27,9 @@ def stacked(name: str, rows: np.ndarray) -> np.ndarray:
             f"Received: rows of the shapes {sorted(shapes)[:5]}"
         )
     return np.stack(parts)
+
+
+def _as_array(row: object) -> np.ndarray:
+    array = np.asarray(row)
+    # NumPy's own strings lose a NUL at the end, instead of being refused for it.
+    return np.array(row, dtype=object) if array.dtype.kind in "SU" else array

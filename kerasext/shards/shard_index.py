@@ -109,9 +109,10 @@ def index_shards(
         )
         order = shards.order(sort=False)
     if max(len(order.runs), len(shards.names)) > MOST_RUNS:
+        remedy = "use" if len(shards.names) > MOST_RUNS else "pass `sort=False`, or use"
         raise ValueError(
             f"An index must have at most {MOST_RUNS} files and runs of rows that follow each other "
-            "in one of them; pass `sort=False`, or use `merge_shards`. "
+            f"in one of them; {remedy} `merge_shards`. "
             f"Received: {len(order.runs)} runs of rows in {len(shards.names)} files"
         )
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")

@@ -1,4 +1,5 @@
 import os
+import resource
 import shutil
 from types import SimpleNamespace
 
@@ -136,6 +137,53 @@ def test_strings(folder, monkeypatch):
         assert file["ids"][:].tolist() == sorted([*ids, "b", "", "c"])
 
 
+def test_text_of_lists_and_dictionaries(folder):
+    """Categories of pandas and lists of strings are stored at their width, to the last NUL."""
+    category = pd.DataFrame({"id": [1, 2], "y": pd.Categorical(["a", "x" * 80])})
+    write(HDF5Datasink(str(folder)), category)
+    with h5py.File(folder / "job_000000.h5") as file:
+        assert file["y"].asstr()[:].tolist() == ["a", "x" * 80]
+    shutil.rmtree(folder)
+    lists = pa.table({"id": [1, 2], "y": [["a", "x" * 80], ["é", ""]]})
+    write(HDF5Datasink(str(folder)), lists)
+    with h5py.File(folder / "job_000000.h5") as file:
+        assert file["y"].asstr()[:].tolist() == [["a", "x" * 80], ["é", ""]]
+    shutil.rmtree(folder)
+    with pytest.raises(ValueError, match="must not end in NUL"):
+        write(HDF5Datasink(str(folder)), pa.table({"id": [1], "y": [["a\0", "b"]]}))
+
+
+def test_one_long_string(folder, monkeypatch):
+    """Rows go to NumPy, where all strings are as wide as the longest, a few at a time."""
+    monkeypatch.setattr(kerasext.ray.hdf5_datasink, "_STEP_BYTES", 10_000)
+    lengths = []
+    append = PredictionFileWriter.append
+
+    def counting(writer, step):
+        lengths.append(len(step["ids"]))
+        append(writer, step)
+
+    monkeypatch.setattr(PredictionFileWriter, "append", counting)
+    text = ["a"] * 100
+    text[99] = "b" * 1000
+    write(HDF5Datasink(str(folder)), pa.table({"id": list(range(100)), "y": text}))
+    assert sum(lengths) == 100
+    assert max(lengths) <= 10
+
+
+def test_more_files_than_may_be_open(folder):
+    """A driver that may not open all files makes an index of them, for others that may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    tables = [block(id=np.array([n]), y=np.array([n])) for n in range(40)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 30, hard))
+    try:
+        write(HDF5Datasink(str(folder)), *tables)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with PredictionFile(folder / "index.h5") as file:
+        np.testing.assert_array_equal(file["y"][:], np.arange(40))
+
+
 def test_a_pandas_block(folder):
     """A function that returned a data frame before makes no difference."""
     write(HDF5Datasink(str(folder)), pd.DataFrame({"id": ["b", "a"], "y": [2.0, 1.0]}))
@@ -155,7 +203,8 @@ def test_without_ids(folder):
     [
         (block(y=np.ones(2)), {}, ValueError, r"`ids` must be a column.*\['y'\]"),
         (block(id=np.arange(2)), {"targets": "t"}, ValueError, "`targets` must be a column.*'t'"),
-        (pa.table({"id": [1, 2], "y": [None, 1.0]}), {}, ValueError, r"some rows of \['y'\]"),
+        (pa.table({"id": [1, 2], "y": [None, 1.0]}), {}, ValueError, "some rows of 'y'"),
+        (pa.table({"id": [1, None], "y": [1, 2]}), {}, ValueError, "some rows of 'ids'"),
         (block(id=np.ones(2), y=np.ones(2)), {}, TypeError, "integers or strings"),
         (block(id=np.arange(2), row=np.ones(2)), {"ids": "row"}, TypeError, "`ids` must be int"),
         (
@@ -173,7 +222,18 @@ def test_without_ids(folder):
             r"two columns of one name.*\['ids'\]",
         ),
     ],
-    ids=["ids", "targets", "null", "float", "row", "ragged", "struct", "reserved", "twice"],
+    ids=[
+        "ids",
+        "targets",
+        "null",
+        "null id",
+        "float",
+        "row",
+        "ragged",
+        "struct",
+        "reserved",
+        "twice",
+    ],
 )
 def test_what_can_not_be_written(folder, table, options, error, message):
     """What no file can have is refused by the name of its column, and no index appears."""
@@ -215,12 +275,22 @@ def test_a_second_run_into_the_folder(folder):
     assert os.listdir(folder).count("index.h5") == 0
 
 
-def test_an_index_with_another_name_stays(folder):
-    """A file under the name of the index that is none is not removed."""
+@pytest.mark.parametrize("name", ["index.h5", "_SUCCESS", "notes.txt", "checkpoints"])
+def test_a_folder_with_other_things(folder, name):
+    """What would keep the index from being made at the end is refused at the start, and stays."""
     folder.mkdir()
-    (folder / "index.h5").write_text("mine")
-    HDF5Datasink(str(folder)).on_write_start()
-    assert (folder / "index.h5").read_text() == "mine"
+    (folder / name).mkdir() if name == "checkpoints" else (folder / name).write_text("mine")
+    with pytest.raises(ValueError, match=rf"nothing in it but prediction files.*{name}"):
+        HDF5Datasink(str(folder)).on_write_start()
+    assert os.listdir(folder) == [name]
+
+
+def test_a_second_run_without_ids(folder):
+    """Without ids nobody could tell rows that are there twice: the folder must be empty."""
+    write(HDF5Datasink(str(folder), ids=None), block(y=np.array([1, 2])))
+    with pytest.raises(ValueError, match=r"without `ids`.*job_000000\.h5"):
+        HDF5Datasink(str(folder), ids=None).on_write_start()
+    assert sorted(os.listdir(folder)) == ["index.h5", "job_000000.h5"]
 
 
 def test_a_job_that_is_ignored(folder):
@@ -291,6 +361,35 @@ def test_other_filesystems(folder, tmp_path):
         np.testing.assert_array_equal(file["y"][:], [1, 2])
 
 
+def test_a_refused_block_on_another_filesystem(folder, tmp_path):
+    """There, too, a file that can't be written does not appear."""
+    folder.mkdir()
+    sink = HDF5Datasink(
+        "predictions", filesystem=SubTreeFileSystem(str(tmp_path), LocalFileSystem())
+    )
+    with pytest.raises(TypeError, match="'y' must be of numbers"):
+        write(sink, pa.table({"id": [1], "y": pa.array([1], pa.timestamp("s"))}))
+    assert not os.listdir(folder)
+
+
+def test_overwrite(folder):
+    """Under Ray's `overwrite` the rows of the job before are gone."""
+    write(HDF5Datasink(str(folder)), *(block(id=np.array([n]), y=np.ones(1)) for n in range(3)))
+    sink = HDF5Datasink(str(folder), mode=SaveMode.OVERWRITE)
+    write(sink, block(id=np.array([7]), y=np.ones(1)))
+    with PredictionFile(folder / "index.h5") as file:
+        assert file["ids"][:].tolist() == [7]
+
+
+def test_a_relative_path(tmp_path, monkeypatch):
+    """A path that is not absolute means the same folder in tasks, wherever they run."""
+    monkeypatch.chdir(tmp_path)
+    sink = HDF5Datasink("predictions")
+    monkeypatch.chdir("/")
+    write(sink, block(id=np.array([7]), y=np.ones(1)))
+    assert sorted(os.listdir(tmp_path / "predictions")) == ["index.h5", "job_000000.h5"]
+
+
 def test_no_index(folder):
     """`index=None` leaves it to the user, and removes none."""
     write(HDF5Datasink(str(folder)), block(id=np.arange(2), y=np.ones(2)))
@@ -306,5 +405,9 @@ def test_bad_arguments(folder):
         HDF5Datasink(str(folder), compression="gzop")
     with pytest.raises(TypeError, match="metadata"):
         HDF5Datasink(str(folder), metadata={"a": object()})
+    with pytest.raises(ValueError, match="two columns"):
+        HDF5Datasink(str(folder), targets="id")
+    with pytest.raises(ValueError, match="'id' is 'ids'"):
+        HDF5Datasink(str(folder), dtypes={"id": "S9"})
     with pytest.raises(ValueError, match="index='a/b'"):
         HDF5Datasink(str(folder), index="a/b")

@@ -161,6 +161,53 @@ def test_outputs_without_a_type(of, error, rows):
         KerasPredictor(Odd, keep_columns=())({"x": rows})
 
 
+class Returns(keras.Model):
+    """A model whose step returns what it is told to."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def call(self, x):
+        return x
+
+    def predict_on_batch(self, x):
+        return self.value
+
+
+def test_outputs_that_ray_would_pickle(rows):
+    """Strings with two axes are lists, and numbers of the other byte order are their values."""
+    text = np.array([["a", "é"], ["c\0", ""]], dtype=object)
+    table = KerasPredictor(lambda: Returns(text), keep_columns=())({"x": rows[:2]})
+    assert table["predictions"].type == pa.list_(pa.string())
+    assert table["predictions"].to_pylist() == [["a", "é"], ["c\0", ""]]
+    numbers = np.ones((2, 3), ">f4")
+    table = KerasPredictor(lambda: Returns(numbers), keep_columns=())({"x": rows[:2]})
+    np.testing.assert_array_equal(columns(table)["predictions"], np.ones((2, 3)))
+    with pytest.raises(TypeError, match=r"no type for output 'predictions'.*float128"):
+        KerasPredictor(lambda: Returns(numbers.astype("g")), keep_columns=())({"x": rows[:2]})
+
+
+@pytest.mark.backends("torch", reason="only its models have two modes")
+def test_dropout_of_torch(rows):
+    """A model in training mode predicts as `predict` does."""
+    torch = pytest.importorskip("torch")
+
+    class Drops(keras.Model):
+        def call(self, x):
+            return torch.nn.functional.dropout(x, 0.5, training=self.training)
+
+    table = KerasPredictor(Drops, keep_columns=())({"x": rows})
+    np.testing.assert_array_equal(columns(table)["predictions"], rows)
+
+
+def test_a_dataset_that_was_predicted(model_path, batch):
+    """The column of another predictor can't be kept beside our own."""
+    batch[MODEL] = np.array(["{}"] * 70)
+    with pytest.raises(ValueError, match=r"stays.*_kerasext"):
+        KerasPredictor(model_path, keep_columns=[MODEL])(batch)
+
+
 def test_outputs_without_rows(rows):
     """An output without a row for each row of the batch is refused by name."""
 
@@ -221,7 +268,7 @@ def test_what_is_no_model(make, rows):
         with pytest.raises(TypeError, match=r"model\.save.*Sequential"):
             KerasPredictor(make())
     else:
-        with pytest.raises(TypeError, match="returned"):
+        with pytest.raises(TypeError, match="a callable that returns"):
             KerasPredictor(make)
     with pytest.raises(TypeError, match="int"):
         KerasPredictor(3)

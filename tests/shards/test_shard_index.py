@@ -184,6 +184,9 @@ def test_too_many_runs(job, monkeypatch):
     with pytest.raises(ValueError, match=r"at most 20 .*`sort=False`, or use `merge_shards`"):
         index_shards(job.folder)
     index_shards(job.folder, sort=False)
+    monkeypatch.setattr(shard_index, "MOST_RUNS", 3)
+    with pytest.raises(ValueError, match=r"at most 3 files .*of them; use `merge_shards`"):
+        index_shards(job.folder, sort=False)
 
 
 def test_sorted_if_possible(job, tools, monkeypatch):
