@@ -537,7 +537,7 @@ def test_the_model_is_usable_after_any_end(model, x, path, end):
 )
 def test_the_model_is_usable_after_an_error_of_its_own(model, limited, x, path, size, after):
     """After an error in a compiled step, one of several together too, it has its weights."""
-    many = np.tile(x, (1 if size == 32 else 25, 1))
+    many = np.tile(x, (1 if size == 32 else 60, 1))
     expected = model.predict(x, verbose=0)
     limit, calls = limited(0, after=after, error=lambda: ZeroDivisionError("a bad division"))
     with pytest.raises(Exception, match="a bad division"):
