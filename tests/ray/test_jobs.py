@@ -85,13 +85,6 @@ def run(source, folder, predictor, sink=HDF5Datasink, **options):
     dataset.write_datasink(sink(str(folder), targets="label", **options))
 
 
-def test_a_job(cluster, source, tmp_path, data, classifier, model_path):
-    """Parquet, two actors, files of the rows asked for: the index reads as one `predict`."""
-    run(source, tmp_path / "out", KerasPredictor, model=model_path, min_rows_per_file=1000)
-    check(tmp_path / "out", data, classifier)
-    assert len(os.listdir(tmp_path / "out")) <= ROWS // 1000 + 1
-
-
 def test_an_actor_and_a_writer_are_killed(cluster, source, tmp_path, data, classifier, model_path):
     """Kills, of an actor and of a task half-way through its file, cost no row and double none."""
     killed = tmp_path / "killed"
@@ -116,10 +109,11 @@ def test_an_actor_and_a_writer_are_killed(cluster, source, tmp_path, data, class
                 PredictionFileWriter.finish = die
             super().write_block_to_file(block, file)
 
-    run(source, tmp_path / "out", Killed, TornDatasink, model=model_path)
+    run(source, tmp_path / "out", Killed, TornDatasink, model=model_path, min_rows_per_file=1000)
     assert killed.exists()
     assert torn.exists()
     check(tmp_path / "out", data, classifier)
+    assert len(os.listdir(tmp_path / "out")) <= ROWS // 1000 + 1
 
 
 def test_an_error_in_the_model(cluster, source, tmp_path, model_path):
