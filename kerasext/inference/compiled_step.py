@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from kerasext.inference.numbered import filled, numbered
-from kerasext.keras_internals import jax_state
+from kerasext.keras_internals import jax_state, predict_loop
 
 Array = np.ndarray[Any, Any]
 Step = Callable[[list[Array]], Any]
@@ -115,8 +115,7 @@ def _jax_step(
 
 def _torch_step(torch: Any, model: keras.Model, data: _Data) -> Step:
     def step(arrays: list[Array]) -> Any:
-        if model.training:  # as `fit` leaves it
-            model.eval()
+        predict_loop.leave_training(model)  # in which `fit` leaves it
         with torch.inference_mode():
             outputs = model.predict_step(data(arrays))
         return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)

@@ -65,6 +65,16 @@ def check_predict_loop(model: keras.Model) -> None:
         )
 
 
+def leave_training(model: keras.Model) -> None:
+    """Puts a model of torch into evaluation mode, in which other backends always predict.
+
+    Keras's `predict` does that, at least up to 3.15; its `predict_on_batch` and `predict_step`
+    don't.
+    """
+    if keras.backend.backend() == "torch" and model.training:
+        model.eval()
+
+
 def number_of_processes(model: keras.Model) -> int:
     """How many processes share one `predict` of a model."""
     if keras.backend.backend() == "jax" and keras.distribution.distribution() is not None:

@@ -94,3 +94,11 @@ def test_number_of_rows_of_ragged_and_sparse_tensors(model):
     ragged = tf.RaggedTensor.from_row_lengths([1.0, 2.0, 3.0], [2, 0, 1])
     assert predict_loop.number_of_rows((ragged,), model) == 3
     assert predict_loop.number_of_rows((tf.sparse.from_dense(tf.eye(4)),), model) == 4
+
+
+@pytest.mark.backends("torch", reason="only its models have two modes")
+def test_training_is_left(model):
+    """A model that `fit` has left in training mode predicts as in `predict`."""
+    model.train()
+    predict_loop.leave_training(model)
+    assert not model.training
