@@ -27,6 +27,7 @@ from kerasext.storage.duplicate_ids import find_duplicate_ids
 from kerasext.storage.json_text import to_json
 from kerasext.storage.known_ids import KnownIds
 from kerasext.storage.layout import IDS, ROW
+from kerasext.storage.output_names import check_name_list
 from kerasext.storage.prediction_file_writer import Mode
 from kerasext.storage.step_specs import Ragged, check_ragged
 
@@ -155,10 +156,6 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         super().__init__()
         if mode not in get_args(Mode):
             raise ValueError(f"`mode` must be one of {get_args(Mode)}. Received: mode={mode!r}")
-        if isinstance(outputs, str) or not all(isinstance(name, str) for name in outputs or ()):
-            raise TypeError(f"`outputs` must be a list of names. Received: outputs={outputs!r}")
-        if outputs is not None and not outputs:
-            raise ValueError("`outputs` must name at least one output. Received: outputs=[]")
         if mode == "resume" and accumulate:
             raise ValueError(
                 "`mode='resume'` does not predict the rows that are there, so `predict` can't "
@@ -177,7 +174,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self.path = os.fspath(path)
         self.mode = mode
         self.accumulate = accumulate
-        self.outputs = None if outputs is None else tuple(outputs)
+        self.outputs = None if outputs is None else check_name_list("outputs", outputs)
         self.dtypes = {name: _check_dtype(name, dtype) for name, dtype in (dtypes or {}).items()}
         self.compression = check_compression(compression)
         self.ragged = check_ragged(ragged)

@@ -14,6 +14,7 @@ from ray.data.block import BlockAccessor
 from kerasext.ray.model_column import MODEL, model_column
 from kerasext.ray.stacked_rows import stacked
 from kerasext.storage import RaggedRows
+from kerasext.storage.output_names import check_name_list
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.utf8_text import KINDS
 
@@ -75,8 +76,8 @@ class KerasPredictor:
         custom_objects: Mapping[str, Any] | None = None,
     ) -> None:
         self._x = x
-        self._keep_columns = _names("keep_columns", keep_columns)
-        self._outputs = None if outputs is None else _names("outputs", outputs)
+        self._keep_columns = check_name_list("keep_columns", keep_columns, may_be_empty=True)
+        self._outputs = None if outputs is None else check_name_list("outputs", outputs)
         self._model = _load(model, custom_objects)
         self._description: str | None = None
 
@@ -104,11 +105,12 @@ class KerasPredictor:
         named = choose(by_name(self._model.predict_on_batch(x)), self._outputs)
         arrays = {name: _dense(name, to_rows(name, tensor)) for name, tensor in named.items()}
         check_rows(arrays, rows)
-        twice = sorted(name for name in (*arrays, MODEL) if name in kept)
-        if twice or MODEL in arrays:
+        names = [*kept, *arrays, MODEL]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
             raise ValueError(
                 "An output must not have the name of a column that stays; rename one of them. "
-                f"Received: {twice or [MODEL]} twice"
+                f"Received: {twice} twice"
             )
         if self._description is None:
             from kerasext.callbacks.model_description import describe  # noqa: PLC0415
@@ -146,16 +148,11 @@ class KerasPredictor:
         return stacked(name, batch[name])
 
 
-def _names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"`{argument}` must be a list of names. Received: {argument}={names!r}")
-    return tuple(names)
-
-
 def _load(model: Any, custom_objects: Mapping[str, Any] | None) -> keras.Model:
     import keras  # noqa: PLC0415 - in the actor only
 
     import kerasext.models  # noqa: F401, PLC0415 - by which Keras knows its classes
+    from kerasext.keras_internals import predict_loop  # noqa: PLC0415
 
     is_path = isinstance(model, str | os.PathLike)
     if isinstance(model, keras.Model) or not (is_path or callable(model)):
@@ -170,8 +167,7 @@ def _load(model: Any, custom_objects: Mapping[str, Any] | None) -> keras.Model:
             "`model` must be a callable that returns a `keras.Model`, or the file of one. "
             f"Received: a {type(made).__name__}"
         )
-    if keras.backend.backend() == "torch":
-        made.eval()  # as `predict` does, and `predict_on_batch` doesn't
+    predict_loop.leave_training(made)
     return made
 
 

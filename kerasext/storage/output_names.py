@@ -8,6 +8,27 @@ from collections.abc import Iterable, Sequence
 from kerasext.storage.layout import with_groups
 
 
+def check_name_list(
+    argument: str, names: Sequence[str], *, may_be_empty: bool = False
+) -> tuple[str, ...]:
+    """Checks an argument that lists names, and returns them.
+
+    Args:
+        argument: String. What the argument is called.
+        names: Sequence of strings.
+        may_be_empty: Bool. Whether there may be none. Defaults to `False`.
+
+    Raises:
+        TypeError: If it is no list of strings; one string is a list of letters.
+        ValueError: If it is empty.
+    """
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"`{argument}` must be a list of names. Received: {argument}={names!r}")
+    if not names and not may_be_empty:
+        raise ValueError(f"`{argument}` must name at least one output. Received: {argument}=[]")
+    return tuple(names)
+
+
 def find_outputs(
     names: Iterable[str],
     chosen: Iterable[str],

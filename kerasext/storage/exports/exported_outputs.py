@@ -8,7 +8,7 @@ import numpy as np
 
 from kerasext.storage.class_names import ClassNames
 from kerasext.storage.dimensions import has_classes_last
-from kerasext.storage.output_names import find_outputs
+from kerasext.storage.output_names import check_name_list, find_outputs
 from kerasext.storage.ragged_output import RaggedOutput
 from kerasext.storage.ragged_rows import RaggedRows
 from kerasext.storage.stored_output import StoredOutput
@@ -129,11 +129,8 @@ def _choose(
 ) -> dict[str, StoredOutput | RaggedOutput]:
     if chosen is None:
         return dict(outputs)
-    if isinstance(chosen, str) or not all(isinstance(name, str) for name in chosen):
-        raise TypeError(f"`outputs` must be a list of names. Received: outputs={chosen!r}")
-    if not chosen:
-        raise ValueError("`outputs` must name at least one output. Received: outputs=[]")
-    found = find_outputs(outputs, chosen, argument="outputs", where="of the file")
+    names = check_name_list("outputs", chosen)
+    found = find_outputs(outputs, names, argument="outputs", where="of the file")
     return {name: outputs[name] for name in found}
 
 
