@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import pyarrow as pa
 from pyarrow.fs import LocalFileSystem
@@ -21,11 +20,12 @@ from kerasext.ray.model_column import MODEL, description_of
 from kerasext.ray.plain_columns import plain, text_bytes
 from kerasext.ray.stacked_rows import stacked
 from kerasext.shards import index_shards
+from kerasext.shards.shard_folder import ShardFolder
 from kerasext.shards.shard_index import check_index_name
 from kerasext.storage import PredictionFileWriter
 from kerasext.storage.chunk_filters import Compression, check_compression
 from kerasext.storage.json_text import to_json
-from kerasext.storage.layout import IDS, RECORD, TARGETS
+from kerasext.storage.layout import IDS, TARGETS
 from kerasext.storage.open_index import is_index
 from kerasext.storage.open_shards import listed
 from kerasext.storage.row_ids import to_ids
@@ -218,16 +218,14 @@ class HDF5Datasink(BlockBasedFileDatasink):
                 "A job must have at least one row, for without one there are no outputs to write. "
                 f"Received: path={self.path!r}"
             )
-        index = index_shards(self.path, index=self._index, sort="auto")
-        with h5py.File(index) as file:  # `PredictionFile` needs to open all files
-            rows = int(file[RECORD]["rows"])
+        rows = ShardFolder.read(self.path, with_ids=False).rows
         if rows < write_result.num_rows:
-            index.unlink()
             raise ValueError(
                 "The folder must be on storage that all nodes share; copy the files of each node "
                 "to one folder and call `kerasext.shards.index_shards`. Received: "
                 f"path={self.path!r}, in which there are {rows} rows of {write_result.num_rows}"
             )
+        index_shards(self.path, index=self._index, sort="auto")
 
     def _renamed(self, table: pa.Table) -> pa.Table:
         """The table with the columns under the names that they have in the file."""

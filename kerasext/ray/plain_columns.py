@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -45,9 +46,7 @@ def text_bytes(table: pa.Table) -> dict[str, tuple[int, float]]:
     """
     found = {}
     for name in table.column_names:
-        values = table[name]
-        while _is(values.type, _LISTS):
-            values = pc.list_flatten(values)
+        *_, values = _levels(table[name])
         if _is(values.type, _TEXT):
             width = max(pc.max(pc.binary_length(values)).as_py() or 0, 1)
             found[name] = width, width * len(values) / max(table.num_rows, 1)
@@ -61,22 +60,26 @@ def _plain(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         column = column.cast(pa.large_binary())
     if pa.types.is_string_view(column.type):
         column = column.cast(pa.large_string())
-    values: Any = column
-    while True:
+    for values in _levels(column):
         if values.null_count:
             raise ValueError(
                 "Rows must have a value in each column; fill in or drop those without. "
                 f"Received: no value in some rows of {name!r}"
             )
-        if not _is(values.type, _LISTS):
-            break
-        values = pc.list_flatten(values)
     if not isinstance(values.type, pa.BaseExtensionType) and not _is(values.type, _NUMBERS + _TEXT):
         raise TypeError(
             f"Column {name!r} must be of numbers, booleans or text, or of lists of them; cast or "
             f"drop it in a function before. Received: type={column.type}"
         )
     return column
+
+
+def _levels(column: pa.ChunkedArray) -> Iterator[Any]:
+    """A column, what is in its lists, what is in theirs, and so on."""
+    yield column
+    while _is(column.type, _LISTS):
+        column = pc.list_flatten(column)
+        yield column
 
 
 def _is(kind: pa.DataType, tests: Any) -> bool:
