@@ -159,6 +159,5 @@ if __name__ == "__main__":
     elif sys.argv[1:2] == ["index"]:
         print(peak_growth(lambda: index_shards(sys.argv[2])))
     else:
-        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         print(machine())
         show(figures())

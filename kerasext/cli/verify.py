@@ -47,8 +47,8 @@ def _verify_file(path: Path) -> str:
 
 def _verify_folder(folder: Path) -> str:
     shards = ShardFolder.read(folder)
-    rows = shards.order(sort=False).rows
+    shards.order(sort=False)  # refuses ids that are there twice
     for path in sorted(folder.iterdir()):
         if not path.name.startswith("."):
             _verify_file(path)
-    return f"{folder}: {rows:,} rows of {len(shards.names)} files are as they were written"
+    return f"{folder}: {shards.rows:,} rows of {len(shards.names)} files are as they were written"

@@ -59,8 +59,8 @@ class PredictionFileWriter:
         ragged: As `check_ragged` takes it: outputs whose rows may differ in shape, but not in the
             number of axes. Defaults to `False`, for none.
         fsync: Bool. Whether every commit waits until the disk has the rows, which only a loss of
-            power needs; `finish` always does, unless it is `None`, for a file that will be copied.
-            Defaults to `False`.
+            power needs; `finish` always does, unless it is `None`, for a file that can be
+            made again. Defaults to `False`.
 
     Attributes:
         path: Path of the file, links resolved.
