@@ -29,6 +29,8 @@ import numpy as np
 
 from kerasext.storage import BackgroundWriter, PredictionFile, PredictionFileWriter, RaggedRows
 
+STEPS_PER_LOOK = 20
+
 _HANGS_AFTER = 120  # seconds; for a process that nobody kills
 _REPORT = struct.Struct("<2q")  # rows that were committed, and the number of commits
 
@@ -140,6 +142,7 @@ def write(
     commit_interval: float = 0.01,
     seed: int = 0,
     waits: bool = False,
+    looks: str | None = None,
 ) -> None:
     """Writes a layout, or goes on with what a killed process has left of it.
 
@@ -150,6 +153,8 @@ def write(
         commit_interval: Float. Seconds between commits.
         seed: Int. Of the sizes of the steps.
         waits: Bool. Whether to wait after each step until it is committed.
+        looks: String. A file that a reader makes longer by a byte whenever it has looked. The
+            writer waits for the next look after every `STEPS_PER_LOOK` steps.
     """
     assert not {"keras", "tensorflow"} & sys.modules.keys(), "storage has imported Keras"
     given = LAYOUTS[layout]
@@ -163,11 +168,15 @@ def write(
     )
     sizes = random.Random(seed)  # noqa: S311 - not for secrets
     row, known = max(writer.rows - 3, 0), min(writer.rows, 3)
-    while row < last or known:
+    for steps in itertools.count(1):
+        if not (row < last or known):
+            break
         end = min(row + known + sizes.randint(1, given.step), last)
         background.append(given.outputs(np.arange(row, end)), end - row, known=known)
         row, known = end, 0
         while waits and _committed() < row:
+            time.sleep(1e-4)
+        while looks and os.stat(looks).st_size < steps // STEPS_PER_LOOK:  # noqa: PTH116
             time.sleep(1e-4)
         time.sleep(given.pace)
     background.finish()
@@ -216,8 +225,11 @@ class Predictions:
 _report_fd = -1
 
 
-def _report_commits(report: str) -> None:
-    """Keeps, in a file that a kill does not touch, what this process knows to be committed."""
+def _report_commits(report: str, kill_at: int | None) -> None:
+    """Keeps, in a file that a kill does not touch, what this process knows to be committed.
+
+    Once that are `kill_at` rows, the process is killed.
+    """
     global _report_fd  # noqa: PLW0603 - one process, one report
     _report_fd = os.open(report, os.O_RDWR | os.O_CREAT, 0o666)
     commit, commits = PredictionFileWriter.commit, itertools.count(1)
@@ -225,6 +237,8 @@ def _report_commits(report: str) -> None:
     def reporting(self: PredictionFileWriter) -> None:
         commit(self)
         os.pwrite(_report_fd, _REPORT.pack(self.rows, next(commits)), 0)
+        if kill_at is not None and self.rows >= kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     PredictionFileWriter.commit = reporting  # type: ignore[method-assign]
 
@@ -247,10 +261,11 @@ def _serve(job: Callable[..., None]) -> None:
     os.dup2(2, 1)  # what a job prints is no reply
     for line in sys.stdin:
         request = json.loads(line)
-        kill_after, report = request.pop("kill_after"), request.pop("report")
+        kill_after = request.pop("kill_after")
+        reporting = request.pop("report"), request.pop("kill_at")
         pid = os.fork()
         if not pid:
-            _run_and_exit(job, report, request)
+            _run_and_exit(job, reporting, request)
         pidfd = os.pidfd_open(pid)
         ended, _, _ = select.select(
             [pidfd], [], [], _HANGS_AFTER if kill_after is None else kill_after
@@ -263,10 +278,12 @@ def _serve(job: Callable[..., None]) -> None:
         print("a hang" if hung else status, file=replies, flush=True)
 
 
-def _run_and_exit(job: Callable[..., None], report: str, request: dict[str, Any]) -> None:
+def _run_and_exit(
+    job: Callable[..., None], reporting: tuple[str, int | None], request: dict[str, Any]
+) -> None:
     status = 1
     try:
-        _report_commits(report)
+        _report_commits(*reporting)
         job(**request)
         status = 0
     except BaseException:  # noqa: BLE001 - the status tells
@@ -296,19 +313,28 @@ class Server:
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         )
 
-    def start(self, path: Path, *, kill_after: float | None = None, **request: Any) -> None:
-        """Forks a process that writes, to be killed after so many seconds.
+    def start(
+        self,
+        path: Path,
+        *,
+        kill_after: float | None = None,
+        kill_at: int | None = None,
+        **request: Any,
+    ) -> None:
+        """Forks a process that writes, to be killed after so many seconds or rows.
 
         Args:
             path: Path. The file.
             kill_after: Float. Seconds, or `None` to let it come to its end.
+            kill_at: Int. Rows that are committed when it is killed.
             **request: Further arguments of `write` or of `Predictions.write`.
         """
         if self._is_running:  # whoever started it has failed before the end
             self._process.stdout.readline()  # type: ignore[union-attr]
         self._is_running = True
         self._report.unlink(missing_ok=True)
-        request |= {"path": str(path), "report": str(self._report), "kill_after": kill_after}
+        request |= {"path": str(path), "report": str(self._report)}
+        request |= {"kill_after": kill_after, "kill_at": kill_at}
         assert self._process.stdin is not None
         print(json.dumps(request), file=self._process.stdin, flush=True)
 
@@ -515,8 +541,9 @@ def kill_and_resume(
 ) -> Outcome:
     """Kills writers at random moments, each going on with what the last has left.
 
-    Files are written one after the other until there were enough kills; the last one is then left
-    to come to its end. A file with which no writer can go on ends it all, and stays in the folder.
+    Files are written one after the other until there were enough kills, one of them midway; the
+    last one is then left to come to its end. A file with which no writer can go on ends it all, and
+    stays in the folder.
 
     Args:
         server: The server.
@@ -536,7 +563,8 @@ def kill_and_resume(
         rows = 0
         while True:
             # Squared, for much happens in the first milliseconds: the file is made, or repaired.
-            after = span * moments.random() ** 2 if outcome.kills < kills else None
+            enough = outcome.kills >= kills and outcome.midway
+            after = None if enough else span * moments.random() ** 2
             try:
                 status = server.run(path, kill_after=after, **request)
             except RuntimeError as error:  # it could not go on with what the last one has left
@@ -554,7 +582,7 @@ def kill_and_resume(
         if not outcome.left_over:
             path.unlink()
             path.parent.rmdir()
-        if outcome.kills >= kills:
+        if outcome.kills >= kills and outcome.midway:
             return outcome
     raise AssertionError
 

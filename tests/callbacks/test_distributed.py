@@ -3,9 +3,7 @@
 import json
 import os
 import socket
-import subprocess
-import sys
-import textwrap
+from textwrap import dedent
 
 import pytest
 
@@ -35,29 +33,21 @@ def assert_equal(predictions, expected):
 """
 
 
-def run(script, *args, **environment):
-    """Starts a process, for devices are made when a backend is loaded."""
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMON + textwrap.dedent(script), *map(str, args)],
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def start(keras_server):
+    """Starts a process, for devices are made when a backend is first used."""
+    return lambda script, *args, **env: keras_server.start(COMMON + dedent(script), *args, env=env)
 
 
 def assert_done(process):
     """The process came to the end of its script."""
-    try:
-        out, errors = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == 0, errors[-3000:]
-    assert out.endswith("done\n")
+    ended = process.end()
+    assert ended.status == 0, ended.errors[-3000:]
+    assert ended.out.endswith("done\n")
 
 
 @pytest.mark.backends("tensorflow", reason="`tf.distribute` is TensorFlow's")
-def test_mirrored_strategy(path):
+def test_mirrored_strategy(start, path):
     """On two devices files equal what `predict` returns, in any cut, and so does a resumed one."""
     script = """
         import tensorflow as tf
@@ -68,16 +58,16 @@ def test_mirrored_strategy(path):
         with strategy.scope():
             model = make_model()
         assert strategy.num_replicas_in_sync == 2
-        for batch_size in (3, 16, 23, 69):  # of 23 and 69 the last batch has one row
-            for steps in (1, 2):
-                model.compile(steps_per_execution=steps)
-                plain = model.predict(rows, batch_size=batch_size, verbose=0)
-                writer = HDF5PredictionWriter(path, mode="w")
-                result = model.predict(rows, batch_size=batch_size, verbose=0, callbacks=[writer])
-                with PredictionFile(path) as predictions:
-                    assert_equal(predictions, plain)
-                    assert_equal(predictions, result)
-                os.unlink(path)
+        # Of 23 and 69 the last batch has one row.
+        for batch_size, steps in ((3, 2), (16, 1), (23, 2), (69, 1)):
+            model.compile(steps_per_execution=steps)
+            plain = model.predict(rows, batch_size=batch_size, verbose=0)
+            writer = HDF5PredictionWriter(path, mode="w")
+            result = model.predict(rows, batch_size=batch_size, verbose=0, callbacks=[writer])
+            with PredictionFile(path) as predictions:
+                assert_equal(predictions, plain)
+                assert_equal(predictions, result)
+            os.unlink(path)
         for steps in (1, 2):
             model.compile(steps_per_execution=steps)
             plain = model.predict(rows, batch_size=8, verbose=0)
@@ -93,11 +83,11 @@ def test_mirrored_strategy(path):
             os.unlink(path)
         print("done")
     """
-    assert_done(run(script, path))
+    assert_done(start(script, path))
 
 
 @pytest.mark.backends("tensorflow", reason="`tf.distribute` is TensorFlow's")
-def test_ids_of_a_mirrored_strategy(path):
+def test_ids_of_a_mirrored_strategy(start, path):
     """Ids and targets of shuffled batches that two devices share join to their rows."""
     script = """
         import tensorflow as tf
@@ -124,11 +114,11 @@ def test_ids_of_a_mirrored_strategy(path):
                     np.testing.assert_array_equal(predictions["targets"][order], expected * 2)
         print("done")
     """
-    assert_done(run(script, path))
+    assert_done(start(script, path))
 
 
 @pytest.mark.backends("tensorflow", reason="`tf.distribute` is TensorFlow's")
-def test_processes_that_share_a_predict_are_refused(tmp_path):
+def test_processes_that_share_a_predict_are_refused(start, tmp_path):
     """`MultiWorkerMirroredStrategy` of two workers: an error at begin, no file, a usable model."""
     script = """
         import tensorflow as tf
@@ -148,7 +138,7 @@ def test_processes_that_share_a_predict_are_refused(tmp_path):
     for each in sockets:
         each.close()
     processes = [
-        run(
+        start(
             script,
             tmp_path / f"{index}.h5",
             TF_CONFIG=json.dumps(
@@ -162,7 +152,7 @@ def test_processes_that_share_a_predict_are_refused(tmp_path):
 
 
 @pytest.mark.backends("jax", reason="the others have no `keras.distribution`")
-def test_data_parallel(path):
+def test_data_parallel(start, path):
     """On two devices files equal what `predict` returns; batches that don't divide cost nothing.
 
     Where Keras gives up, the rows before are in the file and the model has its weights.
@@ -214,4 +204,4 @@ def test_data_parallel(path):
         print("done")
     """
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
-    assert_done(run(script, path, XLA_FLAGS=flags))
+    assert_done(start(script, path, XLA_FLAGS=flags))

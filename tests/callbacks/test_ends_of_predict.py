@@ -2,9 +2,6 @@
 
 import gc
 import os
-import subprocess
-import sys
-import textwrap
 
 import keras
 import numpy as np
@@ -272,7 +269,7 @@ def test_a_deleted_callback_releases_the_file(classifier, rows, path):
         assert (predictions.rows, predictions.complete) == (46, False)
 
 
-def test_interpreter_exit_closes_the_file(path):
+def test_interpreter_exit_closes_the_file(keras_server, path):
     """A script that ends after an error, its callback still alive, leaves a file that opens."""
     script = """
         import sys
@@ -288,15 +285,10 @@ def test_interpreter_exit_closes_the_file(path):
         writer = HDF5PredictionWriter(sys.argv[1], accumulate=False)
         model.predict(batches(), verbose=0, callbacks=[writer])
     """
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 1
-    assert "RuntimeError: no more" in run.stderr
-    assert "Exception ignored" not in run.stderr
+    ended = keras_server.run(script, path)
+    assert ended.status == 1
+    assert "RuntimeError: no more" in ended.errors
+    assert "Exception ignored" not in ended.errors
     with PredictionFile(path) as predictions:
         assert (predictions.rows, predictions.complete) == (5 if READS_AHEAD else 10, False)
     assert os.listdir(path.parent) == [path.name]

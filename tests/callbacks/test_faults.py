@@ -4,9 +4,8 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import textwrap
-import time
+import threading
+from textwrap import dedent
 
 import h5py
 import keras
@@ -15,6 +14,7 @@ import pytest
 
 from kerasext import PredictionFile
 from kerasext.callbacks import HDF5PredictionWriter
+from kerasext.storage import PredictionFileWriter
 
 PREAMBLE = """
 import os, resource, signal, sys, threading, time
@@ -45,28 +45,25 @@ def predict(*others, batch_size=10, **options):
 """
 
 
-def start(script, *args):
-    """A Python process with the model, the data and `predict`."""
-    return subprocess.Popen(
-        [sys.executable, "-c", PREAMBLE + textwrap.dedent(script), *map(str, args)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+ROWS = np.arange(2000 * 256, dtype="float32").reshape(2000, 256)
 
 
-def end_of(process):
-    """Its exit status, what it printed and its errors; a process that hangs is killed."""
-    try:
-        out, errors = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    return process.returncode, out, errors
+@pytest.fixture
+def start(keras_server):
+    """Starts a process with the model, the data and `predict`."""
+    return lambda script, *args: keras_server.start(PREAMBLE + dedent(script), *args)
+
+
+def resume(path):
+    """Finishes in this process what another one has begun."""
+    model = keras.Sequential([keras.Input((256,)), keras.layers.Rescaling(0.5)])
+    writer = HDF5PredictionWriter(path, mode="resume", accumulate=False)
+    model.predict(ROWS, batch_size=10, verbose=0, callbacks=[writer])
 
 
 def assert_holds(path, *, rows=None, complete=False):
     """The file has the first rows of the prediction, right to the last bit, and no lock."""
-    expected = np.arange(2000 * 256, dtype="float32").reshape(2000, 256) / 2
+    expected = ROWS / 2
     with PredictionFile(path) as predictions:
         assert predictions.complete is complete
         assert rows in (None, predictions.rows)
@@ -104,9 +101,28 @@ FULL = """
         path, mode="resume", accumulate=False, commit_interval=float(sys.argv[4])
     )
     batches = []
+    failed = threading.Event()
+
+    def telling(function):
+        def call(*args, **kwargs):
+            try:
+                function(*args, **kwargs)
+            except OSError:
+                failed.set()
+                raise
+        return call
+
+    for name in ("append", "commit"):
+        function = getattr(PredictionFileWriter, name)
+        setattr(PredictionFileWriter, name, telling(function))
+
+    def on_batch_end(batch):
+        batches.append(batch)
+        if batch == 180 and float(sys.argv[4]) < 1:  # more was predicted than has room
+            assert failed.wait(60)
+
     try:
-        model.predict(rows, batch_size=10, verbose=0, callbacks=[
-            writer, OnBatchEnd(lambda batch: (batches.append(batch), time.sleep(0.002)))])
+        model.predict(rows, batch_size=10, verbose=0, callbacks=[writer, OnBatchEnd(on_batch_end)])
     except OSError as error:
         message = str(error)
         with PredictionFile(path) as predictions:
@@ -137,7 +153,7 @@ def once(*values):
 @pytest.mark.slow
 @pytest.mark.parametrize("commit_interval", once(0.02, 60.0))
 @pytest.mark.parametrize("kind", once("disk", "limit of file sizes"))
-def test_no_room(kind, commit_interval, small_disk):
+def test_no_room(kind, commit_interval, small_disk, start):
     """`predict` ends with an error that names the file and the rows that are safe.
 
     With room again the same callback goes on, and the file is that of an uninterrupted run.
@@ -147,7 +163,7 @@ def test_no_room(kind, commit_interval, small_disk):
     on_disk = mounted and kind == "disk"
     # The file needs 2.1 MB: so much of the disk is taken, or no file may be longer.
     arguments = ("disk", 7_000_000) if on_disk else ("limit", 1_200_000)
-    status, out, errors = end_of(start(FULL, path, *arguments, commit_interval))
+    status, out, errors = start(FULL, path, *arguments, commit_interval).end()
     # HDF5 1.14.2, of h5py 3.11, crashes when the interpreter ends, after all that is tested here.
     crashes = h5py.version.hdf5_version_tuple < (1, 14, 4) and on_disk
     assert status == 0 or (crashes and status == -signal.SIGSEGV), errors
@@ -160,19 +176,31 @@ def test_no_room(kind, commit_interval, small_disk):
     assert os.listdir(folder) == ["p.h5"]
 
 
-def test_the_folder_is_deleted(tmp_path):
+def test_the_folder_is_deleted(tmp_path, monkeypatch):
     """A folder that goes during `predict` ends it with an error that names the file."""
     folder = tmp_path / "folder"
     folder.mkdir()
     model = keras.Sequential([keras.Input((4,)), keras.layers.Rescaling(0.5)])
     batches = []
+    failed = threading.Event()
+    commit = PredictionFileWriter.commit
+
+    def telling(self):
+        try:
+            commit(self)
+        except OSError:
+            failed.set()
+            raise
+
+    monkeypatch.setattr(PredictionFileWriter, "commit", telling)
 
     class Deletes(keras.callbacks.Callback):
         def on_predict_batch_end(self, batch, logs=None):
             batches.append(batch)
             if batch == 3:
                 shutil.rmtree(folder)
-            time.sleep(0.005)
+            if batch == 10:
+                assert failed.wait(60)
 
     writer = HDF5PredictionWriter(folder / "p.h5", accumulate=False, commit_interval=0.02)
     with pytest.raises(OSError, match=r"folder/p\.h5"):
@@ -189,19 +217,25 @@ def test_the_folder_is_deleted(tmp_path):
 # Processes that end
 
 
-def test_exit_while_the_thread_has_work(path):
+def test_exit_while_the_thread_has_work(start, path):
     """A script that ends without `on_predict_end` writes what waits in the queue, and ends."""
     script = """
         append = PredictionFileWriter.append
-        PredictionFileWriter.append = lambda *args, **kw: (time.sleep(0.1), append(*args, **kw))
+        ends = threading.Event()
+
+        def first_or_at_the_end(self, *args, **kwargs):
+            assert not self.rows or ends.wait(60)
+            append(self, *args, **kwargs)
 
         def fail(batch):
             if batch == 30:
                 raise RuntimeError("no more")
 
+        PredictionFileWriter.append = first_or_at_the_end
+        sys.excepthook = lambda *error: (ends.set(), sys.__excepthook__(*error))
         predict(OnBatchEnd(fail), commit_interval=60)
     """
-    status, _, errors = end_of(start(script, path))
+    status, _, errors = start(script, path).end()
     assert status == 1
     assert errors.rstrip().endswith("RuntimeError: no more"), errors
     assert_holds(path, rows=310)
@@ -209,31 +243,34 @@ def test_exit_while_the_thread_has_work(path):
 
 
 @pytest.mark.slow
-def test_exit_while_another_thread_predicts(path):
+def test_exit_while_another_thread_predicts(start, path):
     """A script that ends beside a thread in `predict` ends, and leaves an intact file."""
     script = """
-        steps = threading.Semaphore(0)
-        def run():
-            predict(OnBatchEnd(lambda batch: (steps.release(), time.sleep(0.01))))
-        threading.Thread(target=run, daemon=True).start()
+        steps, ends = threading.Semaphore(0), threading.Event()
+
+        def on_batch_end(batch):
+            steps.release()
+            assert batch < 50 or ends.wait(60)
+
+        threading.Thread(target=predict, args=[OnBatchEnd(on_batch_end)], daemon=True).start()
         for _ in range(50):
             steps.acquire()
         print("ends", flush=True)
+        ends.set()
     """
-    status, out, _ = end_of(start(script, path))
+    status, out, _ = start(script, path).end()
     assert out == "ends\n"
     # torch may abort a process that ends while another thread is in one of its functions.
     aborts = {-signal.SIGABRT} if keras.backend.backend() == "torch" else set()
     assert status in {0} | aborts
     with PredictionFile(path) as predictions:
         assert not predictions.complete
-    status, _, errors = end_of(start("predict()", path))
-    assert status == 0, errors
+    resume(path)
     assert_holds(path, rows=2000, complete=True)
 
 
 @pytest.mark.parametrize("hook", once("predict_batch_begin", "predict_batch_end"))
-def test_sys_exit_in_a_callback(hook, path):
+def test_sys_exit_in_a_callback(hook, start, path):
     """`sys.exit` ends the process with its status, and every row until then is in the file."""
     script = """
         class Exits(keras.callbacks.Callback):
@@ -246,53 +283,59 @@ def test_sys_exit_in_a_callback(hook, path):
         setattr(Exits, "on_" + sys.argv[2], leave)
         predict(Exits(), commit_interval=60)
     """
-    status, _, errors = end_of(start(script, path, hook))
+    status, _, errors = start(script, path, hook).end()
     assert (status, "Traceback" in errors) == (7, False), errors
     assert_holds(path, rows=200 if hook.endswith("begin") else 210)
     assert os.listdir(path.parent) == [path.name]
 
 
-def interrupt(process, path, times):
-    """Sends Ctrl-C once there are rows, and again when it is about to end."""
-    limit = time.monotonic() + 100
-    while time.monotonic() < limit and process.poll() is None:
-        if process.stdout.readline().startswith("batch 20"):
-            break
-    for _ in range(times):
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.7)
+INTERRUPTED = """
+    from kerasext.storage import BackgroundWriter
 
+    times = int(sys.argv[2])
+    signals, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup)  # tells another thread of a signal at once
+    append, close = PredictionFileWriter.append, BackgroundWriter.close
 
-SLOW = """
-    # A process that was started in the background of a shell would ignore it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    append = PredictionFileWriter.append
-    def slowly(self, *args, **kw):
-        time.sleep(float(sys.argv[2]))
-        append(self, *args, **kw)
-    PredictionFileWriter.append = slowly
-    predict(OnBatchEnd(lambda batch: (print("batch", batch, flush=True), time.sleep(0.01))))
+    def append_late(self, *args, **kwargs):
+        global times
+        while self.rows and times:
+            times -= len(os.read(signals, times))
+        append(self, *args, **kwargs)
+
+    def telling(self):
+        print("closing", flush=True)
+        close(self)
+
+    def on_batch_end(batch):
+        if batch == 20:
+            print("batch 20", flush=True)
+            while True:
+                time.sleep(0.01)
+
+    PredictionFileWriter.append, BackgroundWriter.close = append_late, telling
+    predict(OnBatchEnd(on_batch_end))
 """
 
 
 @pytest.mark.parametrize("times", once(1, 2))
-def test_ctrl_c(times, path):
+def test_ctrl_c(times, start, path):
     """Ctrl-C ends the process, a second one too while it closes the file; the file is intact.
 
     "resume" finishes it.
     """
-    seconds = 1.5 if times == 2 else 0.0  # that each step takes to be written
-    process = start(SLOW, path, seconds)
-    interrupt(process, path, times)
-    status, _, errors = end_of(process)
+    process = start(INTERRUPTED, path, times)
+    for moment in ("batch 20\n", "closing\n")[:times]:
+        assert process.out.readline() == moment
+        process.interrupt()
+    status, _, errors = process.end()
     assert status in {1, 130, -signal.SIGINT}, errors
     assert "KeyboardInterrupt" in errors
     with PredictionFile(path) as predictions:
         assert not predictions.complete
-        assert predictions.rows >= (0 if times == 2 else 200)
-        expected = np.arange(2000 * 256, dtype="float32").reshape(2000, 256)[: predictions.rows]
-        np.testing.assert_array_equal(predictions["predictions"][:], expected / 2)
-    status, _, errors = end_of(start("predict()", path))
-    assert status == 0, errors
+        assert times == 2 or predictions.rows == 210
+        np.testing.assert_array_equal(predictions["predictions"][:], ROWS[: predictions.rows] / 2)
+    resume(path)
     assert_holds(path, rows=2000, complete=True)
     assert os.listdir(path.parent) == [path.name]

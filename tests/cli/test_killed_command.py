@@ -1,10 +1,8 @@
 """`kerasext predict` that is killed is finished by `--resume`, and nobody can tell."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -14,26 +12,36 @@ from kerasext.cli.image_folder import find_images
 
 MOST_SECONDS = 120
 
-# Kills itself when the images after the first `at` are asked for and some rows are committed.
-KILLED = """
-import os, signal, sys, time
+# Runs a command that stops when the images from `at` on are asked for and some rows are committed.
+# Then it kills itself, or says so and waits for the Ctrl-C of another process.
+STOPPED = """
+import os, signal, sys, threading, time
 from pathlib import Path
 from kerasext.cli import main
 from kerasext.cli.image_folder import ImageFolder
 from kerasext.cli.progress import file_state
 
-at, out, *arguments = sys.argv[1:]
+end, at, out, *arguments = sys.argv[1:]
 read = ImageFolder.__getitem__
+interrupted = threading.Event()
 
-def read_or_die(self, rows):
-    if rows.start >= int(at):
+def read_or_stop(self, rows):
+    if rows.start >= int(at) and not interrupted.is_set():
         while not file_state(Path(out)).rows:
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGKILL)
+        if end == "SIGKILL":
+            os.kill(os.getpid(), signal.SIGKILL)
+        print("stopped", flush=True)
+        interrupted.wait()
     return read(self, rows)
 
-ImageFolder.__getitem__ = read_or_die
-main(["predict", *arguments, "-o", out])
+def interrupt(*args):
+    interrupted.set()
+    signal.default_int_handler(*args)
+
+signal.signal(signal.SIGINT, interrupt)
+ImageFolder.__getitem__ = read_or_stop
+sys.exit(main(["predict", *arguments, "-o", out]))
 """
 
 
@@ -58,29 +66,11 @@ def assert_same_files(first, second):
         assert len(set(one["ids"][:])) == one.rows
 
 
-@pytest.mark.backends("tensorflow", reason="what is killed is the same everywhere")
-def test_killed_and_resumed(kerasext, tmp_path, folder, save_model):
-    """60 images, killed when some of them are committed."""
-    save_model(tmp_path / "model.keras", (256, 256, 3))
-    arguments = [tmp_path / "model.keras", folder, "--batch-size", 4]
-    killed, whole = tmp_path / "killed.h5", tmp_path / "whole.h5"
-    process = run("-c", KILLED, 32, killed, *arguments)
-    assert process.returncode == -signal.SIGKILL, process.stderr
-    with PredictionFile(killed) as predictions:
-        assert 0 < predictions.rows <= 32
-        assert not predictions.complete
-    code, _, err = kerasext("predict", *arguments, "-o", killed, "--resume")
-    assert code == 0, err
-    assert "60 rows, in " in err
-    assert kerasext("predict", *arguments, "-o", whole)[0] == 0
-    assert_same_files(killed, whole)
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, write_images, save_model):
-    """Arguments that predict 4,000 images, and the file of a run that nobody killed."""
-    folder = tmp_path_factory.mktemp("thousands")
-    write_images(folder / "photos", 4000)
+    """Arguments that predict 400 images, and the file of a run that nobody stopped."""
+    folder = tmp_path_factory.mktemp("hundreds")
+    write_images(folder / "photos", 400)
     save_model(folder / "model.keras", (128, 128, 3))
     arguments = [folder / "model.keras", folder / "photos", "--batch-size", 32]
     process = run("-m", "kerasext", "predict", *arguments, "-o", folder / "whole.h5")
@@ -93,32 +83,27 @@ def uninterrupted(tmp_path_factory, write_images, save_model):
 @pytest.mark.slow
 @pytest.mark.backends("tensorflow", reason="what is killed is the same everywhere")
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_thousands_of_images(tmp_path, uninterrupted, end):
-    """4,000 images, killed or interrupted half-way by another process, as people do."""
+def test_stopped_and_resumed(tmp_path, uninterrupted, end):
+    """Killed or interrupted by Ctrl-C half-way, as people do, and gone on with by `--resume`."""
     arguments, whole = uninterrupted
-    killed = tmp_path / "killed.h5"
-    command = [sys.executable, "-m", "kerasext", "predict", *map(str, arguments), "-o", str(killed)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        until = time.monotonic() + MOST_SECONDS
-        while not (killed.exists() and committed(killed) >= 1000):
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        os.kill(process.pid, end)
+    stopped = tmp_path / "stopped.h5"
+    command = [sys.executable, "-c", STOPPED, end.name, "200", stopped, *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*map(str, command)], text=True, **pipes) as process:
+        if end == signal.SIGINT:
+            assert process.stdout.readline() == "stopped\n"
+            process.send_signal(end)
         _, err = process.communicate(timeout=MOST_SECONDS)
-    rows = committed(killed)
-    assert 1000 <= rows < 4000
+    with PredictionFile(stopped) as predictions:
+        rows = predictions.rows
+        assert not predictions.complete
+    assert 0 < rows < 400
     if end == signal.SIGINT:
         assert process.returncode == 130
-        assert f"{rows:,} rows are safe in {killed}.\nTo go on: kerasext predict " in err
+        assert f"{rows:,} rows are safe in {stopped}.\nTo go on: kerasext predict " in err
     else:
-        assert process.returncode == -signal.SIGKILL
-    process = run(*command[1:], "--resume")
+        assert process.returncode == -signal.SIGKILL, err
+    process = run("-m", "kerasext", "predict", *arguments, "-o", stopped, "--resume")
     assert process.returncode == 0, process.stderr
-    assert_same_files(killed, whole)
-
-
-def committed(path):
-    """The rows that are committed in a file."""
-    with PredictionFile(path) as predictions:
-        return predictions.rows
+    assert "400 rows, in " in process.stderr
+    assert_same_files(stopped, whole)

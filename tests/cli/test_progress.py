@@ -1,5 +1,6 @@
 import io
 import re
+import threading
 import time
 
 import numpy as np
@@ -51,8 +52,15 @@ def test_file_that_is_not_there_yet(screen, path):
     old.append({"labels": np.zeros(7, "i4")})
     old.finish()
     before = file_state(path)
-    with progress_bar(path, 50, screen, lambda: file_state(path).identity != before.identity):
-        time.sleep(0.1)
+    looks = threading.Semaphore(0)
+
+    def is_ours():
+        looks.release()
+        return file_state(path).identity != before.identity
+
+    with progress_bar(path, 50, screen, is_ours):
+        for _ in range(3):
+            assert looks.acquire(timeout=MOST_SECONDS)
         assert "7/50" not in screen.file.getvalue()
         writer = PredictionFileWriter(path, mode="w")
         writer.append({"labels": np.zeros(50, "i4")})

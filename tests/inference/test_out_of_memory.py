@@ -20,7 +20,11 @@ def test_numpy():
     assert is_out_of_memory(caught.value)
 
 
-def test_backend():
+# TensorFlow waits ten seconds for memory before it gives up.
+@pytest.mark.parametrize(
+    "_", [pytest.param(None, marks=[pytest.mark.slow] * (keras.backend.backend() == "tensorflow"))]
+)
+def test_backend(_):
     """What the backend raises for a tensor that no memory holds, at once or when it is read."""
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one is the question
         keras.ops.convert_to_numpy(keras.ops.zeros((2**45,)) + 1)

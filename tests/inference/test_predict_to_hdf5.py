@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 
 import h5py
 import keras
@@ -533,7 +531,8 @@ def test_the_model_is_usable_after_any_end(model, x, path, end):
 
 
 @pytest.mark.parametrize(
-    ("size", "after"), [(32, 5), *([] if BACKEND == "torch" else [(4, 14_000)])]
+    ("size", "after"),
+    [(32, 5), *([] if BACKEND == "torch" else [pytest.param(4, 14_000, marks=pytest.mark.slow)])],
 )
 def test_the_model_is_usable_after_an_error_of_its_own(model, limited, x, path, size, after):
     """After an error in a compiled step, one of several together too, it has its weights."""
@@ -562,10 +561,10 @@ def test_under_a_strategy(x, path):
 
 
 @pytest.mark.backends("jax", reason="`keras.distribution` is JAX's")
-def test_under_a_distribution(x, path, tmp_path):
+def test_under_a_distribution(keras_server, x, path, tmp_path):
     """On several devices all rows are there, in order, also of batches that do not divide."""
     np.save(tmp_path / "x.npy", x[:960])
-    code = """if True:
+    code = """
         import sys
         import keras, numpy as np
         from kerasext import PredictionFile, predict_to_hdf5
@@ -607,15 +606,9 @@ def test_under_a_distribution(x, path, tmp_path):
         print(len(keras.distribution.list_devices()))
     """
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
-    run = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "x.npy"), str(path)],
-        env={**os.environ, "XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-4000:]
-    assert run.stdout.split()[-1] == "2"
+    ended = keras_server.run(code, tmp_path / "x.npy", path, env={"XLA_FLAGS": flags})
+    assert ended.status == 0, ended.errors[-4000:]
+    assert ended.out.split()[-1] == "2"
 
 
 def test_the_progress_bar(model, x, path, capsys):

@@ -133,7 +133,7 @@ def x(request, rows, path):
 def test_the_model_gets_what_keras_gives_it(x):
     """Values, types, shapes and structure of every batch are those of plain `predict`."""
     model = Recorder()
-    for batch_size in (23, 32, 70, 100):
+    for batch_size in (23, 100):  # of 23 the last batch has one row
         plain = model.predict(x, batch_size=batch_size, verbose=0)
         expected = model.take()
         result = model.predict(RowSlices(x, batch_size), verbose=0)
@@ -202,7 +202,7 @@ def model(request):
     return model
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 23, 32, 70, 100])
+@pytest.mark.parametrize("batch_size", [1, 23, 70, 100])
 def test_predict_returns_the_same(model, rows, batch_size):
     """However the model is compiled, results are those of plain `predict`, call after call."""
     slices = RowSlices(rows, batch_size)
@@ -372,7 +372,7 @@ def test_no_thread_outlives_predict(rows, how, closed):
         keras.Input((3,)),
         keras.utils.PyDataset(),
     ],
-    ids=repr,
+    ids=lambda x: type(x).__name__,
 )
 def test_what_can_not_be_sliced(x):
     """Whatever is no array with rows is left to Keras, and refused by name."""

@@ -1,22 +1,18 @@
-import subprocess
-import sys
-import textwrap
-
 import keras
 import pytest
 
 from kerasext.keras_internals import private_classes
 
 
-def run(script, *args):
+@pytest.fixture
+def run(keras_server):
     """Runs a script in which Keras is changed before kerasext is loaded."""
-    process = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-c", textwrap.dedent(script), *args],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
+
+    def run(script, *args):
+        ended = keras_server.run(script, *args, errors=["UserWarning"])
+        assert ended.status == 0, ended.errors[-3000:]
+
+    return run
 
 
 def test_keras_has_them():
@@ -25,7 +21,7 @@ def test_keras_has_them():
     assert issubclass(private_classes.Functional, keras.Model)
 
 
-def test_a_keras_without_data_adapters(path):
+def test_a_keras_without_data_adapters(run, path):
     """Jobs go through Keras's own pipeline, and say so; what can't is refused by name."""
     script = """
         import sys, warnings
@@ -51,10 +47,10 @@ def test_a_keras_without_data_adapters(path):
         else:
             raise AssertionError("nothing was said")
     """
-    run(script, str(path))
+    run(script, path)
 
 
-def test_a_keras_without_functional_models():
+def test_a_keras_without_functional_models(run):
     """No model is known to have a graph: one that is dressed is held as a layer."""
     script = """
         import sys

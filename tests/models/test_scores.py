@@ -72,25 +72,23 @@ def assert_scores(outputs, expected):
 
 
 @pytest.mark.parametrize(
-    ("model_class", "shape"),
+    ("model_class", "shape", "compiled"),
     [
-        (Classifier, (9, 2)),
-        (Classifier, (9, 4)),
-        (Classifier, (3, 5, 4)),
-        (Classifier, (2, 3, 2, 30)),
-        (Binary, (9, 1)),
-        (Binary, (3, 5, 1)),
-        (MultiLabel, (9, 1)),
-        (MultiLabel, (9, 2)),
-        (MultiLabel, (2, 3, 4)),
+        (Classifier, (9, 2), {}),
+        (Classifier, (9, 4), {}),
+        (Classifier, (3, 5, 4), {"jit_compile": True}),
+        (Classifier, (2, 3, 2, 30), {"run_eagerly": True}),
+        (Binary, (9, 1), {}),
+        (Binary, (3, 5, 1), {"jit_compile": True}),
+        (Binary, (9, 1), {"run_eagerly": True}),
+        (MultiLabel, (9, 1), {}),
+        (MultiLabel, (9, 2), {"run_eagerly": True}),
+        (MultiLabel, (2, 3, 4), {"jit_compile": True}),
     ],
 )
-@pytest.mark.parametrize("compiled", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str)
 @pytest.mark.parametrize("from_logits", [False, True])
 def test_values(model_class, shape, compiled, from_logits):
     """Scores are those of the distribution of each row, token, pixel or label, run in any way."""
-    if compiled.get("jit_compile") and keras.backend.backend() == "torch" and len(shape) != 3:
-        pytest.skip("torch takes long to compile: once for each mixin")
     logits = np.random.default_rng(12).normal(scale=3, size=shape).astype("float32")
     if model_class is Classifier:
         expected = p = softmax(logits)

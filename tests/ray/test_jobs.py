@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
@@ -153,14 +152,20 @@ RESUMED = """
 
     source, model, out, checkpoints, kill = sys.argv[1:]
 
+    # Of 8 blocks of 4 batches each the actor predicts 5; the kill comes when these are written.
     def die():
-        while sum(p.suffix == ".h5" for p in Path(out).glob("*")) < 3:
+        while {len([*Path(at).rglob("*.h5")]) + len([*Path(at).rglob("*.parquet")])
+               for at in (out, checkpoints)} != {5}:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    class Slow(KerasPredictor):
+    class Stops(KerasPredictor):
+        calls = 0
+
         def __call__(self, batch):
-            time.sleep(0.1 if kill == "kill" else 0)
+            self.calls += 1
+            while kill == "kill" and self.calls > 20:
+                time.sleep(1)
             return super().__call__(batch)
 
     ray.init("local", num_cpus=4, include_dashboard=False)
@@ -169,7 +174,7 @@ RESUMED = """
     if kill == "kill":
         threading.Thread(target=die, daemon=True).start()
     ray.data.read_parquet(source).repartition(8).map_batches(
-        Slow,
+        Stops,
         fn_constructor_args=(model,),
         fn_constructor_kwargs={"keep_columns": ["id", "label"]},
         batch_size=128,
@@ -183,14 +188,13 @@ def test_the_driver_is_killed(source, tmp_path, data, classifier, model_path):
     out, checkpoints = tmp_path / "out", tmp_path / "checkpoints"
     ended = run_script(RESUMED, source, model_path, out, checkpoints, "kill")
     assert ended.returncode == -signal.SIGKILL, ended.stderr[-3000:]
-    time.sleep(5)  # until Ray's other processes have ended, too
     written = {path.name: path.stat().st_mtime_ns for path in out.glob("*.h5")}
     assert "index.h5" not in written
     ended = run_script(RESUMED, source, model_path, out, checkpoints, "")
     assert ended.returncode == 0, ended.stderr[-3000:]
     check(out, data, classifier)
     stayed = [name for name in written if (out / name).exists()]
-    assert stayed
+    assert len(stayed) == 5
     assert all((out / name).stat().st_mtime_ns == written[name] for name in stayed)
 
 
@@ -201,11 +205,15 @@ NODE_REMOVED = """
     from ray.cluster_utils import Cluster
     from kerasext.ray import HDF5Datasink, KerasPredictor
 
-    source, model, out = sys.argv[1:]
+    source, model, out, removed = sys.argv[1:]
 
-    class Slow(KerasPredictor):
+    class Waits(KerasPredictor):
+        calls = 0
+
         def __call__(self, batch):
-            time.sleep(0.1)
+            self.calls += 1
+            while self.calls > 8 and not Path(removed).exists():
+                time.sleep(0.01)
             return super().__call__(batch)
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -216,7 +224,7 @@ NODE_REMOVED = """
     def job():
         try:
             ray.data.read_parquet(source).repartition(8).map_batches(
-                Slow,
+                Waits,
                 fn_constructor_args=(model,),
                 fn_constructor_kwargs={"keep_columns": ["id", "label"]},
                 batch_size=128,
@@ -232,6 +240,7 @@ NODE_REMOVED = """
             time.sleep(0.01)
         assert thread.is_alive(), error
         cluster.remove_node(nodes[0], allow_graceful=False)
+        Path(removed).touch()
         cluster.add_node(num_cpus=2)
         thread.join()
     finally:
@@ -244,7 +253,7 @@ NODE_REMOVED = """
 
 def test_a_node_is_removed(source, tmp_path, data, classifier, model_path):
     """The loss of a node in the middle of a job costs no row and doubles none."""
-    ended = run_script(NODE_REMOVED, source, model_path, tmp_path / "out")
+    ended = run_script(NODE_REMOVED, source, model_path, tmp_path / "out", tmp_path / "removed")
     assert ended.returncode == 0, ended.stderr[-3000:]
     check(tmp_path / "out", data, classifier)
     assert Path(tmp_path / "out/index.h5").exists()

@@ -9,7 +9,7 @@ import pytest
 from kerasext.storage import PredictionFile, PredictionFileWriter
 from kerasext.storage.chunk_filters import check_compression
 
-ROWS = 100_000
+ROWS = 100_000  # of which each output that is compressed has several chunks
 CHOICES = [
     None,
     "gzip",
@@ -29,7 +29,7 @@ def make_step(start, stop):
     return {
         "labels": (index % 7).astype("int32"),
         "probabilities": np.repeat((index / ROWS).astype("float32")[:, None], 10, axis=1),
-        "wide": np.repeat(index.astype("int16")[:, None], 300, axis=1),
+        "wide": np.repeat(index.astype("int16")[:, None], 60, axis=1),
         "flags": index % 3 == 0,
         "complex": index.astype("complex64"),
         "head/text": np.array([f"é{i % 100}" for i in index], object),

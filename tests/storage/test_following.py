@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,9 +13,15 @@ import pytest
 from kerasext.storage import BackgroundWriter, PredictionFile, PredictionFileWriter, RaggedRows
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-from kill_harness import LAYOUTS, Server
+from kill_harness import LAYOUTS, STEPS_PER_LOOK, Server
 
-THOUSANDS = ["many small chunks", "strings", "many outputs of tiny rows", "rows of any shape"]
+THOUSANDS = [
+    "many small chunks",
+    *(
+        pytest.param(layout, marks=pytest.mark.slow)
+        for layout in ("strings", "many outputs of tiny rows", "rows of any shape")
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +29,20 @@ def server(tmp_path_factory):
     """Forks a process that writes while this one reads."""
     with Server("write", tmp_path_factory.mktemp("report")) as server:
         yield server
+
+
+@pytest.fixture
+def looks(tmp_path):
+    """What the writer waits for: a file that is made longer with each look at its rows."""
+    path = tmp_path / "looks"
+    path.touch()
+    return path
+
+
+def look(looks):
+    """Tells the writer that somebody has looked."""
+    with looks.open("ab") as file:
+        file.write(b".")
 
 
 def wait_for(condition, seconds=60):
@@ -48,9 +69,9 @@ def assert_rows(found, layout, start, end):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_row_once_and_in_order(layout, server, path):
+def test_every_row_once_and_in_order(layout, server, path, looks):
     """`follow` yields what is written, from the first row on, until the file is complete."""
-    server.start(path, layout=layout, commit_interval=0.01)
+    server.start(path, layout=layout, commit_interval=0.01, looks=str(looks))
     wait_for(path.exists)
     rows = batches = 0
     with PredictionFile(path) as predictions:
@@ -59,17 +80,19 @@ def test_every_row_once_and_in_order(layout, server, path):
             assert_rows(batch, layout, rows, rows + size)
             rows += size
             batches += 1
+            look(looks)
         assert predictions.complete
     assert server.wait() == 0
     assert rows == LAYOUTS[layout].rows
-    assert batches > 1, "it was all there at once: nothing was followed"
+    assert batches > LAYOUTS[layout].rows // LAYOUTS[layout].step // STEPS_PER_LOOK
 
 
 @pytest.mark.parametrize("layout", THOUSANDS)
-def test_thousands_of_commits(layout, server, path):
+def test_thousands_of_commits(layout, server, path, looks):
     """A reader that refreshes all the while sees right rows only, in every commit that it meets."""
     rows = 1000 * (LAYOUTS[layout].step // 2)
-    server.start(path, layout=layout, rows=rows, commit_interval=0.001, waits=True)
+    options = {"commit_interval": 0.001, "waits": True, "looks": str(looks)}
+    server.start(path, layout=layout, rows=rows, **options)
     wait_for(path.exists)
     seen = {0}
     with PredictionFile(path) as predictions:
@@ -82,17 +105,18 @@ def test_thousands_of_commits(layout, server, path):
             batch = {name: output[start:] for name, output in predictions.items()}
             assert_rows(batch, layout, start, now)
             seen.add(now)
+            look(looks)
         batch = {name: output[:] for name, output in predictions.items()}
         assert_rows(batch, layout, 0, rows)
     assert server.wait() == 0
     assert server.reported[1] > 900, "commits"
-    assert len(seen) > 20, "the reader came too late"
+    assert len(seen) > 20
 
 
+@pytest.mark.slow
 def test_a_killed_writer(server, path):
     """With `timeout` it ends after the writer was killed, having yielded every committed row."""
-    layout = {"layout": "many small chunks", "rows": 10_000_000}  # more than it comes to
-    server.start(path, kill_after=0.3, commit_interval=0.005, **layout)
+    server.start(path, layout="many small chunks", kill_at=5000, commit_interval=0.005)
     wait_for(path.exists)
     rows = 0
     with PredictionFile(path) as predictions:
@@ -103,13 +127,14 @@ def test_a_killed_writer(server, path):
         assert not predictions.complete
         assert predictions.rows == rows
     assert server.wait() == -9
-    assert rows >= server.reported[0] > 0
+    assert rows >= server.reported[0] >= 5000
 
 
+@pytest.mark.slow
 def test_through_a_kill_and_resume(server, path):
     """A reader that stays sees the rows of the writer that goes on, in the same file."""
     layout = "many small chunks"
-    server.start(path, kill_after=0.2, layout=layout, commit_interval=0.005)
+    server.start(path, kill_at=5000, layout=layout, commit_interval=0.005)
     wait_for(path.exists)
     rows = 0
     with PredictionFile(path) as predictions:
@@ -149,13 +174,15 @@ def test_long_files_come_in_batches(server, path):
     assert max(sizes) <= 65_536
 
 
-def test_outputs_taken_before_keep_their_rows(server, path):
+def test_outputs_taken_before_keep_their_rows(server, path, looks):
     """An output that was taken before a refresh has the rows that it had."""
-    server.start(path, layout="many small chunks", commit_interval=0.005)
+    options = {"layout": "many small chunks", "commit_interval": 0.005}
+    server.start(path, looks=str(looks), **options)
     wait_for(path.exists)
     with PredictionFile(path) as predictions:
         wait_for(lambda: predictions.refresh() or predictions.rows)
         output, rows = predictions["b"], predictions.rows
+        looks.write_bytes(bytes(1000))
         wait_for(lambda: predictions.refresh() or predictions.rows > rows)
         assert len(output) == len(output[:]) == rows
         np.testing.assert_array_equal(output[-1], rows - 1)
@@ -186,6 +213,7 @@ def test_readers_in_the_process_that_writes(compression, path):
     )
     writer.append(np.arange(64), 64)
     seen = set()
+    looked = threading.Condition()
 
     def read(stays):
         predictions = PredictionFile(path)
@@ -198,7 +226,9 @@ def test_readers_in_the_process_that_writes(compression, path):
             start = max(now - 500, 0)
             batch = {name: output[start:] for name, output in predictions.items()}
             assert_rows(batch, "many small chunks", start, now)
-            seen.add(now)
+            with looked:
+                seen.add(now)
+                looked.notify()
         batch = {name: output[:] for name, output in predictions.items()}
         assert_rows(batch, "many small chunks", 0, layout.rows)
         predictions.close()
@@ -208,8 +238,9 @@ def test_readers_in_the_process_that_writes(compression, path):
         for start in range(64, layout.rows, 64):
             rows = np.arange(start, min(start + 64, layout.rows))
             writer.append(rows, len(rows))
-            time.sleep(0.002)
+            with looked:  # ten steps after what was seen last
+                assert looked.wait_for(lambda: max(seen, default=0) > start - 640, 60)  # noqa: B023
         writer.finish()
         for reader in readers:
             reader.result()
-    assert len(seen) > 20, "the readers came too late"
+    assert len(seen) > 20

@@ -131,8 +131,8 @@ def test_threads(index, monkeypatch):
         rows = np.random.default_rng(seed).integers(0, ROWS, 20)
         return bool((predictions["probabilities"][rows] == BY_ID[rows]).all())
 
-    with PredictionFile(index) as predictions, ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(read, range(60)))
+    with PredictionFile(index) as predictions, ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(12)))
 
 
 def test_closed(index):

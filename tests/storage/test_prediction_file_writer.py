@@ -657,10 +657,11 @@ def test_interrupt_at_any_line_and_further_steps(path):
 
 # What is interrupted between opening a file and entering its `with` is closed by the collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("every", [13, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", ["x", "w", "a"])
-def test_interrupt_in_the_first_step(tmp_path, mode):
+def test_interrupt_in_the_first_step(tmp_path, mode, every):
     """Ctrl-C anywhere in the first step leaves no file, the old one, or one of whole rows."""
-    for line in range(1, 2000, 3):
+    for line in range(1, 2000, every):
         path = tmp_path / f"{line}.h5"
         if mode != "x":
             write(path, wide_steps([9]))

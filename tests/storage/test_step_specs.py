@@ -35,7 +35,7 @@ def ragged_in(ragged, step=STEP):
         (["n"], set()),
         (iter(["x"]), {"x"}),
     ],
-    ids=str,
+    ids=["none", "all", "no names", "one", "a group", "a set", "no axis", "an iterator"],
 )
 def test_which_outputs_are_stored_flat(ragged, names):
     """All whose rows have an axis, or those that are named, alone or by their group."""
