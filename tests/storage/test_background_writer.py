@@ -7,12 +7,13 @@ import textwrap
 import threading
 import time
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from held_writer import Gate, TellingWriter
 
-from kerasext.storage import PredictionFile, PredictionFileWriter
+from kerasext.storage import PredictionFile, PredictionFileWriter, background_writer
 
 
 def rows_of(first, rows):
@@ -100,6 +101,23 @@ def test_an_empty_step_among_others(path):
     append_all(background, [0, 5, 0, 4, 0])
     background.finish()
     assert_holds(path, 9, complete=True)
+
+
+def test_steps_that_wait_at_the_end(path, monkeypatch):
+    """A commit that falls due while the last steps are written leaves none of them out."""
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
+    monkeypatch.setattr(background_writer, "time", clock)
+
+    def slowly(step):
+        now[0] += 60.0  # the commit interval
+        return step
+
+    background = make(path, to_arrays=slowly)
+    rows = append_all(background, [10, 1, 2, 3])
+    monkeypatch.setattr(background_writer, "_WAKE_BYTES", 1)  # one step at a time
+    background.finish()
+    assert_holds(path, rows, complete=True)
 
 
 def test_steps_are_converted_once_each(path):

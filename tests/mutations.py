@@ -1,0 +1,678 @@
+"""Checks that the tests notice when something important breaks.
+
+A test suite that is rewritten to be faster can lose a check, and still pass. This script changes
+the source on purpose and runs the tests, which must fail. Each mutation below is one realistic
+mistake; most of them lose rows or store wrong ones without an error. For each mutation the script
+copies the checkout, changes one place in the copy, and runs the few test files that should notice:
+
+    python tests/mutations.py                            # all mutations, about ten minutes
+    python tests/mutations.py lock-shared csv-columns    # these two
+    python tests/mutations.py --list                     # what each mutation breaks
+
+Before that, it runs the same tests on a copy without a mutation, where they must pass;
+`--no-baseline` skips this. The table has a line for each mutation:
+
+    noticed       A test failed, which the line names, or the tests took more than five minutes.
+    NOT NOTICED   All tests passed. A test is missing.
+    MOVED         The source does not have the old text exactly once. Change the mutation.
+    ERROR         pytest could not run the tests; its output follows.
+    skipped       The backend, or a package that the tests need, is not installed.
+
+The exit code is 0 if all mutations are noticed or skipped, else 1.
+
+To add a mutation, append an entry to `MUTATIONS` and run it by its name. The old text should be
+short, and must occur once in the file. Name one to three test files or folders.
+
+CI does not run this script, because it checks the tests and takes minutes. Run it after tests were
+rewritten, moved or removed. It copies the files that Git tracks as they are in the checkout, with
+changes that are not committed. pytest does not collect this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT = 300  # seconds, of the tests of one mutation
+BASELINE_TIMEOUT = 3600
+# These replace the options of pyproject.toml, which may deselect tests or run them in parallel.
+ADDOPTS = "--import-mode=importlib --strict-markers"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One mistake in the source.
+
+    Args:
+        name: String. The name on the command line.
+        breaks: String. What is broken, in one sentence.
+        file: String. The file to change.
+        old: String. The text to replace, which occurs once in the file.
+        new: String. The text that replaces it.
+        tests: Tuple of strings. The test files or folders that should notice.
+        backend: String. The Keras backend to run the tests on.
+        slow: Bool. Whether the tests include those marked as slow.
+        needs: String. A package without which the tests are skipped.
+    """
+
+    name: str
+    breaks: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    backend: str = "tensorflow"
+    slow: bool = False
+    needs: str = ""
+
+    @property
+    def places(self) -> int:
+        """How often the source has the old text."""
+        path = ROOT / self.file
+        return path.read_text().count(self.old) if path.exists() else 0
+
+    @property
+    def missing(self) -> str:
+        """The backend or package that is not installed, `""` if none is missing."""
+        needed = [name for name in (self.backend, self.needs) if name]
+        return next((name for name in needed if importlib.util.find_spec(name) is None), "")
+
+
+MUTATIONS = [
+    # Writing
+    Mutation(
+        "record-before-rows",
+        "The commit record is written before the rows that it counts.",
+        "kerasext/storage/prediction_file_writer.py",
+        "        for column in self._columns.values():\n            column.commit(",
+        "        self._write_record(complete=complete)\n"
+        "        for column in self._columns.values():\n            column.commit(",
+        ("tests/storage/test_killed_writer.py", "tests/storage/test_prediction_file_writer.py"),
+    ),
+    Mutation(
+        "last-chunk-not-written",
+        "The rows that do not fill a chunk are left out when the file is complete.",
+        "kerasext/storage/chunked_rows.py",
+        "        if filled and first == ",
+        "        if filled and not last and first == ",
+        ("tests/storage/test_prediction_file_writer.py",),
+    ),
+    Mutation(
+        "begun-chunk-not-read",
+        "After a resume the first rows of the chunk that was begun become zeros.",
+        "kerasext/storage/chunked_rows.py",
+        "            self._block[:filled] = dataset[rows - filled : rows]\n",
+        "",
+        ("tests/storage/test_prediction_file_writer.py",),
+    ),
+    Mutation(
+        "queue-unbounded",
+        "The model never waits for the disk, so that the queue grows without a bound.",
+        "kerasext/storage/background_writer.py",
+        "        if waiting > self._queue_bytes:",
+        "        if waiting > self._queue_bytes and self.is_over:",
+        ("tests/storage/test_background_writer.py",),
+    ),
+    Mutation(
+        "queue-dropped-at-the-end",
+        "Steps that still wait when `predict` ends are not written.",
+        "kerasext/storage/background_writer.py",
+        "            if self._steps:\n                self._wake.set()\n            elif end:",
+        "            if self._steps and not end:\n                self._wake.set()\n"
+        "            elif end:",
+        ("tests/storage/test_background_writer.py",),
+    ),
+    Mutation(
+        "write-error-swallowed",
+        "An error in the thread that writes is never raised.",
+        "kerasext/storage/background_writer.py",
+        "            self._error = error\n",
+        "            self._error = None\n",
+        ("tests/storage/test_background_writer.py",),
+    ),
+    Mutation(
+        "lock-shared",
+        "The lock of the file is taken in a way that lets a second writer have it too.",
+        "kerasext/storage/file_lock.py",
+        "fcntl.LOCK_EX | fcntl.LOCK_NB",
+        "fcntl.LOCK_SH | fcntl.LOCK_NB",
+        ("tests/storage/test_file_lock.py",),
+    ),
+    Mutation(
+        "integer-wraps",
+        "The label -1 is stored as 255 in uint8 instead of raising an error.",
+        "kerasext/storage/output_spec.py",
+        'if array.dtype.kind in "iu" and self.dtype.kind in "iu" and not',
+        'if array.dtype.kind in "u" and self.dtype.kind in "iu" and not',
+        ("tests/storage/test_output_spec.py",),
+    ),
+    Mutation(
+        "float-overflows",
+        "A number that float16 can't hold is stored as infinity instead of raising an error.",
+        "kerasext/storage/output_spec.py",
+        'np.errstate(over="raise")',
+        'np.errstate(over="ignore")',
+        ("tests/storage/test_output_spec.py",),
+    ),
+    Mutation(
+        "fixed-point-rounds-down",
+        "Fixed-point numbers are rounded down, one level below the nearest one.",
+        "kerasext/storage/fixed_point.py",
+        "np.rint(steps, out=steps)",
+        "np.floor(steps, out=steps)",
+        ("tests/storage/test_fixed_point.py",),
+    ),
+    Mutation(
+        "ragged-splits",
+        "The row splits of ragged rows are off by one row.",
+        "kerasext/storage/ragged_column.py",
+        "rows.row_splits[1:] + numbers",
+        "rows.row_splits[:-1] + numbers",
+        ("tests/storage/test_ragged_column.py",),
+    ),
+    # Reading
+    Mutation(
+        "sums-not-compared",
+        "`verify` does not compare chunks with their checksums.",
+        "kerasext/storage/open_file.py",
+        "if not np.array_equal(chunk_sums(chunk), stored):",
+        "if not len(stored):",
+        ("tests/storage/test_chunk_sums.py",),
+    ),
+    Mutation(
+        "last-sum-not-compared",
+        "`verify` leaves out the last chunk of a complete file, which is partly filled.",
+        "kerasext/storage/open_file.py",
+        "math.ceil(rows / length) if self.is_complete else rows // length",
+        "rows // length",
+        ("tests/storage/test_chunk_sums.py",),
+    ),
+    Mutation(
+        "uncommitted-rows-shown",
+        "A reader shows rows that were never committed.",
+        "kerasext/storage/stored_output.py",
+        "self._rows = file.lengths[name]",
+        "self._rows = dataset.shape[0]",
+        ("tests/storage/test_prediction_file.py",),
+    ),
+    Mutation(
+        "rows-of-a-list-sorted",
+        "Rows that are chosen by a list come sorted, not in the order of the list.",
+        "kerasext/storage/stored_output.py",
+        "places.reshape(index.shape) if index.ndim",
+        "np.sort(places).reshape(index.shape) if index.ndim",
+        ("tests/storage/test_stored_output.py",),
+    ),
+    Mutation(
+        "name-of-no-label",
+        "The label -1, of a row with NaN, has the name of the last class.",
+        "kerasext/storage/class_names.py",
+        "names = self._names[index]",
+        "names = self._names[:-1][index]",
+        ("tests/storage/test_class_names.py",),
+    ),
+    Mutation(
+        "export-last-block",
+        "An export leaves out a last row that is a block of its own.",
+        "kerasext/storage/exports/exported_outputs.py",
+        "while start < self.rows:",
+        "while start < self.rows - 1:",
+        ("tests/storage/test_exports.py",),
+    ),
+    Mutation(
+        "csv-columns",
+        "In CSV and pandas the columns of the classes have each other's names.",
+        "kerasext/storage/exports/data_frame.py",
+        "zip(ends, rows.T, strict=True)",
+        "zip(ends, rows.T[::-1], strict=True)",
+        ("tests/storage/test_exports.py",),
+    ),
+    Mutation(
+        "parquet-order",
+        "In Parquet and Arrow the blocks of rows come in the reverse order.",
+        "kerasext/storage/exports/arrow_table.py",
+        "in self._exported.blocks(most_bytes):",
+        "in reversed(list(self._exported.blocks(most_bytes))):",
+        ("tests/storage/test_exports.py",),
+    ),
+    # Many files as one
+    Mutation(
+        "missing-shard",
+        "An index opens though a shard is missing or was replaced.",
+        "kerasext/storage/open_index.py",
+        "lambda path, facts: view_of(path, facts).close()",
+        "lambda path, facts: None",
+        ("tests/shards/test_shard_index.py",),
+    ),
+    Mutation(
+        "bad-shard-left-out",
+        "An index is made of the shards that are whole, without the damaged and unfinished ones.",
+        "kerasext/shards/shard_folder.py",
+        "        if problems:\n",
+        "        if problems and not shards.names:\n",
+        ("tests/shards/test_shard_folder.py",),
+    ),
+    Mutation(
+        "expected-ids-missing",
+        "Ids that are expected and in no shard are not reported.",
+        "kerasext/shards/expected_ids.py",
+        "np.setdiff1d(expected, found, assume_unique=True)",
+        "np.setdiff1d(expected, expected, assume_unique=True)",
+        ("tests/shards/test_expected_ids.py",),
+    ),
+    Mutation(
+        "index-order",
+        "Rows whose ids are near each other are taken for a run, so that an index has other rows.",
+        "kerasext/shards/shard_folder.py",
+        "(np.diff(order) != 1)",
+        "(np.diff(order) < 1)",
+        ("tests/shards/test_shard_folder.py", "tests/shards/test_shard_index.py"),
+    ),
+    # Evaluating and reporting
+    Mutation(
+        "confusion-transposed",
+        "The confusion matrix has predicted classes first.",
+        "kerasext/evaluation/label_counts.py",
+        "truth[known] * len(self.matrix) + labels[known]",
+        "labels[known] * len(self.matrix) + truth[known]",
+        ("tests/evaluation/test_label_counts.py", "tests/evaluation/test_evaluate.py"),
+    ),
+    Mutation(
+        "unlabelled-rows-counted",
+        "Rows without a label count as wrong ones in the calibration.",
+        "kerasext/evaluation/evaluate.py",
+        "        sure[is_unlabelled] = np.nan\n",
+        "",
+        ("tests/evaluation/test_evaluate.py",),
+    ),
+    Mutation(
+        "report-not-escaped",
+        "Text of the file becomes markup of the report.",
+        "kerasext/report/markup.py",
+        'method="html")',
+        'method="html").replace("&lt;", "<")',
+        ("tests/report/test_markup.py", "tests/report/test_write_report.py"),
+    ),
+    # What a prediction says
+    Mutation(
+        "label-of-nan",
+        "A row with NaN has a class as its label instead of -1.",
+        "kerasext/models/classifier.py",
+        '"labels": ops.where(unknown, -1, labels)',
+        '"labels": labels',
+        ("tests/models/test_classifier.py",),
+    ),
+    Mutation(
+        "top-k-reversed",
+        "The probabilities of the top k classes come in the reverse order of their labels.",
+        "kerasext/models/classifier.py",
+        'ops.where(unknown, float("nan"), largest)',
+        'ops.where(unknown, float("nan"), ops.flip(largest, axis=-1))',
+        ("tests/models/test_classifier.py",),
+    ),
+    Mutation(
+        "binary-threshold",
+        "A binary classifier ignores its threshold.",
+        "kerasext/models/binary_classifier.py",
+        'above = positive > self._setting("threshold", head)',
+        "above = positive > 0.5",
+        ("tests/models/test_binary_classifier.py",),
+    ),
+    Mutation(
+        "multi-label-threshold",
+        "A multi-label classifier ignores its thresholds.",
+        "kerasext/models/multi_label_classifier.py",
+        "above = probabilities > threshold",
+        "above = probabilities > 0.5",
+        ("tests/models/test_multi_label_classifier.py",),
+    ),
+    Mutation(
+        "confidence-of-the-other-class",
+        "The confidence of a binary classifier is that of the likelier class, not of the label.",
+        "kerasext/models/binary_classifier.py",
+        "confidence = ops.where(above, positive, negative)",
+        "confidence = ops.maximum(positive, negative)",
+        ("tests/models/test_binary_classifier.py",),
+    ),
+    Mutation(
+        "settings-of-another-head",
+        "A head without a setting of its own gets that of the first head.",
+        "kerasext/models/prediction_mixin.py",
+        "return value.get(head, SETTINGS[name].default)",
+        "return value.get(head, next(iter(value.values()), SETTINGS[name].default))",
+        ("tests/models/test_settings.py",),
+    ),
+    # The callback
+    Mutation(
+        "nested-names",
+        "An output that is nested three deep loses the name of its outermost group.",
+        "kerasext/callbacks/step_outputs.py",
+        '"/".join(map(str, path))',
+        '"/".join(map(str, path[-2:]))',
+        ("tests/callbacks/test_step_outputs.py",),
+    ),
+    Mutation(
+        "outputs-ignored",
+        "`outputs` does not choose what is stored.",
+        "kerasext/callbacks/step_rows.py",
+        "chosen = choose(named, names)",
+        "chosen = named",
+        ("tests/callbacks/test_hdf5_prediction_writer.py",),
+    ),
+    Mutation(
+        "ids-shifted",
+        "Each row has the id of the row before it.",
+        "kerasext/callbacks/row_columns.py",
+        "ids = self._ids[first_row : first_row + rows]",
+        "ids = np.roll(self._ids, 1)[first_row : first_row + rows]",
+        ("tests/callbacks/test_row_columns.py",),
+    ),
+    Mutation(
+        "keep-inverted",
+        "The rows that `keep` rejects are stored, and no others.",
+        "kerasext/callbacks/step_rows.py",
+        "kept = _kept(keep,",
+        "kept = ~_kept(keep,",
+        ("tests/callbacks/test_step_rows.py",),
+    ),
+    Mutation(
+        "kept-row-numbers",
+        "With `keep` the numbers of the rows begin at 0 in each step.",
+        "kerasext/callbacks/step_rows.py",
+        "ROW: step.first_row + np.flatnonzero(kept)",
+        "ROW: np.flatnonzero(kept)",
+        ("tests/callbacks/test_step_rows.py",),
+    ),
+    Mutation(
+        "stopped-is-complete",
+        "A file is complete though `stop_predicting` ended it before its last step.",
+        "kerasext/callbacks/hdf5_prediction_writer.py",
+        "elif not self._was_stopped():",
+        "else:",
+        ("tests/callbacks/test_ends_of_predict.py",),
+    ),
+    Mutation(
+        "tap-left-behind",
+        "After an error between two steps the next plain `predict` loses its first step.",
+        "kerasext/callbacks/predict_tap.py",
+        "        if self._is_ours():\n            self.disarm()\n",
+        "",
+        ("tests/callbacks/test_predict_tap.py",),
+    ),
+    Mutation(
+        "jax-weights-lost",
+        "On JAX a model has no weights after an error in `predict`.",
+        "kerasext/callbacks/predict_tap.py",
+        "        except BaseException as error:\n            self._attach(state)\n",
+        "        except BaseException as error:\n",
+        ("tests/callbacks/test_ends_of_predict.py", "tests/callbacks/test_fault_matrix.py"),
+        backend="jax",
+    ),
+    Mutation(
+        "jax-batches-of-a-step",
+        "On JAX only the first batch is kept of a step with several.",
+        "kerasext/keras_internals/jax_state.py",
+        "parts[0] if len(parts) == 1 else concatenate(parts)",
+        "parts[0]",
+        ("tests/keras_internals/test_jax_state.py",),
+        backend="jax",
+    ),
+    # Resuming
+    Mutation(
+        "resume-skips-a-step",
+        "A resumed `predict` skips the step of which only some rows are in the file.",
+        "kerasext/callbacks/hdf5_prediction_writer.py",
+        "is_complete or self._rows_seen + rows < self._rows_known",
+        "is_complete or self._rows_seen < self._rows_known",
+        ("tests/callbacks/test_resume.py",),
+    ),
+    Mutation(
+        "resume-of-another-model",
+        "A file that one model has begun is finished by another.",
+        "kerasext/storage/present_file.py",
+        "if given != self._fingerprint:",
+        "if not given:",
+        ("tests/callbacks/test_resume.py",),
+    ),
+    Mutation(
+        "fingerprint-without-settings",
+        "A model with another threshold is taken for the one that began the file.",
+        "kerasext/callbacks/fingerprint.py",
+        "blake2b(settings.encode(), digest_size=16)",
+        "blake2b(digest_size=16)",
+        ("tests/callbacks/test_fingerprint.py",),
+    ),
+    Mutation(
+        "known-rows-not-compared",
+        "A resumed run goes on with other data, for its first rows are not compared.",
+        "kerasext/storage/known_rows.py",
+        "        if not same:",
+        "        if same is None:",
+        ("tests/callbacks/test_resume.py",),
+    ),
+    Mutation(
+        "known-ids-not-compared",
+        "A resumed run goes on with other ids as long as one of a block is the same.",
+        "kerasext/storage/known_ids.py",
+        "if not np.all(same):",
+        "if not np.any(same):",
+        ("tests/storage/test_known_ids.py",),
+    ),
+    # Whole jobs
+    Mutation(
+        "last-batch-dropped",
+        "The last batch of an array is left out if it is not full.",
+        "kerasext/inference/row_slices.py",
+        "for start in range(0, len(rows), size))",
+        "for start in range(0, len(rows) - size + 1, size))",
+        ("tests/inference/test_row_slices.py",),
+    ),
+    Mutation(
+        "job-skips-a-batch",
+        "A resumed job begins after the batch of which only some rows are in the file.",
+        "kerasext/inference/array_job.py",
+        "max(known - 1, 0) // size * size, size)",
+        "math.ceil(known / size) * size, size)",
+        ("tests/inference/test_predict_to_hdf5.py",),
+    ),
+    Mutation(
+        "compiled-rows",
+        "A function of `compile_predict` returns the rows that it was filled up with.",
+        "kerasext/inference/compile_predict.py",
+        "return output[:rows]",
+        "return output[-rows:]",
+        ("tests/inference/test_compile_predict.py",),
+    ),
+    Mutation(
+        "cli-resume-ignored",
+        "`kerasext predict --resume` begins again and replaces the file.",
+        "kerasext/cli/predict.py",
+        'mode="resume" if args.resume else "w" if args.overwrite else "x"',
+        'mode="w" if args.resume or args.overwrite else "x"',
+        ("tests/cli/test_predict.py",),
+    ),
+    Mutation(
+        "ray-targets",
+        "The sink for Ray Data writes the target of another row.",
+        "kerasext/ray/hdf5_datasink.py",
+        "name: stacked(name, column) for",
+        "name: stacked(name, column[::-1] if name == TARGETS else column) for",
+        ("tests/ray/test_hdf5_datasink.py",),
+        needs="ray",
+    ),
+]
+
+
+class Outcome(NamedTuple):
+    """How a run of pytest ended.
+
+    Args:
+        passed: Bool. Whether all tests passed.
+        noticed: String. The first test that failed, or that time ran out; `""` if neither.
+        output: String. The end of pytest's output.
+    """
+
+    passed: bool
+    noticed: str
+    output: str
+
+
+def environment(copy: Path, backend: str) -> dict[str, str]:
+    """The environment in which Python imports the copy, and not an installed kerasext."""
+    return {**os.environ, "PYTHONPATH": str(copy), "KERAS_BACKEND": backend}
+
+
+@contextlib.contextmanager
+def copied_checkout() -> Iterator[Path]:
+    """Copies the files that Git tracks to a temporary folder, and removes it at the end.
+
+    Each mutation gets a new copy: Python does not compile a file again that was changed within the
+    same second and has kept its size.
+    """
+    git = shutil.which("git") or "git"
+    names = subprocess.check_output([git, "ls-files", "-z"], cwd=ROOT, text=True)
+    with tempfile.TemporaryDirectory(prefix="kerasext-mutation-") as folder:
+        copy = Path(folder) / "checkout"
+        for name in filter(None, names.split("\0")):
+            if (ROOT / name).is_file():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, copy / name)
+        yield copy
+
+
+def run_tests(
+    copy: Path, tests: Iterable[str], backend: str, *, slow: bool, timeout: float = TIMEOUT
+) -> Outcome:
+    """Runs tests of a copy until the first one fails."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=no"]
+    command += ["-p", "no:cacheprovider", "-o", f"addopts={ADDOPTS}"]
+    command += [] if slow else ["-m", "not slow"]
+    log = copy.parent / "output.txt"  # not a pipe: a process that a test left would keep it open
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, *tests],
+            cwd=copy,
+            env=environment(copy, backend),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout)
+        except BaseException as error:  # also Ctrl-C, which does not reach another session
+            os.killpg(process.pid, signal.SIGKILL)  # and the processes that the tests started
+            process.wait()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            return Outcome(passed=False, noticed=f"timeout after {timeout} s", output="")
+    text = log.read_text(errors="replace")
+    # Without `::` it is a file that pytest could not import.
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+?::.+?)(?: - .*)?$", text, re.MULTILINE)
+    noticed = failed[1] if failed and code == 1 else ""
+    return Outcome(passed=code == 0, noticed=noticed, output=text[-2000:])
+
+
+def check_copy_is_tested() -> None:
+    """Raises `RuntimeError` if Python does not import kerasext from the copy."""
+    with copied_checkout() as copy:
+        code = "import kerasext; print(kerasext.__file__)"
+        found = subprocess.check_output(
+            [sys.executable, "-c", code],
+            cwd=copy.parent,
+            env=environment(copy, "tensorflow"),
+            text=True,
+        ).strip()
+        if not Path(found).is_relative_to(copy):
+            raise RuntimeError(f"kerasext must be imported from the copy. Received: {found}")
+
+
+def passes_unmutated(mutations: Iterable[Mutation]) -> bool:
+    """Whether the tests of all mutations pass on a copy without a mutation."""
+    groups: dict[tuple[str, bool], set[str]] = {}
+    for mutation in mutations:
+        if not mutation.missing:
+            groups.setdefault((mutation.backend, mutation.slow), set()).update(mutation.tests)
+    passed = True
+    for (backend, slow), tests in groups.items():
+        began = time.monotonic()
+        with copied_checkout() as copy:
+            outcome = run_tests(copy, sorted(tests), backend, slow=slow, timeout=BASELINE_TIMEOUT)
+        say(f"unmutated, {backend}", "passed" if outcome.passed else "FAILED", began, outcome)
+        passed = passed and outcome.passed
+    return passed
+
+
+def is_noticed(mutation: Mutation) -> bool:
+    """Whether the tests notice a mutation, or can't run because something is not installed."""
+    began = time.monotonic()
+    if mutation.missing:
+        say(mutation.name, "skipped", began, detail=f"{mutation.missing} is not installed")
+        return True
+    with copied_checkout() as copy:
+        path = copy / mutation.file
+        path.write_text(path.read_text().replace(mutation.old, mutation.new))
+        outcome = run_tests(copy, mutation.tests, mutation.backend, slow=mutation.slow)
+    if outcome.passed:
+        say(mutation.name, "NOT NOTICED", began, detail=" ".join(mutation.tests))
+    else:
+        say(mutation.name, "noticed" if outcome.noticed else "ERROR", began, outcome)
+    return bool(outcome.noticed)
+
+
+def say(
+    name: str, verdict: str, began: float, outcome: Outcome | None = None, detail: str = ""
+) -> None:
+    """Prints a line of the table, and pytest's output if it could not run the tests."""
+    detail = outcome.noticed if outcome else detail
+    print(f"{name:<30} {verdict:<12} {time.monotonic() - began:5.0f} s  {detail}".rstrip())
+    if outcome and not outcome.passed and not outcome.noticed:
+        print(outcome.output)
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Runs the command."""
+    by_name = {mutation.name: mutation for mutation in MUTATIONS}
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", metavar="NAME", nargs="*", help="a mutation; default: all")
+    parser.add_argument("--list", action="store_true", help="show what each mutation breaks")
+    parser.add_argument(
+        "--no-baseline", action="store_true", help="do not run the tests without a mutation first"
+    )
+    args = parser.parse_args()
+    unknown = [name for name in args.names if name not in by_name]
+    if unknown:
+        parser.error(f"unknown mutations {unknown}; --list shows all names")
+    chosen = [by_name[name] for name in args.names or by_name]
+    if args.list:
+        for mutation in chosen:
+            print(f"{mutation.name:<30} {mutation.breaks}")
+        return 0
+    check_copy_is_tested()
+    moved = [mutation for mutation in chosen if mutation.places != 1]
+    for mutation in moved:
+        where = f"{mutation.places} times in {mutation.file}"
+        say(mutation.name, "MOVED", time.monotonic(), detail=where)
+    chosen = [mutation for mutation in chosen if mutation not in moved]
+    if not args.no_baseline and not passes_unmutated(chosen):
+        return 1
+    unnoticed = [mutation for mutation in chosen if not is_noticed(mutation)]
+    return 1 if moved or unnoticed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
