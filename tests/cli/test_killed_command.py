@@ -15,7 +15,7 @@ MOST_SECONDS = 120
 # Runs a command that stops when the images from `at` on are asked for and some rows are committed.
 # Then it kills itself, or says so and waits for the Ctrl-C of another process.
 STOPPED = """
-import os, signal, sys, threading, time
+import os, signal, sys, time
 from pathlib import Path
 from kerasext.cli import main
 from kerasext.cli.image_folder import ImageFolder
@@ -23,23 +23,23 @@ from kerasext.cli.progress import file_state
 
 end, at, out, *arguments = sys.argv[1:]
 read = ImageFolder.__getitem__
-interrupted = threading.Event()
+signals, wakeup = os.pipe()
+os.set_blocking(wakeup, False)
+signal.set_wakeup_fd(wakeup)  # tells another thread of a signal at once
+stopped = []
 
 def read_or_stop(self, rows):
-    if rows.start >= int(at) and not interrupted.is_set():
+    if rows.start >= int(at) and not stopped:
         while not file_state(Path(out)).rows:
             time.sleep(0.01)
         if end == "SIGKILL":
             os.kill(os.getpid(), signal.SIGKILL)
-        print("stopped", flush=True)
-        interrupted.wait()
+        stopped.append(rows)
+        print("stopped", file=sys.__stdout__, flush=True)  # the command redirects the other
+        os.read(signals, 1)
     return read(self, rows)
 
-def interrupt(*args):
-    interrupted.set()
-    signal.default_int_handler(*args)
-
-signal.signal(signal.SIGINT, interrupt)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 ImageFolder.__getitem__ = read_or_stop
 sys.exit(main(["predict", *arguments, "-o", out]))
 """
