@@ -78,7 +78,7 @@ class CheckedDatasets:
     def check_chunks(self, size: int) -> None:
         """Raises `ValueError` unless the rows lie in the first `size` bytes of the file."""
         for path, dataset in self.datasets.items():
-            if path not in self.virtual and _end_of_rows(dataset, self.lengths[path]) > size:
+            if path not in self.virtual and end_of_chunks(dataset, self.lengths[path]) > size:
                 raise ValueError(f"it was cut short, and rows of {path!r} are missing")
 
 
@@ -221,12 +221,17 @@ def _check_size(dataset: h5py.Dataset, rows: int, size: int) -> None:
         raise ValueError(f"{name!r} of shape {dataset.shape} can't be in {size} bytes")
 
 
-def _end_of_rows(dataset: h5py.Dataset, rows: int) -> int:
-    """The byte of the file at which the last of the rows ends."""
+def end_of_chunks(dataset: h5py.Dataset, rows: int | None = None) -> int:
+    """The byte of the file at which the last chunk ends.
+
+    Args:
+        dataset: A dataset that is stored in chunks.
+        rows: Int. Leaves out chunks that begin after so many rows. Defaults to `None`, for none.
+    """
     ends = [0]
 
     def visit(chunk: Any) -> None:
-        if chunk.chunk_offset[0] < rows:
+        if rows is None or chunk.chunk_offset[0] < rows:
             ends.append(chunk.byte_offset + chunk.size)
 
     dataset.id.chunk_iter(visit)

@@ -52,26 +52,29 @@ class OpenIndex(OpenFile):
 
     reads_indexes = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, view: FileView | None = None) -> None:
         self._shards: Shards[ShardFile] | None = None
         self._tables: list[np.ndarray] = []
         self._shard_ids: ShardedRows | None = None
-        super().__init__(path)
+        super().__init__(path, view)
 
-    def has_sums(self, name: str) -> bool:
-        """Whether the entries of a dataset have the sums that were stored with them.
+    def find_damage(self) -> str | None:
+        """As of `OpenFile`, of all shards as well.
 
         Raises:
-            ValueError: If those of a shard have not, naming it.
+            ValueError: As of `OpenFile`; or if a shard is damaged, naming it.
         """
         with self._lock:
             self.check_open()
-            if self._shards is None:
-                return super().has_sums(name)
-            self._shards.check(lambda path, _: _check_sums(path, name))
-            if isinstance(self.datasets[name], ShardedRows):
-                return True
-            return super().has_sums(name) and (name != IDS or self._has_ids_of_shards())
+            if self._shards is not None:
+                self._shards.check(self._check_rows)
+                if self._shard_ids is not None and not self._has_ids_of_shards():
+                    return f"the rows of {IDS!r} are not those that were written"
+            return super().find_damage()
+
+    def matches_checksums(self, name: str) -> bool:
+        """As of `OpenFile`; rows of shards are compared by `find_damage` only."""
+        return isinstance(self.datasets[name], ShardedRows) or super().matches_checksums(name)
 
     def close(self) -> None:
         """Closes the file and those of the index; safe to call again."""
@@ -177,18 +180,19 @@ class OpenIndex(OpenFile):
                         f"{theirs.stored_as}"
                     )
 
+    def _check_rows(self, path: Path, _: ShardFacts) -> None:
+        with contextlib.closing(open_shard(path)) as shard:
+            for name in self.datasets:
+                if name not in shard.datasets:
+                    raise ValueError(f"it has no output {name!r}")
+            damage = shard.find_damage()
+        if damage is not None:
+            raise ValueError(damage)
+
     def _has_ids_of_shards(self) -> bool:
         stored: Any = self._shard_ids
         blocks = (slice(at, at + _BLOCK_ROWS) for at in range(0, stored.shape[0], _BLOCK_ROWS))
         return all(np.array_equal(self.read(IDS, rows), stored[rows]) for rows in blocks)
-
-
-def _check_sums(path: Path, name: str) -> None:
-    with contextlib.closing(open_shard(path)) as shard:
-        if name not in shard.datasets:
-            raise ValueError(f"it has no output {name!r}")
-        if not shard.has_sums(name):
-            raise ValueError(f"the rows of {name!r} are not those that were written")
 
 
 def is_index(path: Path) -> bool:

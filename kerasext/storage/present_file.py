@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from kerasext.storage.layout import COLUMNS
+from kerasext.storage.layout import COLUMNS, ROW
 from kerasext.storage.open_file import OpenFile
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.ragged_spec import RaggedSpec
+from kerasext.storage.sound_rows import sound_rows
 from kerasext.storage.step_specs import Spec
 
 FINGERPRINT = "model_fingerprint"
@@ -23,33 +24,41 @@ class PresentFile:
         path: Path of the file.
 
     Attributes:
-        rows: Int. Committed rows.
+        rows: Int. Committed rows that match their checksums, as far as `sound_rows` compares them.
+        lost_rows: Int. Committed rows after them.
         first_row: Int. Row at which the rows of its last predict call begin.
         data_rows: Int. Rows of the data that were predicted for all of its rows.
         first_data_row: Int. How many of them in calls before the last one.
-        is_complete: Bool. Whether that call came to its end.
+        is_complete: Bool. Whether that call came to its end, and no row is lost.
         bytes: Int. Bytes of the rows of that call.
         batch_size: Int. Rows of its batches, 0 if unknown.
         seconds: Float. Time that it took.
         stalled_seconds: Float. Of it, how long the model waited for the disk.
+        end: Int. The byte at which what the file refers to ends.
         text_dtypes: Dict from name to dtype of what has strings, whose width is to stay.
 
     Raises:
-        ValueError: If it is no prediction file, or damaged.
+        ValueError: If it is no prediction file; or damaged, but for rows of its last predict call.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         with contextlib.closing(OpenFile(path)) as file:
-            self.rows = int(file.record["rows"])
+            # Through this reader, which never waits: HDF5 reads again and again, for hours, what is
+            # damaged in a file that it opens for writing beside readers.
+            self.end = file.end_of_chunks()
+            self.rows = sound_rows(file)
+            self.lost_rows = int(file.record["rows"]) - self.rows
             self.first_row = int(file.record["first_row"])
             self.data_rows = int(file.record["data_rows"])
             self.first_data_row = int(file.record["first_data_row"])
-            self.is_complete = file.is_complete
+            self.is_complete = file.is_complete and not self.lost_rows
             self.bytes = int(file.record["bytes"])
             self.batch_size = int(file.record["batch_size"])
             self.seconds = float(file.record["seconds"])
             self.stalled_seconds = float(file.record["stalled_seconds"])
+            if self.lost_rows:
+                self._leave_out_lost_rows(file)
             self._fingerprint = file.attribute(FINGERPRINT)
             self._specs: dict[str, Spec] = {
                 name: (
@@ -65,6 +74,20 @@ class PresentFile:
             for name, spec in self._specs.items()
             if isinstance(spec, OutputSpec) and spec.dtype.kind == "S"
         }
+
+    def _leave_out_lost_rows(self, file: OpenFile) -> None:
+        if self.rows < self.first_row:
+            raise ValueError(
+                "The rows of earlier `predict` calls must be whole, for only those of the last one "
+                "can be predicted again; pass mode='w' to predict all of them. "
+                f"Received: path={str(self._path)!r}, in which rows after row {self.rows} do not "
+                f"match their checksums, and the last call began at row {self.first_row}"
+            )
+        rows = self.rows - self.first_row
+        self.bytes = self.bytes * rows // (rows + self.lost_rows)
+        self.data_rows = self.first_data_row + rows
+        if rows and ROW in file.datasets:  # not all rows of the data were kept
+            self.data_rows = int(file.read(ROW, slice(self.rows - 1, self.rows))[0]) + 1
 
     def check_columns(self, names: Collection[str]) -> None:
         """Raises `ValueError` if rows with other columns beside their outputs are to be added."""

@@ -126,7 +126,7 @@ def test_root_attributes(path):
         types = [file.attrs.get_id(name).get_type() for name in file.attrs]
         assert not any(isinstance(t, h5py.h5t.TypeStringID) and t.is_variable_str() for t in types)
     assert found.pop("format") == "kerasext.predictions"
-    assert found.pop("format_version") == 1
+    assert found.pop("format_version") == 2
     assert found.pop("kerasext_version") == kerasext.__version__
     assert found.pop("h5py_version") == h5py.__version__
     assert found.pop("hdf5_version") == h5py.version.hdf5_version

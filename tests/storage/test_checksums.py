@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from kerasext.storage import PredictionFile, PredictionFileWriter
-from kerasext.storage.chunk_sums import chunk_sums
 
 ROWS = 70_000
 
@@ -100,14 +99,3 @@ def test_missing_sums_are_found(path):
         del file["_kerasext/sums/labels"]
     with PredictionFile(path) as predictions, pytest.raises(ValueError, match="'labels'"):
         predictions.verify()
-
-
-@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 1000, 1003])
-def test_sums_are_of_the_bytes(size):
-    """The sums are those of 64-bit words, the last one filled up with zeros."""
-    content = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8)
-    words = np.frombuffer(content.tobytes() + bytes(-size % 8), "<u8").tolist()
-    either = 0
-    for word in words:
-        either ^= word
-    assert chunk_sums(content).tolist() == [[sum(words) % 2**64, either]]
