@@ -36,7 +36,7 @@ def checksum(array: np.ndarray, before: int = 0) -> int:
         array: C-contiguous array.
         before: Int. Checksum of the bytes before it, which the result covers, too.
     """
-    return zlib.crc32(memoryview(array.reshape(-1).view(np.uint8)), before)
+    return zlib.crc32(array.reshape(-1).view(np.uint8).data, before)
 
 
 def file_checksum(datasets: Mapping[str, RowChecksums]) -> int:

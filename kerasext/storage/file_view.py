@@ -46,7 +46,11 @@ class FileView(io.RawIOBase):
     """
 
     def __init__(self, path: Path | int) -> None:
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by `close`
+        self._file: Any
+        if isinstance(path, int):
+            self._file = os.fdopen(path, "rb", buffering=0)
+        else:
+            self._file = path.open("rb", buffering=0)
         self._position = 0
         self.look()
 

@@ -87,6 +87,9 @@ class OpenFile:
     reads_indexes = False
     """Whether it may be an index of others."""
 
+    _stay = frozenset({"_lock"})
+    """Attributes that a refresh leaves as they are."""
+
     def __init__(self, path: Path, view: FileView | None = None) -> None:
         if view is None and not path.exists():
             raise FileNotFoundError(f"There must be a file to read. Received: path={str(path)!r}")
@@ -138,7 +141,7 @@ class OpenFile:
     def _exchange_with(self, other: OpenFile) -> None:
         """Takes the content of another one, which is closed with the content of this one."""
         mine, others = (
-            {name: value for name, value in vars(file).items() if name != "_lock"}
+            {name: value for name, value in vars(file).items() if name not in self._stay}
             for file in (self, other)
         )
         vars(self).update(others)
@@ -155,7 +158,9 @@ class OpenFile:
         Raises:
             ValueError: If the file was closed, or is damaged where the rows are.
         """
+        return self._load(name, key)
 
+    def _load(self, name: str, key: Any) -> np.ndarray:
         def attempt() -> np.ndarray:
             # Other errors than these two are about the key.
             try:
@@ -240,7 +245,7 @@ class OpenFile:
             stored = self._checksums.of(name, chunks.stop)
         for number in chunks:
             end = min((number + 1) * length, rows)
-            found = checksum(self.read(name, slice(number * length, end)))
+            found = checksum(self._load(name, slice(number * length, end)))
             yield number < len(stored) and found == stored[number]
 
     def matches_rows_checksum(self) -> bool:
@@ -250,19 +255,25 @@ class OpenFile:
         """
         with self._lock:
             self.check_open()
-            found = {}
-            with naming_damage(self.path, "checksums"):
-                names = self._checksums.names()
-            for name in names:
-                dataset = self.datasets.get(name)
-                if not isinstance(dataset, h5py.Dataset):
-                    return False
-                rows, length = self.lengths[name], dataset.chunks[0]
-                with naming_damage(self.path, f"checksums of {name!r}"):
-                    stored = self._checksums.of(name, rows // length)
-                rest = self.read(name, slice(rows - rows % length, rows))
-                found[name] = RowChecksums(checksum(stored), checksum(rest))
-            return file_checksum(found) == int(self.record["rows_checksum"])
+            try:
+                return self._rows_checksum() == int(self.record["rows_checksum"])
+            except ValueError:  # something can't be read
+                return False
+
+    def _rows_checksum(self) -> int:
+        found = {}
+        with naming_damage(self.path, "checksums"):
+            names = self._checksums.names()
+        for name in names:
+            dataset = self.datasets.get(name)
+            if not isinstance(dataset, h5py.Dataset):
+                raise ValueError(f"{name!r} has checksums and is no output")
+            rows, length = self.lengths[name], dataset.chunks[0]
+            with naming_damage(self.path, f"checksums of {name!r}"):
+                stored = self._checksums.of(name, rows // length)
+            rest = self._load(name, slice(rows - rows % length, rows))
+            found[name] = RowChecksums(checksum(stored), checksum(rest))
+        return file_checksum(found)
 
     def has_new_record(self) -> bool:
         """Whether the writer has committed, or begun anew, since the file was opened or refreshed.

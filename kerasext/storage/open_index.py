@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,52 @@ class OpenIndex(OpenFile):
     """
 
     reads_indexes = True
+    _stay = OpenFile._stay | {"_has_warned", "_looked_at"}
 
     def __init__(self, path: Path, view: FileView | None = None) -> None:
         self._shards: Shards[ShardFile] | None = None
         self._tables: list[np.ndarray] = []
         self._shard_ids: ShardedRows | None = None
+        self._has_warned = False
+        self._looked_at: set[tuple[str, int]] = set()  # chunks of a file that was not closed
         super().__init__(path, view)
+
+    def read(self, name: str, key: Any) -> np.ndarray:
+        """As of `OpenFile`; warns once if rows of a file that was not closed are damaged."""
+        with self._lock:
+            values = super().read(name, key)
+            if not (self.was_closed or self.is_index or self._has_warned):
+                rows = key[0] if isinstance(key, tuple) else key
+                if self._is_damaged(name, range(*rows.indices(self.lengths[name]))):
+                    self._has_warned = True
+                    warnings.warn(
+                        f"The file was not closed, as after a loss of power, and rows of {name!r} "
+                        "do not match their checksums; mode='resume' predicts them again. "
+                        f"Received: path={str(self.path)!r}",
+                        stacklevel=5,
+                    )
+        return values
+
+    def _is_damaged(self, name: str, rows: range) -> bool:
+        """Whether chunks that have some of these rows, and were not looked at, are damaged."""
+        if not rows:
+            return False
+        length = self.datasets[name].chunks[0]
+        full = self.lengths[name] // length
+        for number in range(rows[0] // length, rows[-1] // length + 1):
+            # The last chunk is looked at once, together with those of all outputs.
+            key = (name, number) if number < full else ("", 0)
+            if key in self._looked_at:
+                continue
+            if number < full:
+                is_sound = next(self.matching_chunks(name, range(number, number + 1)))
+            else:
+                is_sound = self.matches_rows_checksum()
+            if not is_sound:
+                # A writer that resumes may be replacing the rows.
+                return not self.has_new_record()
+            self._looked_at.add(key)
+        return False
 
     def find_damage(self) -> str | None:
         """As of `OpenFile`, of all shards as well.

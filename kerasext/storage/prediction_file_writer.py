@@ -125,6 +125,7 @@ class PredictionFileWriter:
         self._specs: dict[str, Spec] = {}
         self._columns: dict[str, Any] = {}  # `ChunkedRows`, or a `RaggedColumn`
         self._state: Literal["opening", "writing", "torn", "failed", "ended"] = "writing"
+        self._is_finished = False
         self._process = os.getpid()
         if not self.path.parent.is_dir():
             raise FileNotFoundError(
@@ -235,8 +236,25 @@ class PredictionFileWriter:
                 self._commit(self._file)
 
     def finish(self) -> None:
-        """Commits every row, marks the file as complete and closes it."""
-        self._close(complete=self._state == "writing")
+        """Commits every row, marks the file as complete and closes it.
+
+        Does nothing after an earlier `finish`.
+
+        Raises:
+            OSError: If the disk is full, or fails otherwise; see `append`.
+            ValueError: If a step failed halfway or the writer was closed before. The file is closed
+                and stays incomplete.
+        """
+        state = self._state
+        self._close(complete=state == "writing")
+        if state == "writing":
+            self._is_finished = True
+        elif not self._is_finished:
+            raise ValueError(
+                "A file can be finished only if every step was written; see the error that was "
+                "raised before. Received: a call of `finish` after "
+                f"{'`close`' if state == 'ended' else 'a step failed'}, path={str(self.path)!r}"
+            )
 
     def close(self) -> None:
         """Commits every row and closes the file, which then says that it is incomplete.
@@ -286,10 +304,8 @@ class PredictionFileWriter:
         return present
 
     def _tell_of_lost_rows(self, present: PresentFile) -> None:
-        found = (
-            f"{present.lost_rows} of its {present.rows + present.lost_rows} rows do not match their "
-            f"checksums"
-        )
+        rows = present.rows + present.lost_rows
+        found = f"{present.lost_rows} of its {rows} rows do not match their checksums"
         if self._mode == "a":
             raise ValueError(
                 "`mode='a'` adds rows to a file that is whole; pass mode='resume' with the data of "
