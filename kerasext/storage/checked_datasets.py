@@ -78,7 +78,7 @@ class CheckedDatasets:
     def check_chunks(self, size: int) -> None:
         """Raises `ValueError` unless the rows lie in the first `size` bytes of the file."""
         for path, dataset in self.datasets.items():
-            if path not in self.virtual and end_of_chunks(dataset, self.lengths[path]) > size:
+            if path not in self.virtual and _end_of_rows(dataset, self.lengths[path]) > size:
                 raise ValueError(f"it was cut short, and rows of {path!r} are missing")
 
 
@@ -221,18 +221,23 @@ def _check_size(dataset: h5py.Dataset, rows: int, size: int) -> None:
         raise ValueError(f"{name!r} of shape {dataset.shape} can't be in {size} bytes")
 
 
-def end_of_chunks(dataset: h5py.Dataset, rows: int | None = None) -> int:
-    """The byte of the file at which the last chunk ends.
+def _end_of_rows(dataset: h5py.Dataset, rows: int) -> int:
+    """The byte of the file at which the last of the rows ends.
 
-    Args:
-        dataset: A dataset that is stored in chunks.
-        rows: Int. Leaves out chunks that begin after so many rows. Defaults to `None`, for none.
+    Looks up the chunks of these rows only: after a loss of power the index of others, which were
+    not committed, can be half written.
     """
+    inner = (0,) * (dataset.ndim - 1)
+    chunks = (
+        dataset.id.get_chunk_info_by_coord((row, *inner))
+        for row in range(0, rows, dataset.chunks[0])
+    )
+    ends = (chunk.byte_offset + chunk.size for chunk in chunks if chunk.byte_offset is not None)
+    return max(ends, default=0)
+
+
+def end_of_chunks(dataset: h5py.Dataset) -> int:
+    """Reads the whole index of chunks; returns the byte of the file at which the last ends."""
     ends = [0]
-
-    def visit(chunk: Any) -> None:
-        if rows is None or chunk.chunk_offset[0] < rows:
-            ends.append(chunk.byte_offset + chunk.size)
-
-    dataset.id.chunk_iter(visit)
+    dataset.id.chunk_iter(lambda chunk: ends.append(chunk.byte_offset + chunk.size))
     return max(ends)

@@ -44,9 +44,7 @@ class PresentFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         with contextlib.closing(OpenFile(path)) as file:
-            # Through this reader, which never waits: HDF5 reads again and again, for hours, what is
-            # damaged in a file that it opens for writing beside readers.
-            self.end = file.end_of_chunks()
+            self.end = self._end_of_chunks(file)
             self.rows = sound_rows(file)
             self.lost_rows = int(file.record["rows"]) - self.rows
             self.first_row = int(file.record["first_row"])
@@ -74,6 +72,18 @@ class PresentFile:
             for name, spec in self._specs.items()
             if isinstance(spec, OutputSpec) and spec.dtype.kind == "S"
         }
+
+    def _end_of_chunks(self, file: OpenFile) -> int:
+        # This reader never waits. A writer reads damaged metadata again and again, for hours, if
+        # HDF5 is not told otherwise.
+        try:
+            return file.end_of_chunks()
+        except ValueError as error:
+            raise ValueError(
+                "Rows can be added only to a file whose index of chunks is whole; write to another "
+                "file. `PredictionFile` may still read the rows of this one. "
+                f"Received: path={str(self._path)!r}, {error}"
+            ) from error
 
     def _leave_out_lost_rows(self, file: OpenFile) -> None:
         if self.rows < self.first_row:
