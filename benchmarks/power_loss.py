@@ -40,6 +40,7 @@ STEPS, MORE = 40, 4
 TOLD, FINISHED = ord("c"), ord("f")
 RECORD = struct.Struct("<2Q2q")
 NAME = "predictions.h5"
+COMPILER = shutil.which("cc") or "cc"
 _FOLDER = Path(__file__).parent
 _CHUNKS = {"expected_rows": 200}
 
@@ -85,7 +86,7 @@ def build_library(folder: Path) -> Path:
     """Compiles what records the writes."""
     library = folder / "recorded_writes.so"
     source = _FOLDER / "recorded_writes.c"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
     return library
 
 
@@ -188,7 +189,6 @@ def look(path: Path, layout: str, told: int, is_finished: bool) -> dict[str, str
     """
     warnings.simplefilter("ignore")
     given = LAYOUTS[layout]
-    options: dict[str, Any] = {**_CHUNKS, **given.options}
     found: dict[str, str] = {}
     try:
         with PredictionFile(path) as predictions:
@@ -214,14 +214,18 @@ def look(path: Path, layout: str, told: int, is_finished: bool) -> dict[str, str
         found["file"] = "does not open"
         found["why"] = str(error)
         found["lost"] = f"all of {told}"
+    found |= resume(path, layout)
+    return found
+
+
+def resume(path: Path, layout: str) -> dict[str, str]:
+    """Resumes and finishes a file, and compares its rows."""
+    given = LAYOUTS[layout]
     try:
-        writer = PredictionFileWriter(path, mode="resume", **options)
+        writer = PredictionFileWriter(path, mode="resume", **{**_CHUNKS, **given.options})
         if not writer.is_complete:
-            row, known, last = (
-                max(writer.rows - 3, 0),
-                min(writer.rows, 3),
-                writer.rows + MORE * given.step,
-            )
+            row, known = max(writer.rows - 3, 0), min(writer.rows, 3)
+            last = writer.rows + MORE * given.step
             while row < last:
                 end = min(row + known + given.step, last)
                 writer.append(given.outputs(np.arange(row, end)), known=known)
@@ -229,15 +233,12 @@ def look(path: Path, layout: str, told: int, is_finished: bool) -> dict[str, str
                 row, known = end, 0
         writer.finish()
     except (ValueError, OSError) as error:
-        found["resume"] = "refused"
-        found["why not"] = str(error)
-        return found
+        return {"resume": "refused", "why not": str(error)}
     with PredictionFile(path) as predictions:
         outputs = {name: output[:] for name, output in predictions.items()}
-        outcome = Outcome()
-        rows = predictions.rows
+        rows, outcome = predictions.rows, Outcome()
         outcome.compare(path, outputs, rows, dict(given.outputs(np.arange(rows))))
-        found["resume"] = "wrong" if outcome.wrong_values else "right"
+        found = {"resume": "wrong" if outcome.wrong_values else "right"}
         try:
             predictions.verify()
         except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 
@@ -22,7 +23,7 @@ def write_at(fd: int, content: bytes, offset: int) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Waits until the disk has the names of the files in a folder, as after a rename."""
-    if os.name == "nt":  # Windows opens no folders
+    if sys.platform == "win32":  # which opens no folders
         return
     fd = os.open(folder, os.O_RDONLY)
     try:

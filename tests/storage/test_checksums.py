@@ -108,7 +108,7 @@ def test_missing_sums_are_found(path):
 
 
 def opened_copy(path):
-    """A copy of a file that may have a writer, opened by plain h5py, which shares nothing with it."""
+    """A copy of a file, which shares nothing with its writer, opened by plain h5py."""
     copy = path.with_name("copy.h5")
     copy.write_bytes(path.read_bytes())
     return h5py.File(copy, "r", swmr=True, locking=False)
@@ -206,9 +206,10 @@ def test_rows_of_an_interrupted_step(path, monkeypatch):
         if self._path == "labels":
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(ChunkedRows, "_write", interrupted)
-        writer.append(make_step(1000, 20_000))
+        with pytest.raises(KeyboardInterrupt):
+            writer.append(make_step(1000, 20_000))
     writer.close()
     assert len(set(of_all_rows(path))) == 1
     with PredictionFile(path) as predictions:
@@ -251,7 +252,7 @@ def test_an_output_that_is_gone(instead, end, path):
         elif instead == "no sums either":
             del file["_kerasext/sums/labels"]
     with (
-        pytest.raises(ValueError, match="damaged.*(labels|flags|last commit)"),
+        pytest.raises(ValueError, match=r"damaged.*(labels|flags|last commit)"),
         contextlib.closing(PredictionFile(path)) as predictions,
     ):
         predictions.verify()

@@ -208,7 +208,7 @@ def test_rows_of_an_earlier_call(path):
     write(path, dense, stop=1000, end="finish")
     write(path, dense, start=1000, mode="a", end="close")
     damage(path, "labels", 10)
-    with pytest.raises(ValueError, match="earlier `predict` calls must be whole.*mode='w'"):
+    with pytest.raises(ValueError, match=r"earlier `predict` calls must be whole.*mode='w'"):
         PredictionFileWriter(path, mode="resume")
 
 
