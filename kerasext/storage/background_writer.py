@@ -102,7 +102,6 @@ class BackgroundWriter:
         Raises:
             BaseException: What was raised in the thread and not yet by another call.
             RuntimeError: If an earlier call raised it.
-            ValueError: If the writer was closed before.
         """
         self._stop("finish")
         if self._failure is not None:
@@ -110,7 +109,6 @@ class BackgroundWriter:
                 "The job has failed, and its file is incomplete; the cause was raised before. "
                 f"Received: path={str(self.writer.path)!r}, {self._failure!r}"
             ) from self._failure
-        self.writer.finish()  # does nothing, unless `close` came first
 
     def close(self) -> None:
         """Waits until all is written and closes the file, which then says that it is incomplete.

@@ -167,7 +167,7 @@ def _add_ragged(found: CheckedDatasets, name: str, group: h5py.Group, rows: int,
         add(ROW_SHAPES, (axes,), rows)
     if splits.chunks[0] * 8 > max(size, _LARGE_CHUNK_BYTES):  # it is read whole
         raise ValueError(f"a chunk of {name + '/' + ROW_SPLITS!r} can't be in {size} bytes")
-    numbers = int(splits[rows])
+    numbers = int(splits[rows]) if rows else 0
     if numbers < 0:
         raise ValueError(f"{rows} rows of {name!r} end at number {numbers}")
     add(VALUES, (), numbers)

@@ -148,6 +148,12 @@ class ChunkedRows:
         HDF5 reads the chunk that it cuts, as compressed even if we have just written it as it is.
         """
         if self._h5id.shape[0] > rows:
+            filled = rows % self._chunk_rows
+            if filled and rows - filled == self.rows - self.rows % self._chunk_rows:
+                # After a loss of power that chunk can be one that HDF5 can't read.
+                self._raw_chunk = -1
+                self._block[filled:] = np.zeros((), self._block.dtype)
+                self._write(rows - filled, self._block, filled)
             self._h5id.set_extent((rows, *self._row_shape))
         self._extent = min(self._extent, rows)
 

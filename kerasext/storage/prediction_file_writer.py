@@ -25,7 +25,8 @@ from kerasext.storage.file_lock import FileLock
 from kerasext.storage.known_ids import KnownIds
 from kerasext.storage.known_rows import check_known
 from kerasext.storage.layout import IDS, RECORD_DTYPE, SUMS, health
-from kerasext.storage.present_file import FINGERPRINT, PresentFile
+from kerasext.storage.open_file import OpenFile
+from kerasext.storage.present_file import FINGERPRINT, PresentFile, stored_rows
 from kerasext.storage.ragged_column import RaggedColumn
 from kerasext.storage.ragged_rows import RaggedRows
 from kerasext.storage.ragged_spec import RaggedSpec
@@ -125,7 +126,6 @@ class PredictionFileWriter:
         self._specs: dict[str, Spec] = {}
         self._columns: dict[str, Any] = {}  # `ChunkedRows`, or a `RaggedColumn`
         self._state: Literal["opening", "writing", "torn", "failed", "ended"] = "writing"
-        self._is_finished = False
         self._process = os.getpid()
         if not self.path.parent.is_dir():
             raise FileNotFoundError(
@@ -238,22 +238,20 @@ class PredictionFileWriter:
     def finish(self) -> None:
         """Commits every row, marks the file as complete and closes it.
 
-        Does nothing after an earlier `finish`.
+        Does nothing after `close` or an earlier `finish`.
 
         Raises:
-            OSError: If the disk is full, or fails otherwise; see `append`.
-            ValueError: If a step failed halfway or the writer was closed before. The file is closed
-                and stays incomplete.
+            OSError: If the disk is full, or fails otherwise, now or in an earlier call; see
+                `append`. The file is closed and stays incomplete.
+            ValueError: If an earlier step failed halfway otherwise, with the same consequence.
         """
         state = self._state
         self._close(complete=state == "writing")
-        if state == "writing":
-            self._is_finished = True
-        elif not self._is_finished:
-            raise ValueError(
+        if state in {"opening", "torn", "failed"}:
+            kind = OSError if state == "failed" else ValueError
+            raise kind(
                 "A file can be finished only if every step was written; see the error that was "
-                "raised before. Received: a call of `finish` after "
-                f"{'`close`' if state == 'ended' else 'a step failed'}, path={str(self.path)!r}"
+                f"raised before. Received: a step that failed, path={str(self.path)!r}"
             )
 
     def close(self) -> None:
@@ -369,24 +367,15 @@ class PredictionFileWriter:
 
     def _open(self, specs: Mapping[str, Spec]) -> h5py.File:
         self._state = "opening"
-        if self._present is None:
+        if self._present is None or not self._present.is_writable:
             self._create(specs)
         else:
             superblock.repair(self.path, self._present.end)
             self._file = _open_swmr(self.path)
+            self._begin(self._file, specs, self.rows)
         file = self._file
         assert file is not None
         self._specs = dict(specs)
-        self._columns = {
-            name: (
-                RaggedColumn(file, name, self.rows)
-                if isinstance(spec, RaggedSpec)
-                else ChunkedRows(file[name], self.rows, file[f"{SUMS}/{name}"])
-            )
-            for name, spec in specs.items()
-        }
-        self._record = CommitRecord(file)
-        self._began = time.monotonic()
         self._write_record()
         if self._present is not None and self._fsync is not None:
             # Before the first row: the file must not pass for one that was closed.
@@ -407,6 +396,9 @@ class PredictionFileWriter:
             part.write_bytes(content)
             # Before it has its name: who opened it unmarked would not see it grow.
             self._file = _open_swmr(part)
+            self._begin(self._file, specs, 0)
+            if self._present is not None:
+                self._copy_rows(self._file)
             if self._fsync is not None:
                 os.fsync(self._file.id.get_vfd_handle())
             self._check_target()  # others than us don't mind our lock
@@ -417,6 +409,28 @@ class PredictionFileWriter:
         finally:
             with contextlib.suppress(OSError):
                 part.unlink()
+
+    def _begin(self, file: h5py.File, specs: Mapping[str, Spec], rows: int) -> None:
+        self._began = time.monotonic()
+        self._record = CommitRecord(file)
+        self._columns = {
+            name: (
+                RaggedColumn(file, name, rows)
+                if isinstance(spec, RaggedSpec)
+                else ChunkedRows(file[name], rows, file[f"{SUMS}/{name}"])
+            )
+            for name, spec in specs.items()
+        }
+
+    def _copy_rows(self, file: h5py.File) -> None:
+        """Copies the rows that are there, and commits them, before the new file has its name."""
+        with contextlib.closing(OpenFile(self.path)) as source:
+            for name, column in self._columns.items():
+                for rows in stored_rows(source, name, self.rows):
+                    column.append(rows)
+                column.commit(self.rows)
+        file.flush()
+        self._write_record()
 
     @contextlib.contextmanager
     def _abandoning_on_error(self) -> Iterator[None]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kerasext.storage.layout import COLUMNS, ROW
+import numpy as np
+
+from kerasext.storage.layout import COLUMNS, ROW, ROW_SHAPES, ROW_SPLITS, VALUES
 from kerasext.storage.open_file import OpenFile
 from kerasext.storage.output_spec import OutputSpec
+from kerasext.storage.ragged_rows import RaggedRows
 from kerasext.storage.ragged_spec import RaggedSpec
 from kerasext.storage.sound_rows import sound_rows
 from kerasext.storage.step_specs import Spec
 
 FINGERPRINT = "model_fingerprint"
+
+_BLOCK_ROWS = 1024  # of different shapes
 
 
 class PresentFile:
@@ -34,7 +39,9 @@ class PresentFile:
         batch_size: Int. Rows of its batches, 0 if unknown.
         seconds: Float. Time that it took.
         stalled_seconds: Float. Of it, how long the model waited for the disk.
-        end: Int. The byte at which what the file refers to ends.
+        is_writable: Bool. Whether the whole index of chunks can be read. After a loss of power the
+            part for rows that were not committed can be half written, and HDF5 can't go on.
+        end: Int. The byte at which what the file refers to ends, if it is writable.
         text_dtypes: Dict from name to dtype of what has strings, whose width is to stay.
 
     Raises:
@@ -44,7 +51,13 @@ class PresentFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         with contextlib.closing(OpenFile(path)) as file:
-            self.end = self._end_of_chunks(file)
+            # This reader never waits. A writer reads damaged metadata again and again, for hours,
+            # if HDF5 is not told otherwise.
+            self.end, self.is_writable = 0, True
+            try:
+                self.end = file.end_of_chunks()
+            except ValueError:
+                self.is_writable = False
             self.rows = sound_rows(file)
             self.lost_rows = int(file.record["rows"]) - self.rows
             self.first_row = int(file.record["first_row"])
@@ -72,18 +85,6 @@ class PresentFile:
             for name, spec in self._specs.items()
             if isinstance(spec, OutputSpec) and spec.dtype.kind == "S"
         }
-
-    def _end_of_chunks(self, file: OpenFile) -> int:
-        # This reader never waits. A writer reads damaged metadata again and again, for hours, if
-        # HDF5 is not told otherwise.
-        try:
-            return file.end_of_chunks()
-        except ValueError as error:
-            raise ValueError(
-                "Rows can be added only to a file whose index of chunks is whole; write to another "
-                "file. `PredictionFile` may still read the rows of this one. "
-                f"Received: path={str(self._path)!r}, {error}"
-            ) from error
 
     def _leave_out_lost_rows(self, file: OpenFile) -> None:
         if self.rows < self.first_row:
@@ -140,3 +141,20 @@ class PresentFile:
                 "with; pass mode='w' to predict again with others. "
                 f"Stored: {FINGERPRINT}={self._fingerprint!r}. Received: {given!r}"
             )
+
+
+def stored_rows(file: OpenFile, name: str, rows: int) -> Iterator[np.ndarray | RaggedRows]:
+    """The first rows of an output in blocks, as they are stored."""
+    if name not in file.ragged:
+        length = file.datasets[name].chunks[0]
+        for start in range(0, rows, length):
+            yield file.read(name, slice(start, min(start + length, rows)))
+        return
+    for start in range(0, rows, _BLOCK_ROWS):
+        block = slice(start, min(start + _BLOCK_ROWS, rows))
+        splits = file.read(f"{name}/{ROW_SPLITS}", slice(block.start, block.stop + 1))
+        values = file.read(f"{name}/{VALUES}", slice(int(splits[0]), int(splits[-1])))
+        shapes = np.diff(splits)[:, None]
+        if f"{name}/{ROW_SHAPES}" in file.datasets:
+            shapes = file.read(f"{name}/{ROW_SHAPES}", block)
+        yield RaggedRows(values, shapes)

@@ -16,6 +16,7 @@ import faulthandler
 import resource
 import struct
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -319,6 +320,7 @@ def main() -> None:
     folder, seed, first, count = Path(sys.argv[1]), *map(int, sys.argv[2:5])
     longest = int(sys.argv[5]) if FORGE else 0
     faulthandler.enable()
+    warnings.simplefilter("ignore")  # of rows that do not match their checksums
     valid = valid_files(folder, longest_block=longest)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     path = folder / "damaged.h5"

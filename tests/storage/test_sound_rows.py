@@ -9,6 +9,7 @@ import pytest
 
 from kerasext.storage import PredictionFile, PredictionFileWriter, RaggedRows
 from kerasext.storage.layout import RECORD
+from kerasext.storage.open_file import OpenFile
 
 ROWS, STEP = 2000, 100
 
@@ -61,14 +62,17 @@ def damage(path, name, entry, *, size=40):
 
 
 def resume(path, outputs, *, lost):
-    """Resumes a file, which warns if rows are lost, and finishes it; returns where it began."""
+    """Resumes a file, which warns if rows are lost, and finishes it; returns where it began.
+
+    Whether it warns is not looked at if `lost` is `None`.
+    """
     context = (
-        pytest.warns(UserWarning, match="do not match their checksums.*goes on from row")
+        pytest.warns(UserWarning, match=r"do not match their checksums.*goes on from row")
         if lost
         else contextlib.nullcontext()
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("ignore" if lost is None else "error")
         with context:
             writer = PredictionFileWriter(
                 path, mode="resume", expected_rows=20, ragged=outputs is ragged
@@ -221,9 +225,13 @@ def test_rows_are_not_added_to_a_damaged_file(path):
     assert resume(path, dense, lost=True) == 0
 
 
-def test_no_writer_waits_for_damaged_metadata(path, tmp_path):
-    """Damage in an index of chunks is an error at once, from whichever place it is read."""
-    killed = kill(path, write(path, dense), tmp_path / "killed.h5")
+@pytest.mark.parametrize("outputs", [dense, ragged])
+def test_no_writer_waits_for_damaged_metadata(outputs, path, tmp_path):
+    """Damage in an index of chunks hangs no writer: rows that can be read are kept.
+
+    Those after them are predicted again.
+    """
+    killed = kill(path, write(path, outputs), tmp_path / "killed.h5")
     content = killed.read_bytes()
     places = [
         place
@@ -232,12 +240,27 @@ def test_no_writer_waits_for_damaged_metadata(path, tmp_path):
         if content.startswith(sign, place)
     ]
     assert len(places) >= 5
+    began = set()
     for place in places:
         changed = bytearray(content)
         changed[place + 9] ^= 0x10
         killed.write_bytes(changed)
-        with pytest.raises(ValueError, match="index of chunks is whole; write to another file"):
-            PredictionFileWriter(killed, mode="resume")
+        began.add(resume(killed, outputs, lost=None))
+    assert 0 in began
+
+
+def test_an_index_that_is_damaged_where_no_row_is(path, tmp_path, monkeypatch):
+    """Without a row lost, the rows go to a new file that has the same ones, and goes on."""
+    killed = kill(path, write(path, ragged), tmp_path / "killed.h5")
+    before = killed.stat().st_ino
+
+    def damaged(_):
+        raise ValueError("index of chunks")
+
+    monkeypatch.setattr(OpenFile, "end_of_chunks", damaged)
+    assert resume(killed, ragged, lost=False) == ROWS
+    assert killed.stat().st_ino != before
+    assert {other.name for other in tmp_path.iterdir()} == {path.name, killed.name}
 
 
 def test_a_writer_whose_index_is_damaged_later(path, tmp_path):
@@ -257,9 +280,6 @@ def test_a_writer_whose_index_is_damaged_later(path, tmp_path):
 
 def test_a_record_of_other_rows(path):
     """Rows that match their own checksums, but not the commit record, are not built on."""
-    with h5py.File(path, "w"):
-        pass
-    path.unlink()
     write(path, dense, stop=512, end="close")
     other = path.with_name("other.h5")
     write(other, lambda row: dense(row + 1), stop=512, end="close")
