@@ -367,10 +367,13 @@ class PredictionFileWriter:
 
     def _open(self, specs: Mapping[str, Spec]) -> h5py.File:
         self._state = "opening"
-        if self._present is None or not self._present.is_writable:
+        if self._present is None:
             self._create(specs)
         else:
-            superblock.repair(self.path, self._present.end)
+            if self._present.is_writable:
+                superblock.repair(self.path, self._present.end)
+            else:
+                self._rewrite(specs)
             self._file = _open_swmr(self.path)
             self._begin(self._file, specs, self.rows)
         file = self._file
@@ -384,6 +387,33 @@ class PredictionFileWriter:
         return file
 
     def _create(self, specs: Mapping[str, Spec]) -> None:
+        with self._new_file(specs) as part:
+            # Before it has its name: who opened it unmarked would not see it grow.
+            self._file = _open_swmr(part)
+            self._begin(self._file, specs, 0)
+            if self._fsync is not None:
+                self._record.sync()
+
+    def _rewrite(self, specs: Mapping[str, Spec]) -> None:
+        """Puts a file with the committed rows in the place of one that can't be written to."""
+        with (
+            self._new_file(specs) as part,
+            contextlib.closing(_open_swmr(part)) as file,
+            contextlib.closing(OpenFile(self.path)) as source,
+        ):
+            self._begin(file, specs, 0)
+            for name, column in self._columns.items():
+                for rows in stored_rows(source, name, self.rows):
+                    column.append(rows)
+                column.commit(self.rows)
+            file.flush()
+            self._write_record()
+            if self._fsync is not None:
+                self._record.sync()
+
+    @contextlib.contextmanager
+    def _new_file(self, specs: Mapping[str, Spec]) -> Iterator[Path]:
+        """A file without rows, which gets its name when the block ends without an error."""
         content = new_file.image(
             specs,
             expected_rows=self.expected_rows,
@@ -394,13 +424,7 @@ class PredictionFileWriter:
         part = self.path.with_name(self.path.name + ".part")
         try:
             part.write_bytes(content)
-            # Before it has its name: who opened it unmarked would not see it grow.
-            self._file = _open_swmr(part)
-            self._begin(self._file, specs, 0)
-            if self._present is not None:
-                self._copy_rows(self._file)
-            if self._fsync is not None:
-                os.fsync(self._file.id.get_vfd_handle())
+            yield part
             self._check_target()  # others than us don't mind our lock
             if self._fsync is None:
                 part.replace(self.path)
@@ -421,16 +445,6 @@ class PredictionFileWriter:
             )
             for name, spec in specs.items()
         }
-
-    def _copy_rows(self, file: h5py.File) -> None:
-        """Copies the rows that are there, and commits them, before the new file has its name."""
-        with contextlib.closing(OpenFile(self.path)) as source:
-            for name, column in self._columns.items():
-                for rows in stored_rows(source, name, self.rows):
-                    column.append(rows)
-                column.commit(self.rows)
-        file.flush()
-        self._write_record()
 
     @contextlib.contextmanager
     def _abandoning_on_error(self) -> Iterator[None]:
