@@ -1,6 +1,7 @@
 """Rows of one output on their way into its dataset, a whole chunk at a time."""
 
 import math
+import zlib
 
 import h5py
 import numpy as np
@@ -58,6 +59,8 @@ class ChunkedRows:
         self._row_shape = dataset.shape[1:]
         self._chunk_rows = dataset.chunks[0]
         self._block = np.zeros(dataset.chunks[:1] + self._row_shape, dtype=dataset.dtype.str)
+        self._bytes = self._block.reshape(-1).view(np.uint8)
+        self._row_bytes = self._bytes.size // self._chunk_rows
         self._extent = dataset.shape[0]
         self._filters = ChunkFilters(dataset)
         self._sums = None if sums is None else ChunkedRows(sums, rows // self._chunk_rows)
@@ -73,7 +76,7 @@ class ChunkedRows:
             if place.byte_offset is not None and place.filter_mask:
                 self._raw_chunk = rows - filled
         # Together: an interruption between two assignments would part them.
-        self._end = self._end_before = (rows, RowChecksums(of_chunks, of_rest))
+        self._end = self._end_before = (rows, of_chunks, of_rest)
 
     @property
     def rows(self) -> int:
@@ -85,20 +88,22 @@ class ChunkedRows:
         self._end_before = self._end
         start = 0
         while start < len(array):
-            rows, (of_chunks, of_rest) = self._end
+            rows, of_chunks, of_rest = self._end
             filled = rows % self._chunk_rows
             piece = array[start : start + self._chunk_rows - filled]
             end = filled + len(piece)
             if len(piece) == self._chunk_rows:
                 chunk = np.ascontiguousarray(piece)
+                of_rest = checksum(chunk)
             else:
                 chunk = self._block
                 chunk[filled:end] = piece
-            of_rest = checksum(chunk[filled:end], of_rest)
+                new = self._bytes[filled * self._row_bytes : end * self._row_bytes]
+                of_rest = zlib.crc32(new.data, of_rest)
             if end == self._chunk_rows:
                 self._write(rows - filled, chunk, end)
                 of_chunks, of_rest = self._store_checksum(of_rest, of_chunks), 0
-            self._end = rows + len(piece), RowChecksums(of_chunks, of_rest)
+            self._end = rows + len(piece), of_chunks, of_rest
             start += len(piece)
 
     def commit(self, rows: int, *, last: bool = False) -> None:
@@ -129,9 +134,9 @@ class ChunkedRows:
         return {self._path: self._checksums_at(rows)}
 
     def _checksums_at(self, rows: int) -> RowChecksums:
-        count, checksums = self._end if rows == self.rows else self._end_before
+        count, of_chunks, of_rest = self._end if rows == self.rows else self._end_before
         assert rows == count
-        return checksums
+        return RowChecksums(of_chunks, of_rest)
 
     def _write_partly(self, first: int, filled: int, *, last: bool) -> None:
         self._block[filled:] = np.zeros((), self._block.dtype)

@@ -63,9 +63,9 @@ class PredictionFileWriter:
             compressed. Defaults to `"auto"`: gzip for all but floats.
         ragged: As `check_ragged` takes it: outputs whose rows may differ in shape, but not in the
             number of axes. Defaults to `False`, for none.
-        fsync: Bool. Whether every commit waits until the disk has the rows, which only a loss of
-            power needs; `finish` always does, unless it is `None`, for a file that can be
-            made again. Defaults to `False`.
+        fsync: Bool. Whether every commit waits until the disk has the rows, so that they survive a
+            loss of power. `finish` and `close` always do, unless it is `None`, for a file that can
+            be made again. Defaults to `False`.
 
     Attributes:
         path: Path of the file, links resolved.
@@ -226,6 +226,8 @@ class PredictionFileWriter:
 
     def commit(self) -> None:
         """Makes the rows appended so far safe from a kill, and visible to readers.
+
+        With `fsync=True` they are safe from a loss of power as well.
 
         Raises:
             OSError: If the disk is full, or fails otherwise; see `append`.

@@ -229,8 +229,8 @@ def test_rows_are_not_added_to_a_damaged_file(path):
 def test_no_writer_waits_for_damaged_metadata(outputs, path, tmp_path):
     """Damage in an index of chunks hangs no writer: rows that can be read are kept.
 
-    Those after them are predicted again. Of rows of different shapes no reader sees how many numbers
-    there are if the place of the last split is damaged, and such a file is refused.
+    Those after them are predicted again. A file of rows of different shapes is refused if it can't
+    be read where the last row ends.
     """
     killed = kill(path, write(path, outputs), tmp_path / "killed.h5")
     content = killed.read_bytes()
