@@ -430,10 +430,10 @@ class Outcome:
         else:
             try:
                 rows, found = _with_h5py(path)
-                self._compare(path, found, rows, expected)
+                self.compare(path, found, rows, expected)
                 with PredictionFile(path) as predictions:
                     found = {name: output[:] for name, output in predictions.items()}
-                    self._compare(path, found, predictions.rows, expected)
+                    self.compare(path, found, predictions.rows, expected)
                     rows = min(rows, predictions.rows)
             except (OSError, RuntimeError, ValueError, KeyError) as error:
                 self.not_opened += 1
@@ -452,7 +452,7 @@ class Outcome:
         all_rows = len(next(iter(expected.values())))
         try:
             rows, found = _with_h5py(path, swmr=False)
-            self._compare(path, found, rows, expected)
+            self.compare(path, found, rows, expected)
             with PredictionFile(path) as predictions:
                 rows = min(rows, predictions.rows)
                 if rows != all_rows or not predictions.complete:
@@ -465,13 +465,14 @@ class Outcome:
         self.left_over += sorted({other.name for other in path.parent.iterdir()} - {path.name})
         self.files += 1
 
-    def _compare(
+    def compare(
         self,
         path: Path,
         found: Mapping[str, Any],
         rows: int,
         expected: Mapping[str, Any],
     ) -> None:
+        """Compares the rows that were read from a file with those that it should have."""
         if found.keys() != expected.keys():
             self.wrong_values += 1
             self.problems.append(f"{path}: outputs {sorted(found)}")

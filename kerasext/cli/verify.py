@@ -41,7 +41,7 @@ def _verify_file(path: Path) -> str:
         predictions.verify()
         text = f"{path}: {predictions.rows:,} rows are as they were written"
         if not predictions.complete:
-            text += "; it is incomplete, and its last rows have no checksums yet"
+            text += "; it is incomplete"
     return text
 
 

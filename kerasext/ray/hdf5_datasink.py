@@ -24,6 +24,7 @@ from kerasext.shards.shard_folder import ShardFolder
 from kerasext.shards.shard_index import check_index_name
 from kerasext.storage import PredictionFileWriter
 from kerasext.storage.chunk_filters import Compression, check_compression
+from kerasext.storage.durable import replace_durably
 from kerasext.storage.json_text import to_json
 from kerasext.storage.layout import IDS, TARGETS
 from kerasext.storage.open_index import is_index
@@ -160,7 +161,7 @@ class HDF5Datasink(BlockBasedFileDatasink):
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "predictions.h5"
-            self._write(table, path)
+            self._write(table, path, fsync=None)
             # HDF5 seeks, which no stream can.
             with path.open("rb") as written, super().open_output_stream(file) as stream:
                 shutil.copyfileobj(written, stream, _STEP_BYTES)
@@ -169,15 +170,15 @@ class HDF5Datasink(BlockBasedFileDatasink):
         # Of an attempt that was killed there is one of this name, which this one replaces.
         part = path.with_name(f".{path.name}")
         try:
-            self._write(table, part)
+            self._write(table, part, fsync=False)
         except BlockingIOError:  # it is of another attempt, which lives
             raise
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        part.replace(path)
+        replace_durably(part, path)
 
-    def _write(self, table: pa.Table, path: Path) -> None:
+    def _write(self, table: pa.Table, path: Path, *, fsync: bool | None) -> None:
         table = self._renamed(table)
         description: dict[str, Any] = {"class_names": None, "attributes": {}}
         if MODEL in table.column_names:
@@ -198,7 +199,7 @@ class HDF5Datasink(BlockBasedFileDatasink):
             class_names=description["class_names"],
             expected_rows=table.num_rows,
             compression=self._compression,
-            fsync=None,
+            fsync=fsync,
         )
         try:
             row_bytes = table.nbytes / table.num_rows + sum(per_row for _, per_row in text.values())

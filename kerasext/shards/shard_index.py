@@ -16,7 +16,9 @@ import numpy as np
 from kerasext.shards.expected_ids import check_expected_ids
 from kerasext.shards.shard_folder import ShardFolder
 from kerasext.storage import commit_record, new_file
+from kerasext.storage.checksums import RowChecksums, file_checksum
 from kerasext.storage.chunked_rows import ChunkedRows
+from kerasext.storage.durable import replace_durably
 from kerasext.storage.index_heaps import find_heaps
 from kerasext.storage.layout import (
     IDS,
@@ -118,7 +120,7 @@ def index_shards(
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         _write(part, shards, order)
-        part.replace(target)
+        replace_durably(part, target)
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
@@ -178,10 +180,13 @@ def _write(path: Path, shards: ShardFolder, order: RowRuns) -> None:
     )
     path.write_bytes(content)
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
+        checksums: dict[str, RowChecksums] = {}
         for name in specs:
             if not file[name].is_virtual:
-                _fill(file, name, shards, order)
-        commit_record.find(file)[()] = commit_record.with_checksum(_record(shards))
+                checksums |= _fill(file, name, shards, order)
+        record = _record(shards)
+        record["rows_checksum"] = file_checksum(checksums)
+        commit_record.find(file)[()] = commit_record.with_checksum(record)
     tables = {
         SHARD_NAMES: np.array([name.encode() for name in shards.names]),
         SHARD_FACTS: np.array(shards.facts, np.int64),
@@ -212,7 +217,9 @@ def _layout(spec: OutputSpec, shards: ShardFolder, order: RowRuns) -> h5py.Virtu
     return layout
 
 
-def _fill(file: h5py.File, name: str, shards: ShardFolder, order: RowRuns) -> None:
+def _fill(
+    file: h5py.File, name: str, shards: ShardFolder, order: RowRuns
+) -> dict[str, RowChecksums]:
     dataset = file[name]
     column = ChunkedRows(dataset, 0, file[f"{SUMS}/{name}"])
     if name == IDS:
@@ -222,6 +229,7 @@ def _fill(file: h5py.File, name: str, shards: ShardFolder, order: RowRuns) -> No
         column.append(np.zeros((order.rows, *dataset.shape[1:]), dataset.dtype.str))
     column.trim(order.rows)
     column.commit(order.rows, last=True)
+    return column.checksums(order.rows)
 
 
 def _record(shards: ShardFolder) -> np.ndarray:
@@ -232,5 +240,5 @@ def _record(shards: ShardFolder) -> np.ndarray:
         record[name] = records[name].sum()
     for name in ("ended", "seconds", "stalled_seconds"):
         record[name] = records[name].max()
-    record["complete"] = True
+    record["complete"] = record["closed"] = True
     return record

@@ -65,7 +65,8 @@ class BackgroundWriter:
         self._gone = threading.Event()
         self._end: Literal["", "finish", "close"] = ""
         self.is_over = False
-        self._error: BaseException | None = None
+        self._error: BaseException | None = None  # until it is raised
+        self._failure: BaseException | None = None  # for good
         self._thread: threading.Thread | None = None
 
     def append(self, step: Any, rows: int, *, known: int = 0) -> None:
@@ -99,9 +100,15 @@ class BackgroundWriter:
         """Waits until all is written, marks the file as complete and closes it.
 
         Raises:
-            BaseException: What was raised in the thread.
+            BaseException: What was raised in the thread and not yet by another call.
+            RuntimeError: If an earlier call raised it.
         """
         self._stop("finish")
+        if self._failure is not None:
+            raise RuntimeError(
+                "The job has failed, and its file is incomplete; the cause was raised before. "
+                f"Received: path={str(self.writer.path)!r}, {self._failure!r}"
+            ) from self._failure
 
     def close(self) -> None:
         """Waits until all is written and closes the file, which then says that it is incomplete.
@@ -155,7 +162,7 @@ class BackgroundWriter:
             self._write_until_the_end()
             getattr(self.writer, self._end)()
         except BaseException as error:  # noqa: BLE001 - raised by the next call
-            self._error = error
+            self._error = self._failure = error
             self._steps.clear()
             try:
                 self.writer.close()  # which keeps the rows before a step that was wrong

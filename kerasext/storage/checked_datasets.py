@@ -167,7 +167,7 @@ def _add_ragged(found: CheckedDatasets, name: str, group: h5py.Group, rows: int,
         add(ROW_SHAPES, (axes,), rows)
     if splits.chunks[0] * 8 > max(size, _LARGE_CHUNK_BYTES):  # it is read whole
         raise ValueError(f"a chunk of {name + '/' + ROW_SPLITS!r} can't be in {size} bytes")
-    numbers = int(splits[rows])
+    numbers = int(splits[rows]) if rows else 0
     if numbers < 0:
         raise ValueError(f"{rows} rows of {name!r} end at number {numbers}")
     add(VALUES, (), numbers)
@@ -222,12 +222,22 @@ def _check_size(dataset: h5py.Dataset, rows: int, size: int) -> None:
 
 
 def _end_of_rows(dataset: h5py.Dataset, rows: int) -> int:
-    """The byte of the file at which the last of the rows ends."""
+    """The byte of the file at which the last of the rows ends.
+
+    Looks up the chunks of these rows only: after a loss of power the index of others, which were
+    not committed, can be half written.
+    """
+    inner = (0,) * (dataset.ndim - 1)
+    chunks = (
+        dataset.id.get_chunk_info_by_coord((row, *inner))
+        for row in range(0, rows, dataset.chunks[0])
+    )
+    ends = (chunk.byte_offset + chunk.size for chunk in chunks if chunk.byte_offset is not None)
+    return max(ends, default=0)
+
+
+def end_of_chunks(dataset: h5py.Dataset) -> int:
+    """Reads the whole index of chunks; returns the byte of the file at which the last ends."""
     ends = [0]
-
-    def visit(chunk: Any) -> None:
-        if chunk.chunk_offset[0] < rows:
-            ends.append(chunk.byte_offset + chunk.size)
-
-    dataset.id.chunk_iter(visit)
+    dataset.id.chunk_iter(lambda chunk: ends.append(chunk.byte_offset + chunk.size))
     return max(ends)

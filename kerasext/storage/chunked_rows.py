@@ -1,13 +1,14 @@
 """Rows of one output on their way into its dataset, a whole chunk at a time."""
 
 import math
+import zlib
 
 import h5py
 import numpy as np
 from h5py._objects import with_phil
 
+from kerasext.storage.checksums import CHUNK_DTYPE, RowChecksums, checksum
 from kerasext.storage.chunk_filters import ChunkFilters
-from kerasext.storage.chunk_sums import chunk_sums
 from kerasext.storage.output_spec import MOST_PER_CHUNK, OutputSpec
 
 # One write of a chunk costs about as much as copying 100 kB, and a reader loads whole chunks.
@@ -53,39 +54,56 @@ class ChunkedRows:
     """
 
     def __init__(self, dataset: h5py.Dataset, rows: int, sums: h5py.Dataset | None = None) -> None:
+        self._path = dataset.name.lstrip("/")
         self._h5id = dataset.id
         self._row_shape = dataset.shape[1:]
         self._chunk_rows = dataset.chunks[0]
         self._block = np.zeros(dataset.chunks[:1] + self._row_shape, dtype=dataset.dtype.str)
-        self._rows = rows
+        self._bytes = self._block.reshape(-1).view(np.uint8)
+        self._row_bytes = self._bytes.size // self._chunk_rows
         self._extent = dataset.shape[0]
         self._filters = ChunkFilters(dataset)
         self._sums = None if sums is None else ChunkedRows(sums, rows // self._chunk_rows)
         self._raw_chunk = -1
         filled = rows % self._chunk_rows
+        of_chunks = 0 if sums is None else checksum(sums[: rows // self._chunk_rows])
+        of_rest = 0
         if filled:
             self._block[:filled] = dataset[rows - filled : rows]
+            of_rest = checksum(self._block[:filled])
             place = self._h5id.get_chunk_info_by_coord(self._coordinates(rows - filled))
             # Of a chunk that was never written HDF5 gives no mask, but whatever was in memory.
             if place.byte_offset is not None and place.filter_mask:
                 self._raw_chunk = rows - filled
+        # Together: an interruption between two assignments would part them.
+        self._end = self._end_before = (rows, of_chunks, of_rest)
+
+    @property
+    def rows(self) -> int:
+        """Rows that were appended, those of earlier writers included."""
+        return self._end[0]
 
     def append(self, array: np.ndarray) -> None:
         """Adds the rows of an array of the dataset's dtype and row shape."""
+        self._end_before = self._end
         start = 0
         while start < len(array):
-            filled = self._rows % self._chunk_rows
+            rows, of_chunks, of_rest = self._end
+            filled = rows % self._chunk_rows
             piece = array[start : start + self._chunk_rows - filled]
+            end = filled + len(piece)
             if len(piece) == self._chunk_rows:
                 chunk = np.ascontiguousarray(piece)
-                self._write(self._rows, chunk, self._chunk_rows)
-                self._sum(chunk)
+                of_rest = checksum(chunk)
             else:
-                self._block[filled : filled + len(piece)] = piece
-                if filled + len(piece) == self._chunk_rows:
-                    self._write(self._rows - filled, self._block, self._chunk_rows)
-                    self._sum(self._block)
-            self._rows += len(piece)
+                chunk = self._block
+                chunk[filled:end] = piece
+                new = self._bytes[filled * self._row_bytes : end * self._row_bytes]
+                of_rest = zlib.crc32(new.data, of_rest)
+            if end == self._chunk_rows:
+                self._write(rows - filled, chunk, end)
+                of_chunks, of_rest = self._store_checksum(of_rest, of_chunks), 0
+            self._end = rows + len(piece), of_chunks, of_rest
             start += len(piece)
 
     def commit(self, rows: int, *, last: bool = False) -> None:
@@ -100,10 +118,25 @@ class ChunkedRows:
         """
         filled = rows % self._chunk_rows
         first = rows - filled
-        if filled and first == self._rows - self._rows % self._chunk_rows:
+        if filled and first == self.rows - self.rows % self._chunk_rows:
             self._write_partly(first, filled, last=last)
+        if last and filled:
+            self._store_checksum(self._checksums_at(rows).rest)
         if self._sums is not None:
-            self._sums.commit(self._sums._rows)
+            self._sums.commit(self._sums.rows)
+
+    def checksums(self, rows: int) -> dict[str, RowChecksums]:
+        """The checksums of the first rows, by the path of the dataset.
+
+        Args:
+            rows: Int. All rows, or all but those of the last `append`.
+        """
+        return {self._path: self._checksums_at(rows)}
+
+    def _checksums_at(self, rows: int) -> RowChecksums:
+        count, of_chunks, of_rest = self._end if rows == self.rows else self._end_before
+        assert rows == count
+        return RowChecksums(of_chunks, of_rest)
 
     def _write_partly(self, first: int, filled: int, *, last: bool) -> None:
         self._block[filled:] = np.zeros((), self._block.dtype)
@@ -112,8 +145,6 @@ class ChunkedRows:
             # space that it leaves is lost. It stays uncompressed, also when it has been filled.
             self._raw_chunk = first
         self._write(first, self._block, filled)
-        if last:
-            self._sum(self._block[:filled])
 
     def trim(self, rows: int) -> None:
         """Takes off what follows the first `rows` rows.
@@ -122,12 +153,21 @@ class ChunkedRows:
         HDF5 reads the chunk that it cuts, as compressed even if we have just written it as it is.
         """
         if self._h5id.shape[0] > rows:
+            filled = rows % self._chunk_rows
+            if filled and rows - filled == self.rows - self.rows % self._chunk_rows:
+                # After a loss of power that chunk can be one that HDF5 can't read.
+                self._raw_chunk = -1
+                self._block[filled:] = np.zeros((), self._block.dtype)
+                self._write(rows - filled, self._block, filled)
             self._h5id.set_extent((rows, *self._row_shape))
         self._extent = min(self._extent, rows)
 
-    def _sum(self, chunk: np.ndarray) -> None:
+    def _store_checksum(self, value: int, before: int = 0) -> int:
+        """Stores the checksum of a chunk; returns that of the stored ones."""
+        stored = np.array([value], CHUNK_DTYPE)
         if self._sums is not None:
-            self._sums.append(chunk_sums(chunk))
+            self._sums.append(stored)
+        return checksum(stored, before)
 
     def _write(self, first: int, chunk: np.ndarray, rows: int) -> None:
         if first + rows > self._extent:

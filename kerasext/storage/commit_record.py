@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from kerasext.storage import hard_links
+from kerasext.storage.durable import write_at
 from kerasext.storage.layout import RECORD, RECORD_DTYPE
 
 _CAN_BYPASS = hasattr(os, "pwrite")  # not on Windows
@@ -51,6 +52,7 @@ def parse(content: bytes) -> np.ndarray:
         and 0 <= record["first_data_row"] <= record["data_rows"]
         and record["rows"] <= record["data_rows"]
         and 0 <= record["complete"] <= 1
+        and 0 <= record["closed"] <= 1
         and record["bytes"] >= 0
         and record["batch_size"] >= 0
         and all(0 <= seconds < float("inf") for seconds in times)
@@ -82,13 +84,13 @@ class CommitRecord:
         """Replaces the record, its checksum being added."""
         record = with_checksum(record)
         if _CAN_BYPASS:
-            os.pwrite(self._fd, record.tobytes(), self._offset)
+            write_at(self._fd, record.tobytes(), self._offset)
         else:  # it may be older than the rows, never newer
             self._h5ds[()] = record
             self._h5ds.file.flush()
 
     def sync(self) -> None:
-        """Asks the operating system to put the file on the disk itself."""
+        """Waits until the disk has what was written."""
         os.fsync(self._fd)
 
     def check_in_place(self, path: Path) -> None:

@@ -5,11 +5,25 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kerasext.storage import superblock
 
 _FAR = 2**62  # an end that no file reaches while it is open
+
+
+class FileState(NamedTuple):
+    """What a writer changes.
+
+    Args:
+        is_marked: Bool. Whether a writer has the file open, or had when it was killed.
+        size: Int. Bytes.
+        changed: Int. When it was last changed, in nanoseconds.
+    """
+
+    is_marked: bool
+    size: int
+    changed: int
 
 
 class FileView(io.RawIOBase):
@@ -22,18 +36,21 @@ class FileView(io.RawIOBase):
     file looks like one that was closed, and what lies beyond the end is an error.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, or a descriptor of it, which the view then owns.
 
     Attributes:
-        is_marked: Bool. Whether a writer has the file open, or had when it was killed.
         is_cut_short: Bool. Whether the file is shorter than it says.
 
     Raises:
         OSError: If the file can't be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=0)
+    def __init__(self, path: Path | int) -> None:
+        self._file: Any
+        if isinstance(path, int):
+            self._file = os.fdopen(path, "rb", buffering=0)
+        else:
+            self._file = path.open("rb", buffering=0)
         self._position = 0
         self.look()
 
@@ -46,10 +63,22 @@ class FileView(io.RawIOBase):
         """Looks at the state of the file anew, for an h5py file that is opened after it."""
         block = superblock.parse(self.read_at(0, superblock.SIZE))
         size = self.size
-        self.is_marked = block is not None and block.is_marked
         self.is_cut_short = block is not None and size < block.end
-        self._end = size if block is None else _FAR if self.is_marked else max(size, block.end)
+        # Even a file without a mark may grow: a writer that resumes clears the mark of the last one
+        # before it sets its own.
+        self._end = size if block is None else _FAR
         self._head = b"" if block is None else block.closed(self._end)
+
+    def again(self) -> FileView:
+        """Another view of the same file, whatever its path leads to by now."""
+        return FileView(os.dup(self._file.fileno()))
+
+    def state(self) -> FileState:
+        """Looks at what tells whether a writer is at work."""
+        block = superblock.parse(self.read_at(0, superblock.SIZE))
+        status = os.fstat(self._file.fileno())
+        is_marked = block is not None and block.is_marked
+        return FileState(is_marked, status.st_size, status.st_mtime_ns)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """So many bytes of the file itself, or fewer at its end."""

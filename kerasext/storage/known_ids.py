@@ -17,15 +17,17 @@ class KnownIds:
 
     Args:
         path: Path of the file, which has ids.
+        rows: Int. Rows of the file that are kept. Defaults to `None`, for all.
 
     Raises:
         ValueError: If it is no prediction file, or damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rows: int | None = None) -> None:
         self._file = OpenFile(path)
         record = self._file.record
-        self._row, self._rows = int(record["first_row"]), int(record["rows"])
+        self._row = int(record["first_row"])
+        self._rows = int(record["rows"]) if rows is None else rows
         self._data_row = int(record["first_data_row"])
         self._blocks: dict[str, tuple[int, np.ndarray]] = {}
 

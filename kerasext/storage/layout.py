@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 import numpy as np
 
 FORMAT = "kerasext.predictions"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 GROUP = "_kerasext"
 
@@ -19,17 +19,19 @@ RECORD_DTYPE = np.dtype(
         ("data_rows", "<i8"),  # of the data that were predicted for them: more, if not all are kept
         ("first_data_row", "<i8"),  # how many of them in calls before the last one
         ("complete", "<i8"),  # 1 when that call ended and all its rows are committed
+        ("closed", "<i8"),  # 1 when the writer closed the file and all rows were on the disk before
         ("ended", "<f8"),  # when this was written, in seconds since 1970-01-01 UTC
         ("bytes", "<i8"),  # of the rows of the last predict call, before compression
         ("seconds", "<f8"),  # that the call took so far, since its first step or since resumed
         ("stalled_seconds", "<f8"),  # of them, how long the model waited for the disk
         ("batch_size", "<i8"),  # rows of its batches, where the whole job is known; else 0
+        ("rows_checksum", "<u4"),  # of all rows, see `checksums.file_checksum`
         ("checksum", "<u4"),  # CRC-32 of all before it
     ]
 )
 
 SUMS = f"{GROUP}/sums"
-"""Group with a dataset for each output: the sums of its chunks that `chunk_sums` makes."""
+"""Group with a dataset for each dataset of an output: the checksums of its chunks."""
 
 SHARDS = f"{GROUP}/shards"
 """Group that only an index of other files has, whose outputs are virtual datasets."""

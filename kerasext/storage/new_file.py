@@ -11,8 +11,8 @@ import numpy as np
 
 from kerasext._version import __version__
 from kerasext.storage import fixed_point
+from kerasext.storage.checksums import CHUNK_DTYPE, RowChecksums, checksum, file_checksum
 from kerasext.storage.chunk_filters import Compression, compression_of, dataset_options
-from kerasext.storage.chunk_sums import WIDTH
 from kerasext.storage.chunked_rows import rows_per_chunk
 from kerasext.storage.commit_record import with_checksum
 from kerasext.storage.dimensions import make_scales, mark_as_text
@@ -62,7 +62,7 @@ def image(
     content = io.BytesIO()
     with _create(content) as file:
         # First, for what changes has to lie within one page.
-        file.create_dataset(RECORD, data=with_checksum(np.zeros((), RECORD_DTYPE)))
+        file.create_dataset(RECORD, data=with_checksum(_empty_record(specs)))
         origin = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -106,6 +106,16 @@ def _create(content: io.BytesIO) -> h5py.File:
     return h5py.File(h5py.h5f.create(b"predictions", flags, fcpl=creation, fapl=access))
 
 
+def _empty_record(specs: Mapping[str, Spec]) -> np.ndarray:
+    record = np.zeros((), RECORD_DTYPE)
+    checksums = {}
+    for column in (column for spec in specs.values() for column in spec.columns(None)):
+        zeros = np.zeros(column.length * column.spec.row_bytes, np.uint8)
+        checksums[column.spec.name] = RowChecksums(chunks=0, rest=checksum(zeros))
+    record["rows_checksum"] = file_checksum(checksums)
+    return record
+
+
 def _create_column(file: h5py.File, column: NewColumn, compression: Compression) -> None:
     spec = column.spec
     dataset = file.create_dataset(
@@ -123,10 +133,10 @@ def _create_column(file: h5py.File, column: NewColumn, compression: Compression)
     _describe(dataset, spec)
     file.create_dataset(
         f"{SUMS}/{spec.name}",
-        shape=(0, WIDTH),
-        maxshape=(None, WIDTH),
-        chunks=(512, WIDTH),
-        dtype=np.uint64,
+        shape=(0,),
+        maxshape=(None,),
+        chunks=(_PAGE_BYTES // CHUNK_DTYPE.itemsize,),
+        dtype=CHUNK_DTYPE,
     )
 
 

@@ -17,9 +17,10 @@ import numpy as np
 
 from kerasext.storage import checked_datasets, commit_record, hard_links
 from kerasext.storage.checked_datasets import CheckedDatasets
-from kerasext.storage.chunk_sums import chunk_sums
+from kerasext.storage.checksums import RowChecksums, checksum, file_checksum
 from kerasext.storage.file_view import FileView
 from kerasext.storage.layout import FORMAT, FORMAT_VERSION, RECORD_DTYPE, SHARDS, SUMS
+from kerasext.storage.stored_checksums import StoredChecksums
 
 # A read that meets a write may see half of it, and is repeated.
 _ATTEMPTS = 5
@@ -64,6 +65,7 @@ class OpenFile:
 
     Args:
         path: Path of the file.
+        view: `FileView` of it, which then belongs to this object. Defaults to `None`: a new one.
 
     Attributes:
         path: The path.
@@ -85,13 +87,16 @@ class OpenFile:
     reads_indexes = False
     """Whether it may be an index of others."""
 
-    def __init__(self, path: Path) -> None:
-        if not path.exists():
+    _stay = frozenset({"_lock"})
+    """Attributes that a refresh leaves as they are."""
+
+    def __init__(self, path: Path, view: FileView | None = None) -> None:
+        if view is None and not path.exists():
             raise FileNotFoundError(f"There must be a file to read. Received: path={str(path)!r}")
         self.path = path
         self._lock = threading.RLock()
         with _naming_what_is_no_hdf5(path):
-            self._view = FileView(path)
+            self._view = FileView(path) if view is None else view
         self._h5file: h5py.File | None = None
         self.is_index = False
         self.record_offset = 0
@@ -113,16 +118,35 @@ class OpenFile:
         """Whether the predict call that wrote it came to its end."""
         return bool(self.record["complete"])
 
+    @property
+    def was_closed(self) -> bool:
+        """Whether its writer has closed it; a live or killed one, or a loss of power, has not."""
+        return bool(self.record["closed"])
+
     def refresh(self) -> bool:
-        """Looks for what was committed since; returns whether there is anything."""
+        """Looks for what was committed since; returns whether there is anything.
+
+        Raises:
+            ValueError: If the file is damaged now. This object then stays as it was.
+        """
         with self._lock:
             self.check_open()
             with naming_damage(self.path):
                 record = self._retrying(self._read_record)
             if record == self.record:
                 return False
-            self._retrying(self._open)
+            self._exchange_with(type(self)(self.path, self._view.again()))
             return True
+
+    def _exchange_with(self, other: OpenFile) -> None:
+        """Takes the content of another one, which is closed with the content of this one."""
+        mine, others = (
+            {name: value for name, value in vars(file).items() if name not in self._stay}
+            for file in (self, other)
+        )
+        vars(self).update(others)
+        vars(other).update(mine)
+        other.close()
 
     def read(self, name: str, key: Any) -> np.ndarray:
         """Reads from an output.
@@ -134,7 +158,9 @@ class OpenFile:
         Raises:
             ValueError: If the file was closed, or is damaged where the rows are.
         """
+        return self._load(name, key)
 
+    def _load(self, name: str, key: Any) -> np.ndarray:
         def attempt() -> np.ndarray:
             # Other errors than these two are about the key.
             try:
@@ -181,32 +207,99 @@ class OpenFile:
                         found[name] = self.attribute(name)
         return found
 
-    def has_sums(self, name: str) -> bool:
-        """Whether the entries of a dataset have the sums that were stored with them."""
+    def find_damage(self) -> str | None:
+        """Reads all rows and compares them with the checksums; returns what is wrong, if anything.
+
+        Raises:
+            ValueError: If rows can't be read, or checksums are not of the kind that is written.
+        """
         with self._lock:
             self.check_open()
-            output, sums = self.datasets[name], self._sums_of(name)
-            if sums is None:
-                return False
-            rows, length = self.lengths[name], output.chunks[0]
-            # The last chunk, partly filled, has its sum when no more rows will come.
-            chunks = math.ceil(rows / length) if self.is_complete else rows // length
-            for number in range(chunks):
-                chunk = self.read(name, slice(number * length, min((number + 1) * length, rows)))
-                with naming_damage(self.path, f"sums of {name!r}"):
-                    stored = sums[number : number + 1]
-                if not np.array_equal(chunk_sums(chunk), stored):
-                    return False
-            return True
+            with naming_damage(self.path, "checksums"):
+                gone = sorted(self._checksums.names() - self.datasets.keys())
+            if gone:
+                return f"output {gone[0]!r} is gone, and its checksums are there"
+            for name in self.datasets:
+                if not self.matches_checksums(name):
+                    return f"the rows of {name!r} are not those that were written"
+            if not self.matches_rows_checksum():
+                return "rows of the last commit are not those that were written"
+            return None
 
-    def _sums_of(self, name: str) -> h5py.Dataset | None:
-        path = f"{SUMS}/{name}"
-        with naming_damage(self.path, f"sums of {name!r}"):
-            sums = hard_links.find(self._root, path)
-            if not isinstance(sums, h5py.Dataset):
-                return None
-            CheckedDatasets().add(path, sums, 0, self._view.size)
-        return sums
+    def matches_checksums(self, name: str) -> bool:
+        """Reads a dataset and compares it with the checksums of its chunks.
+
+        The rows after its last full chunk have one only if the file is complete; they are covered
+        by `matches_rows_checksum`.
+        """
+        with self._lock:
+            self.check_open()
+            rows, length = self.lengths[name], self.datasets[name].chunks[0]
+            chunks = math.ceil(rows / length) if self.is_complete else rows // length
+            return all(self.matching_chunks(name, range(chunks)))
+
+    def matching_chunks(self, name: str, chunks: range) -> Iterator[bool]:
+        """Whether each of some chunks of a dataset matches its checksum."""
+        rows, length = self.lengths[name], self.datasets[name].chunks[0]
+        with naming_damage(self.path, f"checksums of {name!r}"):
+            stored = self._checksums.of(name, chunks.stop)
+        for number in chunks:
+            end = min((number + 1) * length, rows)
+            found = checksum(self._load(name, slice(number * length, end)))
+            yield number < len(stored) and found == stored[number]
+
+    def matches_rows_checksum(self) -> bool:
+        """Whether the commit record matches the rows after the full chunks of all datasets.
+
+        It covers the checksums of the full chunks, too, and with them all rows.
+        """
+        with self._lock:
+            self.check_open()
+            try:
+                return self._rows_checksum() == int(self.record["rows_checksum"])
+            except ValueError:  # something can't be read
+                return False
+
+    def _rows_checksum(self) -> int:
+        found = {}
+        with naming_damage(self.path, "checksums"):
+            names = self._checksums.names()
+        for name in names:
+            dataset = self.datasets.get(name)
+            if not isinstance(dataset, h5py.Dataset):
+                raise ValueError(f"{name!r} has checksums and is no output")
+            rows, length = self.lengths[name], dataset.chunks[0]
+            with naming_damage(self.path, f"checksums of {name!r}"):
+                stored = self._checksums.of(name, rows // length)
+            rest = self._load(name, slice(rows - rows % length, rows))
+            found[name] = RowChecksums(checksum(stored), checksum(rest))
+        return file_checksum(found)
+
+    def has_new_record(self) -> bool:
+        """Whether the writer has committed, or begun anew, since the file was opened or refreshed.
+
+        Then what was read since may have changed while it was read.
+        """
+        with self._lock, naming_damage(self.path):
+            return bool(self._retrying(self._read_record) != self.record)
+
+    def end_of_chunks(self) -> int:
+        """Reads the whole index of chunks of all datasets; returns the byte where the last ends.
+
+        Raises:
+            ValueError: If it is damaged somewhere.
+        """
+        with self._lock, naming_damage(self.path, "index of chunks"):
+            self.check_open()
+            sums = [hard_links.find(self._root, f"{SUMS}/{name}") for name in self.datasets]
+            datasets = [
+                node for node in (*self.datasets.values(), *sums) if isinstance(node, h5py.Dataset)
+            ]
+            return max(map(checked_datasets.end_of_chunks, datasets), default=0)
+
+    @property
+    def _checksums(self) -> StoredChecksums:
+        return StoredChecksums(self._root, self._view.size)
 
     def check_open(self) -> None:
         """Raises `ValueError` if it was closed."""
@@ -227,11 +320,13 @@ class OpenFile:
 
     def _retrying(self, action: Callable[[], _T]) -> _T:
         for attempt in range(1, _ATTEMPTS + 1):
+            # Before it is read: afterwards a writer may have finished, and the mark be gone.
+            before = self._view.state()
             try:
                 return action()
             except ValueError:
-                self._view.look()
-                if attempt == _ATTEMPTS or not self._view.is_marked:
+                is_written = before.is_marked or self._view.state() != before
+                if attempt == _ATTEMPTS or not is_written:
                     raise
             time.sleep(_PAUSE)
         raise AssertionError
@@ -287,8 +382,10 @@ class OpenFile:
                 f"The file must be a prediction file of kerasext. Received: path={str(self.path)!r}"
             )
         if np.ndim(version) or version != FORMAT_VERSION:
+            is_newer = not np.ndim(version) and version > FORMAT_VERSION
+            remedy = "install a newer kerasext" if is_newer else "predict again"
             raise ValueError(
-                f"The file must be of format version {FORMAT_VERSION}; install a newer kerasext. "
+                f"The file must be of format version {FORMAT_VERSION}; {remedy}. "
                 f"Received: path={str(self.path)!r} of version {version}"
             )
 

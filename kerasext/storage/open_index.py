@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -51,27 +52,70 @@ class OpenIndex(OpenFile):
     """
 
     reads_indexes = True
+    _stay = OpenFile._stay | {"_has_warned", "_looked_at"}
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, view: FileView | None = None) -> None:
         self._shards: Shards[ShardFile] | None = None
         self._tables: list[np.ndarray] = []
         self._shard_ids: ShardedRows | None = None
-        super().__init__(path)
+        self._has_warned = False
+        self._looked_at: set[tuple[str, int]] = set()  # chunks of a file that was not closed
+        super().__init__(path, view)
 
-    def has_sums(self, name: str) -> bool:
-        """Whether the entries of a dataset have the sums that were stored with them.
+    def read(self, name: str, key: Any) -> np.ndarray:
+        """As of `OpenFile`; warns once if rows of a file that was not closed are damaged."""
+        with self._lock:
+            values = super().read(name, key)
+            if not (self.was_closed or self.is_index or self._has_warned):
+                rows = key[0] if isinstance(key, tuple) else key
+                if self._is_damaged(name, range(*rows.indices(self.lengths[name]))):
+                    self._has_warned = True
+                    warnings.warn(
+                        f"The file was not closed, as after a loss of power, and rows of {name!r} "
+                        "do not match their checksums; mode='resume' predicts them again. "
+                        f"Received: path={str(self.path)!r}",
+                        stacklevel=5,
+                    )
+        return values
+
+    def _is_damaged(self, name: str, rows: range) -> bool:
+        """Whether chunks that have some of these rows, and were not looked at, are damaged."""
+        if not rows:
+            return False
+        length = self.datasets[name].chunks[0]
+        full = self.lengths[name] // length
+        for number in range(rows[0] // length, rows[-1] // length + 1):
+            # The last chunk is looked at once, together with those of all outputs.
+            key = (name, number) if number < full else ("", 0)
+            if key in self._looked_at:
+                continue
+            if number < full:
+                is_sound = next(self.matching_chunks(name, range(number, number + 1)))
+            else:
+                is_sound = self.matches_rows_checksum()
+            if not is_sound:
+                # A writer that resumes may be replacing the rows.
+                return not self.has_new_record()
+            self._looked_at.add(key)
+        return False
+
+    def find_damage(self) -> str | None:
+        """As of `OpenFile`, of all shards as well.
 
         Raises:
-            ValueError: If those of a shard have not, naming it.
+            ValueError: As of `OpenFile`; or if a shard is damaged, naming it.
         """
         with self._lock:
             self.check_open()
-            if self._shards is None:
-                return super().has_sums(name)
-            self._shards.check(lambda path, _: _check_sums(path, name))
-            if isinstance(self.datasets[name], ShardedRows):
-                return True
-            return super().has_sums(name) and (name != IDS or self._has_ids_of_shards())
+            if self._shards is not None:
+                self._shards.check(self._check_rows)
+                if self._shard_ids is not None and not self._has_ids_of_shards():
+                    return f"the rows of {IDS!r} are not those that were written"
+            return super().find_damage()
+
+    def matches_checksums(self, name: str) -> bool:
+        """As of `OpenFile`; rows of shards are compared by `find_damage` only."""
+        return isinstance(self.datasets[name], ShardedRows) or super().matches_checksums(name)
 
     def close(self) -> None:
         """Closes the file and those of the index; safe to call again."""
@@ -177,18 +221,19 @@ class OpenIndex(OpenFile):
                         f"{theirs.stored_as}"
                     )
 
+    def _check_rows(self, path: Path, _: ShardFacts) -> None:
+        with contextlib.closing(open_shard(path)) as shard:
+            for name in self.datasets:
+                if name not in shard.datasets:
+                    raise ValueError(f"it has no output {name!r}")
+            damage = shard.find_damage()
+        if damage is not None:
+            raise ValueError(damage)
+
     def _has_ids_of_shards(self) -> bool:
         stored: Any = self._shard_ids
         blocks = (slice(at, at + _BLOCK_ROWS) for at in range(0, stored.shape[0], _BLOCK_ROWS))
         return all(np.array_equal(self.read(IDS, rows), stored[rows]) for rows in blocks)
-
-
-def _check_sums(path: Path, name: str) -> None:
-    with contextlib.closing(open_shard(path)) as shard:
-        if name not in shard.datasets:
-            raise ValueError(f"it has no output {name!r}")
-        if not shard.has_sums(name):
-            raise ValueError(f"the rows of {name!r} are not those that were written")
 
 
 def is_index(path: Path) -> bool:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _FOLLOW_ROWS = 65536
 _FOLLOW_SECONDS = 0.02
+_VERIFY_ATTEMPTS = 5
 
 
 class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
@@ -164,19 +165,22 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
     def verify(self) -> None:
         """Reads the whole file and compares it with the checksums that were stored with it.
 
-        Every full chunk has a checksum, and the last one too once the file is complete: of a file
-        that is being written the last rows are not verified.
+        Every committed row is compared, also in a file that is being written or was interrupted.
 
         Raises:
-            ValueError: If rows differ from those that were written, naming the output.
+            ValueError: If rows differ from those that were written, naming the output, or an output
+                is gone.
         """
-        self._file.check_open()
-        for name in self._file.datasets:
-            if not self._file.has_sums(name):
+        for attempt in range(_VERIFY_ATTEMPTS):
+            damage = self._file.find_damage()
+            if damage is None:
+                return
+            # A writer that resumed may have replaced rows while they were read.
+            if attempt == _VERIFY_ATTEMPTS - 1 or not self._file.has_new_record():
                 raise ValueError(
-                    f"The file is damaged: the rows of {name!r} are not those that were written. "
-                    f"Received: path={str(self.path)!r}"
+                    f"The file is damaged: {damage}. Received: path={str(self.path)!r}"
                 )
+            self.refresh()
 
     def iter_batches(self, rows: int) -> Iterator[dict[str, Any]]:
         """Reads the file from the first row to the last in constant memory.

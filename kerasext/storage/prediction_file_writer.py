@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import time
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -14,14 +16,17 @@ import h5py
 import numpy as np
 
 from kerasext.storage import new_file, superblock
+from kerasext.storage.checksums import RowChecksums, file_checksum
 from kerasext.storage.chunk_filters import Compression, check_compressed, check_compression
 from kerasext.storage.chunked_rows import ChunkedRows
 from kerasext.storage.commit_record import CommitRecord
+from kerasext.storage.durable import replace_durably
 from kerasext.storage.file_lock import FileLock
 from kerasext.storage.known_ids import KnownIds
 from kerasext.storage.known_rows import check_known
 from kerasext.storage.layout import IDS, RECORD_DTYPE, SUMS, health
-from kerasext.storage.present_file import FINGERPRINT, PresentFile
+from kerasext.storage.open_file import OpenFile
+from kerasext.storage.present_file import FINGERPRINT, PresentFile, stored_rows
 from kerasext.storage.ragged_column import RaggedColumn
 from kerasext.storage.ragged_rows import RaggedRows
 from kerasext.storage.ragged_spec import RaggedSpec
@@ -58,9 +63,9 @@ class PredictionFileWriter:
             compressed. Defaults to `"auto"`: gzip for all but floats.
         ragged: As `check_ragged` takes it: outputs whose rows may differ in shape, but not in the
             number of axes. Defaults to `False`, for none.
-        fsync: Bool. Whether every commit waits until the disk has the rows, which only a loss of
-            power needs; `finish` always does, unless it is `None`, for a file that can be
-            made again. Defaults to `False`.
+        fsync: Bool. Whether every commit waits until the disk has the rows, so that they survive a
+            loss of power. `finish` and `close` always do, unless it is `None`, for a file that can
+            be made again. Defaults to `False`.
 
     Attributes:
         path: Path of the file, links resolved.
@@ -177,6 +182,11 @@ class PredictionFileWriter:
             OSError: If the disk is full, or fails otherwise. The rows of the last commit are safe,
                 and nothing more can be written with this object.
         """
+        if self.is_complete:
+            raise ValueError(
+                "`mode='resume'` adds no rows to a complete file; pass mode='a' to add rows, or "
+                f"mode='w' to predict again. Received: path={str(self.path)!r}"
+            )
         if self._state != "writing":
             raise ValueError(
                 "The writer must be open and without an error; make another one. "
@@ -217,6 +227,8 @@ class PredictionFileWriter:
     def commit(self) -> None:
         """Makes the rows appended so far safe from a kill, and visible to readers.
 
+        With `fsync=True` they are safe from a loss of power as well.
+
         Raises:
             OSError: If the disk is full, or fails otherwise; see `append`.
         """
@@ -226,8 +238,23 @@ class PredictionFileWriter:
                 self._commit(self._file)
 
     def finish(self) -> None:
-        """Commits every row, marks the file as complete and closes it."""
-        self._close(complete=self._state == "writing")
+        """Commits every row, marks the file as complete and closes it.
+
+        Does nothing after `close` or an earlier `finish`.
+
+        Raises:
+            OSError: If the disk is full, or fails otherwise, now or in an earlier call; see
+                `append`. The file is closed and stays incomplete.
+            ValueError: If an earlier step failed halfway otherwise, with the same consequence.
+        """
+        state = self._state
+        self._close(complete=state == "writing")
+        if state in {"opening", "torn", "failed"}:
+            kind = OSError if state == "failed" else ValueError
+            raise kind(
+                "A file can be finished only if every step was written; see the error that was "
+                f"raised before. Received: a step that failed, path={str(self.path)!r}"
+            )
 
     def close(self) -> None:
         """Commits every row and closes the file, which then says that it is incomplete.
@@ -253,6 +280,8 @@ class PredictionFileWriter:
         if self._mode not in {"a", "resume"} or not self.path.exists():
             return None
         present = PresentFile(self.path)
+        if present.lost_rows:
+            self._tell_of_lost_rows(present)
         self.first_row, self.first_data_row = present.rows, present.data_rows
         self._counted = self._committed = (present.rows, present.data_rows)
         if self._mode == "resume":
@@ -270,8 +299,24 @@ class PredictionFileWriter:
                 f"Received: path={str(self.path)!r} with {present.rows} rows"
             )
         if self.is_complete:
-            superblock.repair(self.path)  # its writer may have been killed in its last moment
+            # Its writer may have been killed in its last moment.
+            superblock.repair(self.path, present.end)
         return present
+
+    def _tell_of_lost_rows(self, present: PresentFile) -> None:
+        rows = present.rows + present.lost_rows
+        found = f"{present.lost_rows} of its {rows} rows do not match their checksums"
+        if self._mode == "a":
+            raise ValueError(
+                "`mode='a'` adds rows to a file that is whole; pass mode='resume' with the data of "
+                f"its last `predict` call to predict {present.lost_rows} rows again. "
+                f"Received: path={str(self.path)!r}, in which {found}"
+            )
+        warnings.warn(
+            f"The file is damaged, as after a loss of power: {found}. mode='resume' goes on from "
+            f"row {present.rows}. Received: path={str(self.path)!r}",
+            stacklevel=4,
+        )
 
     def begin_columns(self, names: Collection[str], id_width: int | None) -> KnownIds | None:
         """Checks the columns that the steps will have beside their outputs.
@@ -299,7 +344,7 @@ class PredictionFileWriter:
         if self._present is None:
             return None
         self._present.check_columns(names)
-        return KnownIds(self.path) if self._mode == "resume" and IDS in names else None
+        return KnownIds(self.path, self.rows) if self._mode == "resume" and IDS in names else None
 
     def check_fingerprint(self) -> None:
         """Checks that `attributes` are of the model that an interrupted file was begun with.
@@ -327,26 +372,50 @@ class PredictionFileWriter:
         if self._present is None:
             self._create(specs)
         else:
-            superblock.repair(self.path)
+            if self._present.is_writable:
+                superblock.repair(self.path, self._present.end)
+            else:
+                self._rewrite(specs)
             self._file = _open_swmr(self.path)
+            self._begin(self._file, specs, self.rows)
         file = self._file
         assert file is not None
         self._specs = dict(specs)
-        self._columns = {
-            name: (
-                RaggedColumn(file, name, self.rows)
-                if isinstance(spec, RaggedSpec)
-                else ChunkedRows(file[name], self.rows, file[f"{SUMS}/{name}"])
-            )
-            for name, spec in specs.items()
-        }
-        self._record = CommitRecord(file)
-        self._began = time.monotonic()
-        self._write_record(complete=False)
+        self._write_record()
+        if self._present is not None and self._fsync is not None:
+            # Before the first row: the file must not pass for one that was closed.
+            self._record.sync()
         self._state = "writing"
         return file
 
     def _create(self, specs: Mapping[str, Spec]) -> None:
+        with self._new_file(specs) as part:
+            # Before it has its name: who opened it unmarked would not see it grow.
+            self._file = _open_swmr(part)
+            self._begin(self._file, specs, 0)
+            if self._fsync is not None:
+                self._record.sync()
+
+    def _rewrite(self, specs: Mapping[str, Spec]) -> None:
+        """Puts a file with the committed rows in the place of one that can't be written to."""
+        with (
+            self._new_file(specs) as part,
+            contextlib.closing(_open_swmr(part)) as file,
+            contextlib.closing(OpenFile(self.path)) as source,
+        ):
+            self._begin(file, specs, 0)
+            for name, column in self._columns.items():
+                for rows in stored_rows(source, name, self.rows):
+                    column.append(rows)
+                column.commit(self.rows)
+            file.flush()
+            self._write_record()
+            if self._fsync is not None:
+                self._record.sync()
+
+    @contextlib.contextmanager
+    def _new_file(self, specs: Mapping[str, Spec]) -> Iterator[Path]:
+        """A file without rows, which gets its name when the block ends without an error."""
         content = new_file.image(
             specs,
             expected_rows=self.expected_rows,
@@ -357,13 +426,27 @@ class PredictionFileWriter:
         part = self.path.with_name(self.path.name + ".part")
         try:
             part.write_bytes(content)
-            # Before it has its name: who opened it unmarked would not see it grow.
-            self._file = _open_swmr(part)
+            yield part
             self._check_target()  # others than us don't mind our lock
-            part.replace(self.path)
+            if self._fsync is None:
+                part.replace(self.path)
+            else:
+                replace_durably(part, self.path)
         finally:
             with contextlib.suppress(OSError):
                 part.unlink()
+
+    def _begin(self, file: h5py.File, specs: Mapping[str, Spec], rows: int) -> None:
+        self._began = time.monotonic()
+        self._record = CommitRecord(file)
+        self._columns = {
+            name: (
+                RaggedColumn(file, name, rows)
+                if isinstance(spec, RaggedSpec)
+                else ChunkedRows(file[name], rows, file[f"{SUMS}/{name}"])
+            )
+            for name, spec in specs.items()
+        }
 
     @contextlib.contextmanager
     def _abandoning_on_error(self) -> Iterator[None]:
@@ -379,7 +462,7 @@ class PredictionFileWriter:
                 f"on from there. Received: path={str(self.path)!r}, {error}",
             ) from error
 
-    def _commit(self, file: h5py.File, *, complete: bool = False) -> None:
+    def _commit(self, file: h5py.File, *, closing: bool = False, complete: bool = False) -> None:
         self._record.check_in_place(self.path)
         if complete or self._state == "torn":
             for column in self._columns.values():
@@ -388,25 +471,30 @@ class PredictionFileWriter:
             column.commit(self.rows, last=complete)
         # Data, then HDF5's metadata, then the record: what it counts must be there.
         file.flush()
-        waits = complete and self._fsync is not None
-        if self._fsync or waits:
+        is_synced = bool(self._fsync) or (closing and self._fsync is not None)
+        if is_synced:
             self._record.sync()
-        self._write_record(complete=complete)
-        if waits:
+        self._write_record(complete=complete, closed=closing and is_synced)
+        if is_synced:
             self._record.sync()
 
-    def _write_record(self, *, complete: bool) -> None:
+    def _write_record(self, *, complete: bool = False, closed: bool = False) -> None:
         self.seconds = self._seconds_before + time.monotonic() - self._began
-        self._record.write(self._record_fields(complete=complete))
+        record = self._record_fields()
+        record["complete"], record["closed"] = complete, closed
+        checksums: dict[str, RowChecksums] = {}
+        for column in self._columns.values():
+            checksums |= column.checksums(self.rows)
+        record["rows_checksum"] = file_checksum(checksums)
+        self._record.write(record)
         self._committed = self._counted
 
-    def _record_fields(self, *, complete: bool = False) -> np.ndarray:
+    def _record_fields(self) -> np.ndarray:
         record = np.zeros((), RECORD_DTYPE)
         record["rows"] = self.rows
         record["first_row"] = self.first_row
         record["data_rows"] = self.data_rows
         record["first_data_row"] = self.first_data_row
-        record["complete"] = complete
         record["ended"] = time.time()
         record["bytes"] = self.bytes
         record["seconds"] = self.seconds
@@ -430,12 +518,35 @@ class PredictionFileWriter:
         try:
             if self._state in {"writing", "torn"}:
                 with self._abandoning_on_error():
-                    self._commit(file, complete=complete)
+                    self._commit(file, closing=True, complete=complete)
         finally:
             # A handle that has failed, which was told when it happened, may fail to close too.
             failed = self._state == "failed"
             with contextlib.suppress(*((OSError, RuntimeError) if failed else ())):
-                file.close()
+                self._close_hdf5(file)
+
+    def _close_hdf5(self, file: h5py.File) -> None:
+        if self._fsync is None:
+            file.close()
+            return
+        fd = os.dup(file.id.get_vfd_handle())
+        try:
+            file.close()  # which clears HDF5's marks of a writer
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _read_metadata_once(access: h5py.h5p.PropFAID) -> None:
+    """Makes HDF5 raise an error for damaged metadata at once.
+
+    By default it reads it up to 100 times in a file that is open for SWMR, and doubles the pause
+    each time, for hours. That is for readers beside a writer; nobody else writes to this file. h5py
+    has no function for it.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # where the libraries can't be searched
+        set_attempts = ctypes.CDLL(h5py.h5f.__file__).H5Pset_metadata_read_attempts
+        set_attempts(ctypes.c_int64(access.id), ctypes.c_uint(1))
 
 
 def _open_swmr(path: Path) -> h5py.File:
@@ -443,6 +554,7 @@ def _open_swmr(path: Path) -> h5py.File:
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_file_locking(False, True)
+    _read_metadata_once(access)
     flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
     try:
         return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))

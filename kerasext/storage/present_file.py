@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kerasext.storage.layout import COLUMNS
+import numpy as np
+
+from kerasext.storage.layout import COLUMNS, ROW, ROW_SHAPES, ROW_SPLITS, VALUES
 from kerasext.storage.open_file import OpenFile
 from kerasext.storage.output_spec import OutputSpec
+from kerasext.storage.ragged_rows import RaggedRows
 from kerasext.storage.ragged_spec import RaggedSpec
+from kerasext.storage.sound_rows import sound_rows
 from kerasext.storage.step_specs import Spec
 
 FINGERPRINT = "model_fingerprint"
+
+_BLOCK_ROWS = 1024  # of different shapes
 
 
 class PresentFile:
@@ -23,33 +29,47 @@ class PresentFile:
         path: Path of the file.
 
     Attributes:
-        rows: Int. Committed rows.
+        rows: Int. Committed rows that match their checksums, as far as `sound_rows` compares them.
+        lost_rows: Int. Committed rows after them.
         first_row: Int. Row at which the rows of its last predict call begin.
         data_rows: Int. Rows of the data that were predicted for all of its rows.
         first_data_row: Int. How many of them in calls before the last one.
-        is_complete: Bool. Whether that call came to its end.
+        is_complete: Bool. Whether that call came to its end, and no row is lost.
         bytes: Int. Bytes of the rows of that call.
         batch_size: Int. Rows of its batches, 0 if unknown.
         seconds: Float. Time that it took.
         stalled_seconds: Float. Of it, how long the model waited for the disk.
+        is_writable: Bool. Whether the whole index of chunks can be read. After a loss of power the
+            part for rows that were not committed can be half written, and HDF5 can't go on.
+        end: Int. The byte at which what the file refers to ends, if it is writable.
         text_dtypes: Dict from name to dtype of what has strings, whose width is to stay.
 
     Raises:
-        ValueError: If it is no prediction file, or damaged.
+        ValueError: If it is no prediction file; or damaged, but for rows of its last predict call.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         with contextlib.closing(OpenFile(path)) as file:
-            self.rows = int(file.record["rows"])
+            # This reader never waits. A writer reads damaged metadata again and again, for hours,
+            # if HDF5 is not told otherwise.
+            self.end, self.is_writable = 0, True
+            try:
+                self.end = file.end_of_chunks()
+            except ValueError:
+                self.is_writable = False
+            self.rows = sound_rows(file)
+            self.lost_rows = int(file.record["rows"]) - self.rows
             self.first_row = int(file.record["first_row"])
             self.data_rows = int(file.record["data_rows"])
             self.first_data_row = int(file.record["first_data_row"])
-            self.is_complete = file.is_complete
+            self.is_complete = file.is_complete and not self.lost_rows
             self.bytes = int(file.record["bytes"])
             self.batch_size = int(file.record["batch_size"])
             self.seconds = float(file.record["seconds"])
             self.stalled_seconds = float(file.record["stalled_seconds"])
+            if self.lost_rows:
+                self._leave_out_lost_rows(file)
             self._fingerprint = file.attribute(FINGERPRINT)
             self._specs: dict[str, Spec] = {
                 name: (
@@ -65,6 +85,20 @@ class PresentFile:
             for name, spec in self._specs.items()
             if isinstance(spec, OutputSpec) and spec.dtype.kind == "S"
         }
+
+    def _leave_out_lost_rows(self, file: OpenFile) -> None:
+        if self.rows < self.first_row:
+            raise ValueError(
+                "The rows of earlier `predict` calls must be whole, for only those of the last one "
+                "can be predicted again; pass mode='w' to predict all of them. "
+                f"Received: path={str(self._path)!r}, in which rows after row {self.rows} do not "
+                f"match their checksums, and the last call began at row {self.first_row}"
+            )
+        rows = self.rows - self.first_row
+        self.bytes = self.bytes * rows // (rows + self.lost_rows)
+        self.data_rows = self.first_data_row + rows
+        if rows and ROW in file.datasets:  # not all rows of the data were kept
+            self.data_rows = int(file.read(ROW, slice(self.rows - 1, self.rows))[0]) + 1
 
     def check_columns(self, names: Collection[str]) -> None:
         """Raises `ValueError` if rows with other columns beside their outputs are to be added."""
@@ -107,3 +141,20 @@ class PresentFile:
                 "with; pass mode='w' to predict again with others. "
                 f"Stored: {FINGERPRINT}={self._fingerprint!r}. Received: {given!r}"
             )
+
+
+def stored_rows(file: OpenFile, name: str, rows: int) -> Iterator[np.ndarray | RaggedRows]:
+    """The first rows of an output in blocks, as they are stored."""
+    if name not in file.ragged:
+        length = file.datasets[name].chunks[0]
+        for start in range(0, rows, length):
+            yield file.read(name, slice(start, min(start + length, rows)))
+        return
+    for start in range(0, rows, _BLOCK_ROWS):
+        block = slice(start, min(start + _BLOCK_ROWS, rows))
+        splits = file.read(f"{name}/{ROW_SPLITS}", slice(block.start, block.stop + 1))
+        values = file.read(f"{name}/{VALUES}", slice(int(splits[0]), int(splits[-1])))
+        shapes = np.diff(splits)[:, None]
+        if f"{name}/{ROW_SHAPES}" in file.datasets:
+            shapes = file.read(f"{name}/{ROW_SHAPES}", block)
+        yield RaggedRows(values, shapes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import h5py
 
+from kerasext.storage.checksums import RowChecksums
 from kerasext.storage.chunked_rows import ChunkedRows
 from kerasext.storage.layout import ROW_SHAPES, ROW_SPLITS, SUMS, VALUES
 from kerasext.storage.ragged_rows import RaggedRows
@@ -49,6 +50,15 @@ class RaggedColumn:
         self._row_splits.commit(rows + 1, last=last)
         if self._row_shapes is not None:
             self._row_shapes.commit(rows, last=last)
+
+    def checksums(self, rows: int) -> dict[str, RowChecksums]:
+        """The checksums of the first rows, by the paths of the datasets; see `ChunkedRows`."""
+        shapes = self._row_shapes.checksums(rows) if self._row_shapes is not None else {}
+        return {
+            **self._values.checksums(self._numbers(rows)),
+            **self._row_splits.checksums(rows + 1),
+            **shapes,
+        }
 
     def trim(self, rows: int) -> None:
         """Makes the datasets as long as `rows` rows need; see `ChunkedRows.trim`."""

@@ -51,13 +51,15 @@ def parse(content: bytes) -> Superblock | None:
     return Superblock(fields[_FLAGS] != 0, fields[_END], content)
 
 
-def repair(path: Path) -> None:
+def repair(path: Path, end: int = 0) -> None:
     """Clears the marks of a writer, and makes the file as long as it says it is.
 
     Only for a file whose lock is held: the marks of a live writer must stay.
 
     Args:
         path: Path of the file.
+        end: Int. Bytes that the file has at least. After a loss of power it may refer to places
+            beyond what it says is its end, where nothing else may come.
 
     Raises:
         ValueError: If the file has no intact superblock of version 3.
@@ -70,10 +72,10 @@ def repair(path: Path) -> None:
                 f"Received: path={str(path)!r}"
             )
         size = path.stat().st_size
-        if not block.is_marked and size >= block.end:
+        if not block.is_marked and size >= block.end >= end:
             return
         # What lies beyond the end that the file knows of may be data of its last commit.
-        end = max(size, block.end)
+        end = max(size, block.end, end)
         file.truncate(end)
         file.seek(0)
         file.write(block.closed(end))

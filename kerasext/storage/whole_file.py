@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from kerasext.storage.durable import replace_durably
+
 
 def file_made_from(source: Path, path: str | os.PathLike[str]) -> Path:
     """Where to write what is made from a prediction file, links resolved.
@@ -55,7 +57,7 @@ def renamed_when_written(path: Path) -> Iterator[BinaryIO]:
             # Else a loss of power may leave the new name without what it names.
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
+        replace_durably(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise

@@ -439,6 +439,22 @@ def test_the_end_may_be_said_again(ends, path):
     assert_holds(path, 11, complete=ends[0] == "finish")
 
 
+def test_a_failed_job_is_not_finished(path):
+    """`finish` after an error that another call has raised names that error, every time."""
+    background = make(path)
+    append_all(background, [5])
+    background.append({"no such output": np.zeros(3)}, 3)
+    with pytest.raises(ValueError, match="same outputs"):
+        background.close()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"job has failed.*same outputs") as caught:
+            background.finish()
+        assert isinstance(caught.value.__cause__, ValueError)
+    background.close()
+    with PredictionFile(path) as predictions:
+        assert not predictions.complete
+
+
 @pytest.mark.parametrize("end", ["finish", "close"])
 def test_the_end_before_a_step(end, path):
     """Without a step there is no file and no lock."""

@@ -70,6 +70,7 @@ def make(path, specs, columns, *, class_names=None, complete=1):
             rows = len(values)
         record = file[RECORD][()]
         record["rows"], record["data_rows"], record["complete"] = rows, rows, complete
+        record["closed"] = 1
         file[RECORD][()] = with_checksum(record)
     return path
 

@@ -21,7 +21,7 @@ def test_a_marked_file_opens(writer, path):
     with pytest.raises(OSError, match="open file"):
         h5py.File(path)
     view = FileView(path)
-    assert view.is_marked
+    assert view.state().is_marked
     with h5py.File(view, "r") as file:
         np.testing.assert_array_equal(file["x"][:1000], np.arange(1000))
     view.close()
@@ -63,7 +63,8 @@ def test_bytes_of_a_foreign_file(path, start, size):
     content = bytes(range(1, 101))
     path.write_bytes(content)
     with FileView(path) as view:
-        assert (view.is_marked, view.is_cut_short, view.size) == (False, False, 100)
+        state = view.state()
+        assert (state.is_marked, view.is_cut_short, state.size) == (False, False, 100)
         assert view.seek(start) == view.tell() == start
         buffer = bytearray(b"x" * size)
         assert view.readinto(buffer) == size
@@ -89,4 +90,4 @@ def test_a_file_that_was_cut(writer, path):
         assert not view.is_cut_short
     path.write_bytes(whole[:-4096])
     with FileView(path) as view:
-        assert (view.is_cut_short, view.is_marked) == (True, False)
+        assert (view.is_cut_short, view.state().is_marked) == (True, False)

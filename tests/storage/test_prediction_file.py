@@ -287,7 +287,7 @@ def test_foreign_hdf5(path, attributes, with_record):
         file["more"] = 1
 
 
-@pytest.mark.parametrize("version", [2, 99])
+@pytest.mark.parametrize("version", [3, 99])
 def test_newer_version(path, version):
     """A file of a newer format says which one, and what to do."""
     make_file(path)

@@ -15,6 +15,7 @@ import pytest
 
 import kerasext
 from kerasext.storage import PredictionFile, PredictionFileWriter
+from kerasext.storage.chunked_rows import ChunkedRows
 
 DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16", ">f4"]
 BAD_FIRST_STEPS = {
@@ -126,7 +127,7 @@ def test_root_attributes(path):
         types = [file.attrs.get_id(name).get_type() for name in file.attrs]
         assert not any(isinstance(t, h5py.h5t.TypeStringID) and t.is_variable_str() for t in types)
     assert found.pop("format") == "kerasext.predictions"
-    assert found.pop("format_version") == 1
+    assert found.pop("format_version") == 2
     assert found.pop("kerasext_version") == kerasext.__version__
     assert found.pop("h5py_version") == h5py.__version__
     assert found.pop("hdf5_version") == h5py.version.hdf5_version
@@ -433,6 +434,32 @@ def test_nothing_after_the_end(path, end, mode):
     writer.close()
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failed_file_is_not_finished(path, monkeypatch):
+    """`finish` after a step that failed halfway raises an error; the file stays incomplete."""
+    writer = PredictionFileWriter(path)
+    writer.append(make_step(0, 5))
+    with monkeypatch.context() as patch:
+        patch.setattr(ChunkedRows, "append", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            writer.append(make_step(5, 5))
+    with pytest.raises(ValueError, match="finished only if every step was written"):
+        writer.finish()
+    writer.finish()
+    check_rows(path, 5, complete=False)
+
+
+def test_a_complete_file_takes_no_rows_under_resume(path):
+    """Under "resume" a complete file stays as it is, whatever is appended."""
+    write(path, [make_step(0, 5)])
+    before = path.read_bytes()
+    writer = PredictionFileWriter(path, mode="resume")
+    assert writer.is_complete
+    with pytest.raises(ValueError, match="complete file; pass mode='a' to add rows"):
+        writer.append(make_step(5, 5))
+    writer.close()
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("calls", [[[5], [3]], [[7, 50_000], [1], [0], [30_000, 2]], [[0], [4, 4]]])
