@@ -46,9 +46,10 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
     it: the key of a dict, groups for nested dicts, `0`, `1`, ... for a list or tuple, `predictions`
     for a single tensor. Values are those that a plain `predict` returns, bfloat16 as float32.
 
-    The file is complete when `predict` has ended. After any other end (an error in the model, the
-    data or a callback, Ctrl-C, `stop_predicting` before the last step) it holds the rows until then
-    and says that it is incomplete. Keras tells a callback nothing of an error outside the step:
+    The file is complete when `predict` has ended, with as many batches as Keras was asked for.
+    After any other end (an error in the model, the data or a callback, Ctrl-C, `stop_predicting`
+    before the last step, data that end before `steps`) it holds the rows until then and says that
+    it is incomplete. Keras tells a callback nothing of an error outside the step:
     then the file is closed by the next `predict` with this callback, when the callback is deleted,
     at the exit of the interpreter, or by `with writer:`, whichever comes first.
 
@@ -56,14 +57,21 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
     and visible to other processes, `commit_interval` after they were predicted at the latest. An
     error in writing, such as a full disk, ends `predict` at its next step.
 
+    On TensorFlow and torch several threads may predict with one model, each with a writer. On JAX
+    a second thread raises an error before it writes. `model.stop_predicting` is one for all
+    threads: Keras sets it to `False` when any `predict` begins, and `True` may stop another one.
+    On torch data of unknown length that are stopped may then be taken for data that have ended.
+
     Args:
         path: String or path-like. The file to write.
         mode: String. `"x"` for a new file that must not exist, `"w"` to replace one (which stays
             until the new one has its first step), `"a"` to add rows after those of a complete one,
             `"resume"` to finish an interrupted call: the same model goes on with the same data, and
             rows that are in the file are not predicted again. All but `"x"` make the file where it
-            is missing; on a complete one `"resume"` does nothing and says so. A callback used again
-            follows its mode again. Defaults to `"x"`.
+            is missing. On a complete file `"resume"` reads the data to its end, computes the first
+            and the last step again, and compares them, the number of rows and all ids with the
+            file; the logger `kerasext` says at level INFO that they are the same. A callback used
+            again follows its mode again. Defaults to `"x"`.
         accumulate: Bool. Whether `predict` keeps and returns all outputs too, as without the
             callback. With `False`, which `"resume"` needs, it returns `{}`, later callbacks see no
             outputs, and memory stays constant. Defaults to `True`.
@@ -95,14 +103,17 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             unless `dtypes` says otherwise, as `{"ids": "S100"}`. Their number is checked when
             `predict` ends, and duplicates are warned of. Keras takes no strings from arrays, and on
             JAX builds a model that is not built yet with the key: `predict_to_hdf5` minds both.
-            Defaults to `None`.
+            The `file_paths` of `image_dataset_from_directory` are in the order of the rows only
+            with `shuffle=False`, which a callback can't see. Defaults to `None`.
         targets: `True` to store what data of `(x, y)` or `(x, y, sample_weight)` has as `y`, as
             `targets`, or `targets/...` where it is nested. Or an array in the order of the rows,
             or a nested structure of them. Defaults to `False`.
         keep: Callable that says which rows to store. It is given a dict of arrays of a step,
             from the names of all outputs, `"ids"` and `"targets"` (ids that are strings as bytes),
             and returns a boolean array of shape `(rows,)`. The number of each row in the data is
-            stored as `row`. Called in the thread that writes. Defaults to `None`, for all rows.
+            stored as `row`. Called once for each step, in the thread that writes. To keep unsure
+            rows, and those with NaN, `lambda step: ~(step["confidence"] >= 0.6)`. Defaults to
+            `None`, for all rows.
         metadata: Dict of JSON-serializable values to keep in the file.
         commit_interval: Float. Seconds between commits. Defaults to 1.
         fsync: Bool. Whether each commit waits for the disk itself, which only a loss of power
@@ -119,13 +130,16 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
     Raises:
         ValueError: If an argument is out of range. During `predict`: see `PredictionFileWriter`;
             if the model has a mixin and its `probabilities` are none; if there are fewer or more
-            `ids` or `targets` than rows, or `keep` returns no boolean for each row.
+            `ids` or `targets` than rows, `keep` returns no boolean for each row, the sample weights
+            of the data are text, or a complete file under `"resume"` is of other data.
         TypeError: If an argument has the wrong type, or ids are neither integers nor strings.
         FileExistsError: At the start of `predict`, if the file exists under `mode="x"`.
         FileNotFoundError: At the start of `predict`, if the folder does not exist.
         IsADirectoryError: At the start of `predict`, if the path is a folder.
         PermissionError: At the start of `predict`, if the path is not writable.
         BlockingIOError: At the start of `predict`, if another live writer has the file.
+        RuntimeError: At the start of `predict` on JAX, if another thread predicts with the model.
+            During `predict`, if a step was computed that the writer could not see.
 
     Example:
 

@@ -123,7 +123,7 @@ class PredictTap:
         *state, data = args  # no state but on JAX
         try:
             batches = self._take_batches(data)
-            several = next((found for one in listeners if (found := one.several_steps)), None)
+            several = next((one.several_steps for one in listeners if one.several_steps), None)
             if several:
                 batches = [batch for together in batches for batch in together]
             rows = self._count_rows(batches)
@@ -157,7 +157,9 @@ class PredictTap:
             outputs = {}
         return (outputs, *state) if state else outputs
 
-    def _run(self, state: list[Any], data: list[Any], several: Any) -> tuple[Any, ...]:
+    def _run(
+        self, state: list[Any], data: Sequence[Any], several: SeveralSteps | None
+    ) -> tuple[Any, ...]:
         function = self._functions.function()
         if not state:
             function = several.function if several else function

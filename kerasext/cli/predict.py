@@ -69,7 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument(
-        "--resume", action="store_true", help="go on with OUT, with the rows that it lacks"
+        "--resume",
+        action="store_true",
+        help="go on with OUT, with the rows that it lacks; a complete OUT is compared",
     )
     modes.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.add_argument(

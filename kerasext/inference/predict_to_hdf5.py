@@ -64,7 +64,11 @@ def predict_to_hdf5(
     strategy, goes to `predict` as it is.
 
     Under `mode="resume"` arrays begin with the batch of the last row that is in the file, at the
-    batch size that the file was begun with unless another one is given.
+    batch size that the file was begun with unless another one is given. Of a complete file the
+    first and the last batch are predicted again and compared, and the number of rows and all ids.
+
+    On TensorFlow and torch several threads may call it with one model; nothing of the model is
+    changed that another thread can see. On JAX a second thread raises `RuntimeError`.
 
     Args:
         model: The model.
@@ -98,7 +102,8 @@ def predict_to_hdf5(
     Raises:
         ValueError: If an argument is out of range, `steps` or a batch size is given for data that
             it does not fit, arrays are empty or of different lengths, `ids` are the `file_paths` of
-            a data set that shuffles, or the model does not take the rows. See `HDF5PredictionWriter` for further errors.
+            a data set that shuffles, or the model does not take the rows. See
+            `HDF5PredictionWriter` for further errors.
 
     Example:
 
@@ -144,7 +149,7 @@ def predict_to_hdf5(
         raise ValueError(
             "`ids` must be in the order of the rows, and this data set shuffles the files that "
             "`file_paths` lists; make it with `image_dataset_from_directory(..., shuffle=False)`. "
-            f"Received: the file_paths of a data set that shuffles, such as {ids[0]!r}"
+            "Received: the file_paths of a data set that shuffles"
         )
     options["ids"] = ids
     if DataAdapter is None or not can_slice(x) or predict_loop.strategy(model) is not None:

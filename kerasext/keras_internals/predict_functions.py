@@ -193,9 +193,10 @@ class _Apart:
         else:
             setattr(vars(self)["_model"], name, value)
 
-    @property
-    def __class__(self) -> Any:  # by which `super()` takes it for the model
-        return type(vars(self)["_model"])
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__class__":  # by which `super()` takes it for the model
+            return type(vars(self)["_model"])
+        return super().__getattribute__(name)
 
 
 @contextmanager

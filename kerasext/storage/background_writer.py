@@ -23,8 +23,8 @@ class BackgroundWriter:
     """Hands the steps to a `PredictionFileWriter` that runs in a thread of its own.
 
     The caller waits until the first step is written, so that what is wrong with the outputs shows
-    there. After it the caller only leaves a reference: no call of h5py, no copy, and no lock unless the thread is
-    to be woken. An error in the thread is raised by the next call.
+    there. After it the caller only leaves a reference: no call of h5py, no copy, and no lock unless
+    the thread is to be woken. An error in the thread is raised by the next call.
 
     Args:
         writer: The `PredictionFileWriter`; from now on it belongs to this object.
@@ -70,9 +70,7 @@ class BackgroundWriter:
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
-    def append(
-        self, step: Any, rows: int, *, known: int | Callable[[Rows], int] = 0
-    ) -> None:
+    def append(self, step: Any, rows: int, *, known: int | Callable[[Rows], int] = 0) -> None:
         """Leaves a step to be written; its arrays must not change any more.
 
         Args:

@@ -338,7 +338,7 @@ def test_a_complete_file_of_an_addition(classifier, rows, path):
     before = path.read_bytes()
     predict(classifier, rows[20:], path)
     for other in (rows, rows[:20], rows[:50]):
-        with pytest.raises(ValueError, match="mode='resume' goes on|goes on with the same"):
+        with pytest.raises(ValueError, match="goes on with the same"):
             predict(classifier, other, path)
     assert path.read_bytes() == before
 
@@ -365,7 +365,7 @@ def test_a_complete_file_of_some_rows(size, kept, classifier, rows, path):
         ends = np.r_[0:8, 64:70]
         if np.array_equal(keep(step)[ends], KEEPS[kept](step)[ends]):
             continue
-        with pytest.raises(ValueError, match="same `keep`|same order"):
+        with pytest.raises(ValueError, match=r"same `keep`|same order"):
             predict(classifier, rows, path, batch_size=8, **{**options, "keep": keep})
         assert path.read_bytes() == before, name
     with pytest.raises(ValueError, match="69 rows"):
@@ -424,6 +424,7 @@ def test_a_complete_file_beside_another_callback(classifier, rows, path, tmp_pat
     assert_same(content(tmp_path / "new.h5"), content(path))
 
 
+@pytest.mark.filterwarnings(IGNORED)
 def test_no_rows_for_a_complete_file(classifier, rows, path):
     """Data without a row are not the data of a file with rows."""
     predict(classifier, rows, path)

@@ -139,7 +139,9 @@ def test_interrupted_and_resumed(kerasext, model_path, rows_path, path, expected
     assert_same(path, expected)
     code, _, err = kerasext(*line.split()[1:])
     assert code == 0
-    assert err.endswith(f"{path} is complete: its first and last step were computed again and are the same.\n")
+    assert err.endswith(
+        f"{path} is complete: its first and last step were computed again and are the same.\n"
+    )
     other = rows_path.with_name("other.npy")
     for rows, message in ((np.load(rows_path)[::-1], "same order"), (np.zeros((7, 8)), "7 rows")):
         np.save(other, rows)
