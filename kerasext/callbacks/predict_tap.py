@@ -77,18 +77,21 @@ class PredictTap:
     Args:
         model: The model that is predicting.
         variables: What `jax_state.state_variables` lists, of use on JAX only.
+        functions: The predict functions of the model.
 
     Attributes:
         found_no_data: Bool. Whether the data had come to their end when the step was called, which
             is how they end on JAX where their length is unknown.
     """
 
-    def __init__(self, model: keras.Model, variables: list[Any]) -> None:
+    def __init__(
+        self, model: keras.Model, variables: list[Any], functions: PredictFunctions
+    ) -> None:
         self.found_no_data = False
         self._was_called = False
         self._model = model
         self._variables = variables
-        self._functions = PredictFunctions.of(model)
+        self._functions = functions
         self._ident = threading.get_ident()
         self._listeners: list[weakref.ref[StepListener]] = []
 
@@ -98,10 +101,11 @@ class PredictTap:
         functions = PredictFunctions.of(model)
         tap = functions.placed()
         if not isinstance(tap, cls):
-            tap = cls(model, variables)
+            tap = cls(model, variables, functions)
             functions.place(tap)
-        if all(ref() is not listener for ref in tap._listeners):
-            tap._listeners.append(weakref.ref(listener))
+        elif any(ref() is listener for ref in tap._listeners):
+            return tap
+        tap._listeners.append(weakref.ref(listener))
         return tap
 
     @property
@@ -160,11 +164,9 @@ class PredictTap:
     def _run(
         self, state: list[Any], data: Sequence[Any], several: SeveralSteps | None
     ) -> tuple[Any, ...]:
-        function = self._functions.function()
         if not state:
-            function = several.function if several else function
-            return (function(data),)
-        function = jax_state.sparing_function(self._model, function)
+            return ((several.function if several else self._functions.function())(data),)
+        function = jax_state.sparing_function(self._model, self._functions.function())
         # Of several steps the number, for the model's own is another.
         steps = (len(data),) if several else ()
         result: tuple[Any, ...] = function(*state, iter(data), *steps)

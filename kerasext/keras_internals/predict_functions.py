@@ -13,6 +13,7 @@ fails by itself; after the other the stand-in is not called, and whoever placed 
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -30,10 +31,11 @@ class PredictFunctions:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = weakref.ref(model)
+        self._attributes = vars(model)
         self._lock = threading.RLock()
         self._function: Any = None
         self._several_steps: tuple[Any, Any] = (None, None)
-        self._stand_ins: dict[int, tuple[Callable[..., Any], threading.Thread]] = {}
+        self._stand_ins: dict[int, Callable[..., Any]] = {}  # by the identity of the thread
         self._users: list[tuple[threading.Thread, weakref.ref[Any]]] = []
         # Once, to be told from others by `is`.
         self._dispatcher = self._dispatch
@@ -55,23 +57,22 @@ class PredictFunctions:
         with self._lock:
             self._notice_changes()
             # In this order: an interruption in between leaves a dispatcher that calls Keras's.
-            attributes = vars(self._model())
-            attributes["predict_function"] = self._dispatcher
-            attributes["make_predict_function"] = self._maker
-            self._stand_ins[threading.get_ident()] = stand_in, threading.current_thread()
+            self._attributes["predict_function"] = self._dispatcher
+            self._attributes["make_predict_function"] = self._maker
+            self._stand_ins[threading.get_ident()] = stand_in
 
     def placed(self) -> Callable[..., Any] | None:
         """The stand-in of the thread that calls, if it has one."""
-        return self._stand_ins.get(threading.get_ident(), (None,))[0]
+        return self._stand_ins.get(threading.get_ident())
 
     def is_placed(self, stand_in: Callable[..., Any], ident: int) -> bool:
         """Whether a stand-in of a thread is still there."""
-        return self._stand_ins.get(ident, (None,))[0] is stand_in
+        return self._stand_ins.get(ident) is stand_in
 
     def remove(self, stand_in: Callable[..., Any], ident: int) -> None:
         """Takes the stand-in of a thread away, if it is still there; from whatever thread."""
         with self._lock:
-            if self.is_placed(stand_in, ident):
+            if self._stand_ins.get(ident) is stand_in:
                 del self._stand_ins[ident]
                 self._notice_changes()
                 self._put_in_place()
@@ -133,7 +134,7 @@ class PredictFunctions:
             self._users = [entry for entry in self._users if entry[1]() not in (None, user)]
 
     def _dispatch(self, *args: Any) -> Any:
-        stand_in = self.placed()
+        stand_in = self._stand_ins.get(threading.get_ident())
         return (stand_in or self.function())(*args)
 
     def _make(self, force: bool = False) -> Any:
@@ -142,10 +143,9 @@ class PredictFunctions:
         What its thread, or a thread that is dead, has left there goes.
         """
         with self._lock:
-            self._stand_ins.pop(threading.get_ident(), None)
-            for ident, (_, thread) in list(self._stand_ins.items()):
-                if not thread.is_alive():
-                    del self._stand_ins[ident]
+            alive = sys._current_frames().keys() - {threading.get_ident()}
+            for ident in self._stand_ins.keys() - alive:
+                del self._stand_ins[ident]
             self._notice_changes()
             if force or self._function is None:
                 self._function = self._made(force=force)
@@ -153,12 +153,12 @@ class PredictFunctions:
             return self._function
 
     def _notice_changes(self) -> None:
-        attributes = vars(self._model())
-        if attributes.get("predict_function") is not self._dispatcher:
-            self._function = attributes.get("predict_function")
+        function = self._attributes.get("predict_function")
+        if function is not self._dispatcher:
+            self._function = function
 
     def _put_in_place(self) -> None:
-        attributes = vars(self._model())
+        attributes = self._attributes
         if self._stand_ins:
             attributes["predict_function"] = self._dispatcher
             attributes["make_predict_function"] = self._maker
@@ -201,7 +201,7 @@ class _Apart:
 
 @contextmanager
 def predicting_alone(model: keras.Model) -> Iterator[None]:
-    """Within it no other thread predicts with the model into a file, on JAX; see `enter`."""
+    """Within it no other thread does so with the model, on JAX; see `enter`."""
 
     class User:
         pass

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasext import predict_to_hdf5
+from kerasext import predict_to_hdf5, tune_batch_size
 from kerasext.callbacks import HDF5PredictionWriter, PredictionMonitor
 from kerasext.models import ClassifierModel
 
@@ -306,8 +306,9 @@ def test_stopped_by_another_thread(model, path):
         lambda model, path: predict_to_hdf5(model, data(1), path, verbose=0),
         lambda model, path: predict_to_hdf5(model, unknown_length(data(1)), path, verbose=0),
         lambda model, _: model.predict(data(1), verbose=0, callbacks=[PredictionMonitor()]),
+        lambda model, _: tune_batch_size(model, np.tile(data(1), (4, 1))),
     ],
-    ids=["writer", "arrays", "generator", "monitor"],
+    ids=["writer", "arrays", "generator", "monitor", "tuning"],
 )
 @pytest.mark.parametrize("first", ["writer", "arrays", "generator"])
 def test_a_second_thread_on_jax(first, second, model, tmp_path):

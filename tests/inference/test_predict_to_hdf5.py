@@ -739,7 +739,7 @@ def test_file_paths_of_a_data_set_that_shuffles(path, tmp_path):
         (tmp_path / "images" / name).mkdir(parents=True)
         for number in range(9):
             image = np.full((4, 4, 3), number * 20)
-            keras.utils.save_img(tmp_path / "images" / name / f"{number}.png", image)
+            keras.utils.save_img(tmp_path / "images" / name / f"{number}.png", image, scale=False)
     model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.GlobalMaxPooling2D()])
     for shuffle in (True, False):
         data = keras.utils.image_dataset_from_directory(
