@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import operator
 import os
@@ -16,11 +17,12 @@ import keras
 import numpy as np
 
 from kerasext.callbacks.model_description import ModelDescription, describe
-from kerasext.callbacks.predict_tap import PredictTap
-from kerasext.callbacks.row_columns import Ids, RowColumns
-from kerasext.callbacks.step_outputs import check_probabilities, number_of_rows, that_stay
-from kerasext.callbacks.step_rows import Keep, Step, rows_of
+from kerasext.callbacks.predict_tap import PredictTap, SeveralSteps
+from kerasext.callbacks.row_columns import Ids, RowColumns, check_weights
+from kerasext.callbacks.step_outputs import number_of_rows, that_stay
+from kerasext.callbacks.step_rows import Keep, Step, rows_before, rows_of
 from kerasext.keras_internals import jax_state, predict_loop
+from kerasext.keras_internals.predict_functions import PredictFunctions
 from kerasext.storage import BackgroundWriter, PredictionFileWriter
 from kerasext.storage.chunk_filters import Compression, check_compression
 from kerasext.storage.duplicate_ids import find_duplicate_ids
@@ -34,6 +36,8 @@ from kerasext.storage.step_specs import Ragged, check_ragged
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
+SAME_STEPS = "its first and last step were computed again and are the same"
+
 
 class HDF5PredictionWriter(keras.callbacks.Callback):
     """Writes the outputs of every predict step to one HDF5 file.
@@ -42,9 +46,10 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
     it: the key of a dict, groups for nested dicts, `0`, `1`, ... for a list or tuple, `predictions`
     for a single tensor. Values are those that a plain `predict` returns, bfloat16 as float32.
 
-    The file is complete when `predict` has ended. After any other end (an error in the model, the
-    data or a callback, Ctrl-C, `stop_predicting` before the last step) it holds the rows until then
-    and says that it is incomplete. Keras tells a callback nothing of an error outside the step:
+    The file is complete when `predict` has ended, with as many batches as Keras was asked for.
+    After any other end (an error in the model, the data or a callback, Ctrl-C, `stop_predicting`
+    before the last step, data that end before `steps`) it holds the rows until then and says that
+    it is incomplete. Keras tells a callback nothing of an error outside the step:
     then the file is closed by the next `predict` with this callback, when the callback is deleted,
     at the exit of the interpreter, or by `with writer:`, whichever comes first.
 
@@ -52,14 +57,21 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
     and visible to other processes, `commit_interval` after they were predicted at the latest. An
     error in writing, such as a full disk, ends `predict` at its next step.
 
+    On TensorFlow and torch several threads may predict with one model, each with a writer. On JAX
+    a second thread raises an error before it writes. `model.stop_predicting` is one for all
+    threads: Keras sets it to `False` when any `predict` begins, and `True` may stop another one.
+    On torch data of unknown length that are stopped may then be taken for data that have ended.
+
     Args:
         path: String or path-like. The file to write.
         mode: String. `"x"` for a new file that must not exist, `"w"` to replace one (which stays
             until the new one has its first step), `"a"` to add rows after those of a complete one,
             `"resume"` to finish an interrupted call: the same model goes on with the same data, and
             rows that are in the file are not predicted again. All but `"x"` make the file where it
-            is missing; on a complete one `"resume"` does nothing and says so. A callback used again
-            follows its mode again. Defaults to `"x"`.
+            is missing. On a complete file `"resume"` reads the data to its end, computes the first
+            and the last step again, and compares them, the number of rows and all ids with the
+            file; the logger `kerasext` says at level INFO that they are the same. A callback used
+            again follows its mode again. Defaults to `"x"`.
         accumulate: Bool. Whether `predict` keeps and returns all outputs too, as without the
             callback. With `False`, which `"resume"` needs, it returns `{}`, later callbacks see no
             outputs, and memory stays constant. Defaults to `True`.
@@ -91,14 +103,17 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             unless `dtypes` says otherwise, as `{"ids": "S100"}`. Their number is checked when
             `predict` ends, and duplicates are warned of. Keras takes no strings from arrays, and on
             JAX builds a model that is not built yet with the key: `predict_to_hdf5` minds both.
-            Defaults to `None`.
+            The `file_paths` of `image_dataset_from_directory` are in the order of the rows only
+            with `shuffle=False`, which a callback can't see. Defaults to `None`.
         targets: `True` to store what data of `(x, y)` or `(x, y, sample_weight)` has as `y`, as
             `targets`, or `targets/...` where it is nested. Or an array in the order of the rows,
             or a nested structure of them. Defaults to `False`.
         keep: Callable that says which rows to store. It is given a dict of arrays of a step,
             from the names of all outputs, `"ids"` and `"targets"` (ids that are strings as bytes),
             and returns a boolean array of shape `(rows,)`. The number of each row in the data is
-            stored as `row`. Called in the thread that writes. Defaults to `None`, for all rows.
+            stored as `row`. Called once for each step, in the thread that writes. To keep unsure
+            rows, and those with NaN, `lambda step: ~(step["confidence"] >= 0.6)`. Defaults to
+            `None`, for all rows.
         metadata: Dict of JSON-serializable values to keep in the file.
         commit_interval: Float. Seconds between commits. Defaults to 1.
         fsync: Bool. Whether each commit waits for the disk itself, which only a loss of power
@@ -115,13 +130,16 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
     Raises:
         ValueError: If an argument is out of range. During `predict`: see `PredictionFileWriter`;
             if the model has a mixin and its `probabilities` are none; if there are fewer or more
-            `ids` or `targets` than rows, or `keep` returns no boolean for each row.
+            `ids` or `targets` than rows, `keep` returns no boolean for each row, the sample weights
+            of the data are text, or a complete file under `"resume"` is of other data.
         TypeError: If an argument has the wrong type, or ids are neither integers nor strings.
         FileExistsError: At the start of `predict`, if the file exists under `mode="x"`.
         FileNotFoundError: At the start of `predict`, if the folder does not exist.
         IsADirectoryError: At the start of `predict`, if the path is a folder.
         PermissionError: At the start of `predict`, if the path is not writable.
         BlockingIOError: At the start of `predict`, if another live writer has the file.
+        RuntimeError: At the start of `predict` on JAX, if another thread predicts with the model.
+            During `predict`, if a step was computed that the writer could not see.
 
     Example:
 
@@ -133,6 +151,8 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         predictions["labels"][:10]
     ```
     """
+
+    several_steps: SeveralSteps | None = None  # as the tap asks
 
     def __init__(
         self,
@@ -194,12 +214,29 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self._known_ids: KnownIds | None = None
         self._tap: PredictTap | None = None
 
+    def set_model(self, model: keras.Model) -> None:
+        """Takes the model, and makes its predict function if it has none.
+
+        Keras does that next, each thread for itself: the last one would replace what stands in for
+        the function of another that has begun.
+        """
+        super().set_model(model)
+        predict_loop.make_predict_function_once(model)
+
     def on_predict_begin(self, logs: Any = None) -> None:
         """Checks the path, locks it and prepares to write."""
         self.close()
         model = self._model
-        jax_state.forget_state(model)
         predict_loop.check_predict_loop(model)
+        PredictFunctions.of(model).enter(self)
+        try:
+            self._begin(model)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, model: keras.Model) -> None:
+        jax_state.forget_state(model)
         writer = PredictionFileWriter(
             self.path,
             mode=self.mode,
@@ -219,25 +256,21 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self._finalizer = weakref.finalize(self, self._writer.close)
         self._variables = jax_state.state_variables(model)
         self._steps = 0
+        self._batches_seen = 0
         self._rows_seen = 0
         self._rows_known = writer.data_rows - writer.first_data_row
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._columns.begin()
-        try:
-            has_row = {ROW} if self.keep else set()
-            width = self._columns.id_width
-            self._known_ids = writer.begin_columns(self._columns.names | has_row, width)
-            if writer.is_complete and model.built:
-                self._describe(writer)
-                writer.check_fingerprint()
-        except ValueError:
-            self.close()
-            raise
+        has_row = {ROW} if self.keep else set()
+        width = self._columns.id_width
+        self._known_ids = writer.begin_columns(self._columns.names | has_row, width)
+        if writer.is_complete and model.built:
+            self._describe(writer)
+            writer.check_fingerprint()
 
     def on_predict_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Taps the step that is about to run."""
         self._check_seen("called")
-        self._first_batch = batch
         # `self.model` would synchronize the whole state of the model on JAX.
         self._tap = PredictTap.arm(self._model, self._variables, self)
 
@@ -250,19 +283,23 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         """
 
     def knows_step(self, rows: int) -> bool:
-        """Whether the rows of a step are in the file; called by the tap, not by Keras."""
+        """Whether a step need not be computed for it; called by the tap, not by Keras.
+
+        The step with the last known row is computed again, to see that it is the same, and the
+        first one, too, if the file is complete.
+        """
         assert self._writer is not None
-        # The step with the last known row is predicted again, to see that it is the same.
-        return self._writer.writer.is_complete or self._rows_seen + rows < self._rows_known
+        if self._writer.writer.is_complete and self._rows_seen == 0:
+            return False
+        return self._rows_seen + rows < self._rows_known
 
     def on_step_skipped(self, rows: int, batches: Sequence[Any]) -> None:
         """Counts the rows of a step that was not computed; called by the tap, not by Keras."""
-        assert self._writer is not None
-        assert self._tap is not None
-        self._check_ids(rows, batches)
+        if self._known_ids is not None:
+            columns = self._columns.of_step(batches, self._rows_seen, rows, self._model)
+            self._known_ids.check(np.asarray(columns[IDS]))
+        self._batches_seen += len(batches)
         self._rows_seen += rows
-        if self._writer.writer.is_complete and not self._tap.is_shared:
-            self._model.stop_predicting = True  # there is nothing to read the data for
 
     def on_step_outputs(self, outputs: Any, rows: int | None, batches: Sequence[Any]) -> None:
         """Hands over the outputs of a step; called by the tap, not by Keras."""
@@ -270,64 +307,87 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         writer = self._writer.writer
         if rows is None:
             rows = number_of_rows(outputs)
-        if self._rows_seen + rows < self._rows_known or writer.is_complete:
-            self._check_ids(rows, batches)
-            self._rows_seen += rows
-            return  # it was computed for another callback of this `predict`
+        if self.knows_step(rows):  # it was computed for another callback of this `predict`
+            self.on_step_skipped(rows, batches)
+            return
+        if writer.is_complete and self._rows_seen + rows > self._rows_known:
+            raise self.other_number_of_rows(f"at least {self._rows_seen + rows}")
         known = min(max(self._rows_known - self._rows_seen, 0), rows)
         first_row = writer.first_data_row + self._rows_seen
         columns = self._columns.of_step(batches, self._rows_seen, rows, self._model)
-        stay = that_stay(outputs, None if self.keep else self.outputs)
-        step = Step(stay, columns, first_row, rows)
-        stored = known
+        if writer.is_complete and self._known_ids is not None:
+            self._known_ids.check(np.asarray(columns[IDS]))
+        task = None
         if self._steps == 0:
-            description = self._describe(writer)
+            check_weights(batches, self._model)
+            task = self._describe(writer).task
             writer.expected_rows = None if self.keep else self._expected_rows(rows)
-            arrays = rows_of(step, self.outputs, self.keep)
-            check_probabilities(arrays, description.task)
-            if self.keep:
-                numbers = np.asarray(arrays[ROW])
-                stored = int(np.count_nonzero(numbers < first_row + known))
-        self._writer.append(step, rows - known, known=stored)
+        stay = that_stay(outputs, None if self.keep else self.outputs)
+        self._writer.append(
+            Step(stay, columns, first_row, rows, task),
+            rows if writer.is_complete else rows - known,
+            known=functools.partial(rows_before, row=first_row + known) if self.keep else known,
+        )
+        self._batches_seen += len(batches)
         self._rows_seen += rows
         self._steps += 1
 
-    def _check_ids(self, rows: int, batches: Sequence[Any]) -> None:
-        """Compares the ids of rows that are not predicted again with those in the file."""
-        assert self._writer is not None
-        if self._known_ids is not None and not self._writer.writer.is_complete:
-            columns = self._columns.of_step(batches, self._rows_seen, rows, self._model)
-            self._known_ids.check(np.asarray(columns[IDS]))
+    def other_number_of_rows(self, received: object) -> ValueError:
+        """The error for data that have another number of rows than the complete file."""
+        return ValueError(
+            "`mode='resume'` goes on with the same data, and this file is complete; pass mode='w' "
+            "to predict again, or another path. "
+            f"Received: {received} rows, with {self._rows_known} in the file {self.path!r}"
+        )
 
     def on_step_error(self) -> None:
         """Closes the file as it is; called by the tap, not by Keras."""
         self.close()
 
     def on_predict_end(self, logs: Any = None) -> None:
-        """Closes the file, as a complete one unless the call was stopped before its last step."""
+        """Closes the file, as a complete one unless the data had more batches than came."""
         assert self._writer is not None
         # Where the length of the data is unknown, the last tap waits for a step that never comes.
         self._check_seen("called", "armed")
-        writer = self._writer.writer
-        if not writer.is_complete and (self._steps == 0 or self._rows_seen < self._rows_known):
+        if self._writer.writer.is_complete:
+            self._end_comparison()
+            return
+        if self._steps == 0 or self._rows_seen < self._rows_known:
             self.close()
             raise ValueError(
                 "`predict` must be given at least one row, and under `mode='resume'` those that "
                 "are in the file first: without them no outputs can be written. "
                 f"Received: {self._rows_seen} rows, with {self._rows_known} in the file"
             )
-        if writer.is_complete:
-            print(f"{self.path} is complete: nothing was predicted.")
-        elif not self._was_stopped():
+        if not self._ended_early():
             self._finish()
         self.close()
-        if self.verbose and not writer.is_complete:
+        if self.verbose:
             health = self.health
             print(
                 f"{self.path}: {health['rows']:,} rows, {health['bytes'] / 1e6:,.1f} MB in "
                 f"{health['seconds']:,.1f} s ({health['rows_per_second']:,.0f} rows/s), of which "
                 f"the model waited {health['stalled_seconds']:,.1f} s for the disk."
             )
+
+    def _end_comparison(self) -> None:
+        """Closes a file that was complete before, and says that it is the file of these rows."""
+        assert self._writer is not None
+        was_stopped = self._ended_early() and self._model.stop_predicting
+        try:
+            if not was_stopped:
+                if self._rows_seen != self._rows_known:
+                    raise self.other_number_of_rows(self._rows_seen)
+                self._columns.check_end(self._rows_seen)
+            self._writer.finish()
+        finally:
+            self.close()
+        said = f"{self.path} is complete: {SAME_STEPS}."
+        if was_stopped:
+            said += f" The call was stopped after {self._rows_seen} of {self._rows_known} rows."
+        logging.getLogger("kerasext").info(said)
+        if self.verbose:
+            print(said)
 
     def close(self) -> None:
         """Closes the file, which says that it is incomplete unless `predict` has ended.
@@ -341,6 +401,8 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             known_ids.close()
         if tap is not None:
             tap.disarm()
+        if self._model is not None:
+            PredictFunctions.of(self._model).leave(self)
         if writer is not None:
             jax_state.forget_state(self._model)
             self._finalizer.detach()
@@ -360,9 +422,11 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             _ = self.model  # on JAX it has its weights back: no tap has seen to that
             self.close()
             raise RuntimeError(
-                "A step was computed that the writer could not see, for another callback predicted "
-                "with the same model in its `on_predict_batch_begin`; put it before the writer in "
-                "`callbacks`. The file holds the rows before that step, and is incomplete."
+                "A step was computed that the writer could not see. Either another callback "
+                "predicted with the same model in its `on_predict_batch_begin`; put it before the "
+                "writer in `callbacks`. Or another thread made the model's predict function at "
+                "that moment; call `compile` and `make_predict_function` before threads begin. "
+                "The file holds the rows before that step, and is incomplete."
             )
 
     def _expected_rows(self, rows: int) -> int | None:
@@ -387,11 +451,19 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
-    def _was_stopped(self) -> bool:
-        if not self._model.stop_predicting:
-            return False
+    def _ended_early(self) -> bool:
+        """Whether fewer batches came than Keras was to take, or there may have been more.
+
+        By their number where that is known. `stop_predicting` may by then be the answer to another
+        thread, whose `predict` sets it to `False` when it begins.
+        """
         batches = (self.params or {}).get("steps")
-        return batches is None or self._first_batch + self._model.steps_per_execution < batches
+        if batches is not None:
+            return bool(self._batches_seen < batches)
+        if keras.backend.backend() == "torch":  # which knows before the step that there is none
+            return bool(self._model.stop_predicting)
+        tap = self._tap
+        return not (tap is None or tap.state == "armed" or tap.found_no_data)
 
     def _describe(self, writer: PredictionFileWriter) -> ModelDescription:
         description = describe(self._model)

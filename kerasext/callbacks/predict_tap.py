@@ -6,12 +6,27 @@ import itertools
 import threading
 import weakref
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import keras
 
 from kerasext.callbacks.row_columns import without_keys
 from kerasext.keras_internals import jax_state, predict_loop
+from kerasext.keras_internals.predict_functions import PredictFunctions
+
+
+class SeveralSteps(NamedTuple):
+    """How a job gives several batches to one step; Keras knows of one.
+
+    `model.steps_per_execution` does that for all threads that predict with the model.
+
+    Args:
+        batches: Int. Batches of a step; the last one may have fewer.
+        function: The predict function for them, or `None` for Keras's.
+    """
+
+    batches: int
+    function: Any
 
 
 class StepListener(Protocol):
@@ -23,11 +38,13 @@ class StepListener(Protocol):
         resuming: Bool. Whether there may be steps that need not be computed.
         id_key: String or `None`. What is taken out of the `x` of each batch, a dict, before the
             model gets it.
+        several_steps: `SeveralSteps` if each batch of the data is a list of batches, else `None`.
     """
 
     accumulate: bool | None
     resuming: bool
     id_key: str | None
+    several_steps: SeveralSteps | None
 
     def knows_step(self, rows: int) -> bool:
         """Whether the step, of so many rows, need not be computed for it.
@@ -52,71 +69,70 @@ class StepListener(Protocol):
 
 
 class PredictTap:
-    """A wrapper on `model.predict_function` for one step.
+    """What stands in for `model.predict_function` for one step, in one thread.
 
     For one step only: an error between steps must not leave a wrapper that swallows the next plain
-    `predict`. One that was armed and not called goes when the next `predict` begins.
+    `predict`. One that was armed and not called goes when the next `predict` of its thread begins.
 
     Args:
         model: The model that is predicting.
         variables: What `jax_state.state_variables` lists, of use on JAX only.
+        functions: The predict functions of the model.
+
+    Attributes:
+        found_no_data: Bool. Whether the data had come to their end when the step was called, which
+            is how they end on JAX where their length is unknown.
     """
 
-    def __init__(self, model: keras.Model, variables: list[Any]) -> None:
-        self.state: Literal["armed", "called", "bypassed"] = "armed"
+    def __init__(
+        self, model: keras.Model, variables: list[Any], functions: PredictFunctions
+    ) -> None:
+        self.found_no_data = False
+        self._was_called = False
         self._model = model
         self._variables = variables
-        self._predict_function = model.predict_function
-        self._thread = threading.get_ident()
+        self._functions = functions
+        self._ident = threading.get_ident()
         self._listeners: list[weakref.ref[StepListener]] = []
-        # Past Keras's `__setattr__`, which tracks what it is given.
-        model.__dict__["predict_function"] = self._step
-        model.__dict__["make_predict_function"] = self._make_predict_function
 
     @classmethod
     def arm(cls, model: keras.Model, variables: list[Any], listener: StepListener) -> PredictTap:
         """Taps the step that is about to run; listeners of one step share a tap."""
-        armed = getattr(model.__dict__["predict_function"], "__self__", None)
-        tap = armed if isinstance(armed, cls) and armed._is_ours() else cls(model, variables)
+        functions = PredictFunctions.of(model)
+        tap = functions.placed()
+        if not isinstance(tap, cls):
+            tap = cls(model, variables, functions)
+            functions.place(tap)
+        elif any(ref() is listener for ref in tap._listeners):
+            return tap
         tap._listeners.append(weakref.ref(listener))
         return tap
 
     @property
-    def is_shared(self) -> bool:
-        """Whether more than one listener needs the step; those that look on do not."""
-        found = [listener for ref in self._listeners if (listener := ref()) is not None]
-        return sum(listener.accumulate is not None for listener in found) > 1
+    def state(self) -> Literal["armed", "called", "bypassed"]:
+        """Whether the step is still to come, was seen, or will never be."""
+        if self._was_called:
+            return "called"
+        return "armed" if self._functions.is_placed(self, self._ident) else "bypassed"
 
     def disarm(self) -> None:
         """Takes the wrapper off, if it is still on."""
-        if self.state == "armed":
-            self.state = "bypassed"
-            if self._model.__dict__.get("predict_function") == self._step:
-                self._model.__dict__["predict_function"] = self._predict_function
-            self._model.__dict__.pop("make_predict_function", None)
+        self._functions.remove(self, self._ident)
 
-    def _is_ours(self) -> bool:
-        return threading.get_ident() == self._thread
-
-    def _make_predict_function(self, force: bool = False) -> Any:
-        if self._is_ours():
-            self.disarm()
-        return type(self._model).make_predict_function(self._model, force)
-
-    def _step(self, *args: Any) -> Any:
-        if not self._is_ours():  # another thread predicts with the same model
-            return self._predict_function(*args)
+    def __call__(self, *args: Any) -> Any:
+        """Runs the step, as Keras calls its predict function."""
         self.disarm()
-        self.state = "called"
+        self._was_called = True
         listeners = [found for ref in self._listeners if (found := ref()) is not None]
         *state, data = args  # no state but on JAX
         try:
             batches = self._take_batches(data)
+            several = next((one.several_steps for one in listeners if one.several_steps), None)
+            if several:
+                batches = [batch for together in batches for batch in together]
             rows = self._count_rows(batches)
             keys = {listener.id_key for listener in listeners if listener.id_key is not None}
             data = [without_keys(batch, keys) for batch in batches] if keys else batches
-            if state:
-                data = iter(data)
             if (
                 rows is not None
                 and any(listener.resuming for listener in listeners)
@@ -127,14 +143,16 @@ class PredictTap:
                     listener.on_step_skipped(rows, batches)
                 outputs = {}
             else:
-                outputs, *state = self._run(state, data)
+                outputs, *state = self._run(state, data, several)
                 self._attach(state)
                 for listener in listeners:
                     listener.on_step_outputs(outputs, rows, batches)
         except BaseException as error:
             self._attach(state)
             jax_state.forget_state(self._model)
-            if not isinstance(error, StopIteration):  # the data has come to its end
+            if isinstance(error, StopIteration):
+                self.found_no_data = True
+            else:
                 for listener in listeners:
                     listener.on_step_error()
             raise
@@ -143,11 +161,15 @@ class PredictTap:
             outputs = {}
         return (outputs, *state) if state else outputs
 
-    def _run(self, state: list[Any], data: Any) -> tuple[Any, ...]:
+    def _run(
+        self, state: list[Any], data: Sequence[Any], several: SeveralSteps | None
+    ) -> tuple[Any, ...]:
         if not state:
-            return (self._predict_function(data),)
-        function = jax_state.sparing_function(self._model, self._predict_function)
-        result: tuple[Any, ...] = function(*state, data)
+            return ((several.function if several else self._functions.function())(data),)
+        function = jax_state.sparing_function(self._model, self._functions.function())
+        # Of several steps the number, for the model's own is another.
+        steps = (len(data),) if several else ()
+        result: tuple[Any, ...] = function(*state, iter(data), *steps)
         return result
 
     def _attach(self, state: list[Any]) -> None:

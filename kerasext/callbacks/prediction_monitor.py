@@ -28,6 +28,7 @@ from kerasext.callbacks.step_outputs import (
     to_rows,
 )
 from kerasext.keras_internals import jax_state, predict_loop
+from kerasext.keras_internals.predict_functions import PredictFunctions
 from kerasext.storage import PredictionFile, RaggedRows
 
 _ROWS_AT_ONCE = 8192
@@ -87,6 +88,7 @@ class PredictionMonitor(keras.callbacks.Callback):
     accumulate = None
     resuming = False
     id_key = None
+    several_steps = None
 
     def __init__(
         self,
@@ -146,8 +148,7 @@ class PredictionMonitor(keras.callbacks.Callback):
     def rows_skipped(self) -> int:
         """Rows that a writer with `mode="resume"` had, so that they were not computed.
 
-        Of a complete file it counts those of the first step only, for the rest is not read, unless
-        in `predict_to_hdf5`, which knows them all.
+        Of a complete file its first and last step are computed, and counted in `rows`.
         """
         return self._rows_skipped
 
@@ -209,9 +210,15 @@ class PredictionMonitor(keras.callbacks.Callback):
             "confidence": stability_index(figures.confidence_counts, reference.confidence_counts),
         }
 
+    def set_model(self, model: keras.Model) -> None:
+        """Takes the model, and makes its predict function if it has none; see the writer."""
+        super().set_model(model)
+        predict_loop.make_predict_function_once(model)
+
     def on_predict_begin(self, logs: Any = None) -> None:
         """Begins anew, and reads the reference."""
         predict_loop.check_predict_loop(self._model)
+        PredictFunctions.of(self._model).enter(self)
         jax_state.forget_state(self._model)
         self._variables = jax_state.state_variables(self._model)
         self.begin()
@@ -223,7 +230,7 @@ class PredictionMonitor(keras.callbacks.Callback):
             total_rows: Int. Rows of the whole job. Defaults to `None`, for what Keras says of the
                 number of batches.
         """
-        self.close()
+        self._end()
         self._reset()
         self._total_rows = total_rows
         if self.reference is not None:
@@ -295,6 +302,11 @@ class PredictionMonitor(keras.callbacks.Callback):
         Safe to call again, and not needed after a `predict` that has ended. After an error outside
         of a step, of which Keras tells a callback nothing, the next `predict` does it.
         """
+        if self._model is not None:
+            PredictFunctions.of(self._model).leave(self)
+        self._end()
+
+    def _end(self) -> None:
         if not self._is_running:
             return
         self._is_running = False
@@ -358,9 +370,10 @@ class PredictionMonitor(keras.callbacks.Callback):
             _ = self.model  # on JAX it has its weights back: no tap has seen to that
             self.close()
             raise RuntimeError(
-                "A step was computed that the monitor could not see, for another callback "
+                "A step was computed that the monitor could not see. Either another callback "
                 "predicted with the same model in its `on_predict_batch_begin`; put it before the "
-                "monitor in `callbacks`."
+                "monitor in `callbacks`. Or another thread made the model's predict function at "
+                "that moment; call `compile` and `make_predict_function` before threads begin."
             )
 
     def _take_in(self, steps: int) -> None:

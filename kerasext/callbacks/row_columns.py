@@ -21,6 +21,7 @@ from kerasext.storage.layout import IDS, TARGETS
 from kerasext.storage.output_spec import DEFAULT_STRING_BYTES
 from kerasext.storage.ragged_rows import join
 from kerasext.storage.row_ids import to_ids
+from kerasext.storage.utf8_text import KINDS
 
 Ids = str | Iterable[int] | Iterable[str] | None
 Columns = dict[str, np.ndarray | RaggedRows]
@@ -198,6 +199,42 @@ def _target_of(batch: Any) -> Any:
             "the rows, targets=y. Received: data without y"
         )
     return y
+
+
+def check_weights(batches: Sequence[Any], model: Any) -> None:
+    """Checks that nobody takes the third part of a batch for names.
+
+    `predict` does not look at sample weights, so that names would be lost without a word.
+
+    Raises:
+        ValueError: If the sample weights of the first batch are text.
+    """
+    _, _, weights = keras.utils.unpack_x_y_sample_weight(batches[0]) if batches else (None,) * 3
+    for leaf in keras.tree.flatten(weights):
+        for part in predict_loop.parts_of(leaf, model):
+            if _is_text(part):
+                raise ValueError(
+                    "The third part of a batch is its sample weights, which are numbers; yield "
+                    "names as targets, (x, {'label': y, 'name': name}) with targets=True, or where "
+                    "the model takes a dict, with ids='name', ({'image': x, 'name': name}, y). "
+                    f"Received: sample weights that are text, {_shown(part)}"
+                )
+
+
+def _is_text(part: Any) -> bool:
+    if isinstance(part, str | bytes):
+        return True
+    dtype = getattr(part, "dtype", None)
+    if getattr(dtype, "name", None) == "string":  # of a tensor of TensorFlow
+        return True
+    kind = getattr(dtype, "kind", None)
+    if kind == "O":
+        return any(isinstance(value, str | bytes) for value in part.reshape(-1)[:1])
+    return kind is not None and kind in KINDS
+
+
+def _shown(part: Any) -> str:
+    return repr(part) if isinstance(part, str | bytes) else f"dtype={part.dtype}"
 
 
 def _on_host(ids: Any) -> Any:

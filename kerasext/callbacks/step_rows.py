@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kerasext.callbacks.row_columns import Columns
-from kerasext.callbacks.step_outputs import by_name, check_rows, choose, number_of_bytes, to_rows
+from kerasext.callbacks.step_outputs import (
+    by_name,
+    check_probabilities,
+    check_rows,
+    choose,
+    number_of_bytes,
+    to_rows,
+)
 from kerasext.storage.layout import COLUMNS, RESERVED, ROW, check_not_reserved
 
 Keep = Callable[[dict[str, Any]], Any]
@@ -22,12 +29,14 @@ class Step(NamedTuple):
         columns: Ids and targets of its rows by name.
         first_row: Int. Number of its first row in the data, those of earlier calls included.
         rows: Int. Its rows.
+        task: String. As for `check_probabilities`, which its rows go through. Defaults to `None`.
     """
 
     outputs: Any
     columns: Columns
     first_row: int
     rows: int
+    task: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -48,7 +57,7 @@ def rows_of(step: Step, names: tuple[str, ...] | None, keep: Keep | None) -> Col
 
     Raises:
         ValueError: If there is no output of a name, one is called as a column, does not have the
-            rows of the step, or `keep` returns no boolean for each row.
+            rows of the step, `keep` returns no boolean for each row, or probabilities are none.
         TypeError: If an output has two ragged axes.
     """
     named = by_name(step.outputs)
@@ -58,11 +67,17 @@ def rows_of(step: Step, names: tuple[str, ...] | None, keep: Keep | None) -> Col
     arrays = {name: to_rows(name, tensor) for name, tensor in read.items()}
     check_rows({name: arrays[name] for name in chosen}, step.rows)
     rows = {**{name: arrays[name] for name in chosen}, **step.columns}
-    if keep is None:
-        return rows
-    kept = _kept(keep, {**arrays, **step.columns}, step.rows)
-    rows = {name: array[kept] for name, array in rows.items()}
-    return {**rows, ROW: step.first_row + np.flatnonzero(kept)}
+    if keep is not None:
+        kept = _kept(keep, {**arrays, **step.columns}, step.rows)
+        rows = {name: array[kept] for name, array in rows.items()}
+        rows[ROW] = step.first_row + np.flatnonzero(kept)
+    check_probabilities({name: rows[name] for name in chosen}, step.task)
+    return rows
+
+
+def rows_before(rows: Columns, row: int) -> int:
+    """How many of the rows that `keep` left come before a row of the data."""
+    return int(np.count_nonzero(np.asarray(rows[ROW]) < row))
 
 
 def _kept(keep: Keep, arrays: Mapping[str, Any], rows: int) -> np.ndarray:
@@ -70,7 +85,7 @@ def _kept(keep: Keep, arrays: Mapping[str, Any], rows: int) -> np.ndarray:
     if kept.dtype != bool or kept.shape != (rows,):
         raise ValueError(
             "`keep` must return one boolean for each row of the step, such as "
-            "`step['confidence'] < 0.5`. "
+            "`~(step['confidence'] >= 0.6)`, which keeps rows whose confidence is NaN. "
             f"Received: shape={kept.shape}, dtype={kept.dtype} for {rows} rows"
         )
     return kept

@@ -69,7 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument(
-        "--resume", action="store_true", help="go on with OUT, with the rows that it lacks"
+        "--resume",
+        action="store_true",
+        help="go on with OUT, with the rows that it lacks; a complete OUT is compared",
     )
     modes.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.add_argument(
@@ -145,6 +147,7 @@ def run(args: argparse.Namespace) -> int:
 def _predict(
     args: argparse.Namespace, model: keras.Model, x: Any, source: _Source, before: FileState
 ) -> None:
+    from kerasext.callbacks.hdf5_prediction_writer import SAME_STEPS  # noqa: PLC0415 - needs Keras
     from kerasext.inference import predict_to_hdf5  # noqa: PLC0415 - needs Keras
 
     with _progress(args, source.count(x), before):
@@ -162,8 +165,11 @@ def _predict(
         )
     with predictions:
         health = predictions.health
-        was_complete = args.resume and before.complete  # which the writer has said
-        if not args.quiet and not was_complete:
+        if args.quiet:
+            return
+        if args.resume and before.complete:
+            say(f"{args.out} is complete: {SAME_STEPS}.")
+        else:
             say(
                 f"{args.out}: {predictions.rows:,} rows, "
                 f"in {health['seconds']:,.1f} s ({health['rows_per_second']:,.0f} rows/s)"

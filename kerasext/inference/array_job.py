@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from kerasext.callbacks.predict_tap import SeveralSteps
 from kerasext.inference.batch_size_trials import SIZES, Trials
 from kerasext.inference.job_writer import JobWriter
 from kerasext.inference.out_of_memory import is_out_of_memory
@@ -16,6 +17,7 @@ from kerasext.inference.row_slices import RowSlices
 from kerasext.inference.tune_batch_size import largest_batch, remember, remembered
 from kerasext.keras_internals import predict_loop
 from kerasext.keras_internals.jax_state import weights_kept
+from kerasext.keras_internals.predict_functions import PredictFunctions
 
 # A job that takes less at the smallest batch size is not worth trying others for.
 _SHORT_SECONDS = 2.0
@@ -43,6 +45,7 @@ class ArrayJob:
         self._rows = rows
         self._writer = writer
         self._shards = predict_loop.data_shards()
+        self._functions = PredictFunctions.of(model)
 
     def run(self, batch_size: int | None, **options: Any) -> None:
         """Predicts what is missing in the file.
@@ -57,19 +60,31 @@ class ArrayJob:
                 f"under `keras.distribution`. Received: batch_size={batch_size}"
             )
         earlier = self._writer.begin(self._model)
+        size = batch_size or earlier or remembered(self._model, self._x)
+        if SIZES[0] % self._shards:
+            size = self._divisible(size or SIZES[0])
         if not self._writer.is_complete:
-            size = batch_size or earlier or remembered(self._model, self._x)
-            if SIZES[0] % self._shards:
-                size = self._divisible(size or SIZES[0])
             self._go_to_first_missing_row(size or SIZES[0])
-            try:
+        try:
+            if self._writer.is_complete:
+                self._compare(self._divisible(earlier or size or SIZES[0]))
+            else:
                 self._predict_all(size or self._tune(), **options)
-            except Exception as error:
-                if not self._writer.row:
-                    error.add_note(f"In the first rows. Received: x={_describe(self._x)}")
-                raise
+        except Exception as error:
+            if not self._writer.row:
+                error.add_note(f"In the first rows. Received: x={_describe(self._x)}")
+            raise
         if not self._writer.was_stopped:
             self._writer.finish()
+
+    def _compare(self, size: int) -> None:
+        """Predicts the first and the last batch of a complete file, and compares them and all ids.
+
+        The batches are those that the file was written with, if it says so.
+        """
+        self._predict(min(size, self._rows), size)
+        self._writer.go_on_from((self._rows - 1) // size * size, size)
+        self._predict(self._left, size)
 
     def _go_to_first_missing_row(self, size: int) -> None:
         known = self._writer.known_rows
@@ -120,51 +135,64 @@ class ArrayJob:
         self._writer.go_on_from(self._writer.row, size)
         # To where a batch begins that `mode="resume"` can begin with.
         self._predict(min(-self._writer.row % size, self._left), size)
-        with predict_loop.steps_per_execution(self._model, self._choose_steps(size)):
+        if not self._takes_several_steps(size):
             self._predict(self._left, size, **options)
+            return
+        functions = self._functions
+        function = functions.several_steps or functions.make_apart(_STEPS_PER_EXECUTION)
+        self._predict(self._left, size, SeveralSteps(_STEPS_PER_EXECUTION, function), **options)
+        functions.several_steps = function  # which is traced now
 
-    def _choose_steps(self, size: int) -> int:
-        """How many batches to give to one call of the model's predict function."""
-        model, before = self._model, int(self._model.steps_per_execution)
-        # Keras joins the outputs of a step's batches, which ragged ones do not let it.
-        if before > 1 or self._writer.ragged or not predict_loop.can_take_several_steps(model):
-            return before
+    def _takes_several_steps(self, size: int) -> bool:
+        """Whether to give several batches to one call of a predict function."""
+        model = self._model
+        if (
+            int(model.steps_per_execution) > 1
+            # Keras joins the outputs of a step's batches, which ragged ones do not let it.
+            or self._writer.ragged
+            or not predict_loop.can_take_several_steps(model)
+        ):
+            return False
         steps = self._left / size
         if steps < 8 * _STEPS_PER_EXECUTION:
-            return 1
-        if predict_loop.function_of_several_steps(model):
-            return _STEPS_PER_EXECUTION
+            return False
+        if self._functions.several_steps:
+            return True
         step_seconds = min(self._time(size, size) for _ in range(2))  # the first may be traced
         saved = steps * min(_SAVED_SHARE * step_seconds, _SAVED_SECONDS)
         if saved < _LEAST_LOST_SECONDS:
-            return 1
-        return _STEPS_PER_EXECUTION if self._is_worth_a_trace(saved, size, step_seconds) else 1
+            return False
+        return self._is_worth_a_trace(saved, size, step_seconds)
 
     def _is_worth_a_trace(self, saved: float, size: int, step_seconds: float) -> bool:
         if keras.backend.backend() == "jax":  # where the function that is traced takes any number
             return True
-        model = self._model
-        # How long a model takes to be traced is seen of one that is not.
-        traced, model.predict_function = model.predict_function, None
-        try:
-            trace_seconds = self._time(size, size) - step_seconds
-        finally:
-            model.predict_function = traced
+        # How long a model takes to be traced is seen of a function that is not.
+        untraced = SeveralSteps(1, self._functions.make_apart(1))
+        trace_seconds = self._time(size, size, untraced) - step_seconds
         return saved > _STEPS_PER_EXECUTION * _TRACE_SHARE * trace_seconds
 
-    def _time(self, rows: int, size: int) -> float:
+    def _time(self, rows: int, size: int, several: SeveralSteps | None = None) -> float:
         began = time.perf_counter()
-        self._predict(rows, size)
+        self._predict(rows, size, several)
         return time.perf_counter() - began
 
-    def _predict(self, rows: int, size: int, **options: Any) -> None:
+    def _predict(
+        self, rows: int, size: int, several: SeveralSteps | None = None, **options: Any
+    ) -> None:
         """Predicts the next rows."""
         if rows:
             options.setdefault("verbose", 0)
             options["callbacks"] = [*options.get("callbacks", ()), self._writer]
             part = RowSlices(
-                self._x, size, first_row=self._writer.row, rows=rows, fill=self._shards > 1
+                self._x,
+                size,
+                first_row=self._writer.row,
+                rows=rows,
+                batches_at_once=several.batches if several else None,
+                fill=self._shards > 1,
             )
+            self._writer.several_steps = several
             self._writer.last_row = self._writer.row + rows
             # Keras keeps the part until a garbage collection.
             with weights_kept(self._model), contextlib.closing(part):

@@ -27,6 +27,7 @@ class JobWriter(HDF5PredictionWriter):
     Attributes:
         last_row: Int. The row after the last one of the present `predict` call; what follows in its
             outputs is not kept.
+        several_steps: `SeveralSteps` if the present call gives several batches to a step.
         was_stopped: Bool. Whether a `predict` call ended before its last step, as another callback
             may ask for.
     """
@@ -57,7 +58,7 @@ class JobWriter(HDF5PredictionWriter):
 
     @property
     def is_complete(self) -> bool:
-        """Whether the file was complete before: then nothing is to be predicted."""
+        """Whether the file was complete before: then rows are only compared."""
         assert self._writer is not None
         return self._writer.writer.is_complete
 
@@ -79,11 +80,11 @@ class JobWriter(HDF5PredictionWriter):
         self.set_model(model)
         super().on_predict_begin()
         assert self._writer is not None
+        if self.is_complete and self._rows_known != self._rows:
+            raise self.other_number_of_rows(self._rows)
         for monitor in self._monitors:
             monitor.set_model(model)
             monitor.begin(self._rows)
-            if self.is_complete:
-                monitor.on_step_skipped(self._rows, ())
         return self._writer.writer.batch_size
 
     def go_on_from(self, row: int, batch_size: int) -> None:
@@ -91,8 +92,7 @@ class JobWriter(HDF5PredictionWriter):
         assert self._writer is not None
         while self._rows_seen < row:
             rows = min(row - self._rows_seen, _ROWS_AT_ONCE)
-            self._check_ids(rows, ())
-            self._rows_seen += rows
+            self.on_step_skipped(rows, ())
             for monitor in self._monitors:
                 monitor.on_step_skipped(rows, ())
         self._writer.writer.batch_size = batch_size
@@ -133,7 +133,7 @@ class JobWriter(HDF5PredictionWriter):
         """Leaves the file open for the next call."""
         self.hand_over()
         self._check_seen("called", "armed")
-        self.was_stopped = self.was_stopped or self._was_stopped()
+        self.was_stopped = self.was_stopped or self._ended_early()
 
     def on_step_error(self) -> None:
         """Leaves the file open: the job goes on with smaller batches, or closes it."""
@@ -149,6 +149,9 @@ class JobWriter(HDF5PredictionWriter):
                 monitor.on_predict_end()
             else:
                 monitor.close()
+
+    def _ended_early(self) -> bool:
+        return self._rows_seen < self.last_row
 
     def _expected_rows(self, rows: int) -> int | None:
         return self._rows

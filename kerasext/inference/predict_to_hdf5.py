@@ -18,7 +18,9 @@ from kerasext.inference.id_column import take_ids
 from kerasext.inference.job_writer import JobWriter
 from kerasext.inference.row_slices import can_slice, count_rows
 from kerasext.keras_internals import predict_loop
+from kerasext.keras_internals.dataset_order import shuffles_its_file_paths
 from kerasext.keras_internals.jax_state import weights_kept
+from kerasext.keras_internals.predict_functions import predicting_alone
 from kerasext.keras_internals.private_classes import DataAdapter
 from kerasext.storage import PredictionFile
 from kerasext.storage.chunk_filters import Compression
@@ -62,7 +64,11 @@ def predict_to_hdf5(
     strategy, goes to `predict` as it is.
 
     Under `mode="resume"` arrays begin with the batch of the last row that is in the file, at the
-    batch size that the file was begun with unless another one is given.
+    batch size that the file was begun with unless another one is given. Of a complete file the
+    first and the last batch are predicted again and compared, and the number of rows and all ids.
+
+    On TensorFlow and torch several threads may call it with one model; nothing of the model is
+    changed that another thread can see. On JAX a second thread raises `RuntimeError`.
 
     Args:
         model: The model.
@@ -95,8 +101,9 @@ def predict_to_hdf5(
 
     Raises:
         ValueError: If an argument is out of range, `steps` or a batch size is given for data that
-            it does not fit, arrays are empty or of different lengths, or the model does not take
-            the rows. See `HDF5PredictionWriter` for further errors.
+            it does not fit, arrays are empty or of different lengths, `ids` are the `file_paths` of
+            a data set that shuffles, or the model does not take the rows. See
+            `HDF5PredictionWriter` for further errors.
 
     Example:
 
@@ -138,10 +145,16 @@ def predict_to_hdf5(
         )
     if isinstance(ids, str):
         x, ids = take_ids(model, x, ids)
+    if shuffles_its_file_paths(x, ids):
+        raise ValueError(
+            "`ids` must be in the order of the rows, and this data set shuffles the files that "
+            "`file_paths` lists; make it with `image_dataset_from_directory(..., shuffle=False)`. "
+            "Received: the file_paths of a data set that shuffles"
+        )
     options["ids"] = ids
     if DataAdapter is None or not can_slice(x) or predict_loop.strategy(model) is not None:
         writer = HDF5PredictionWriter(path, accumulate=False, **options)
-        with weights_kept(model), writer:
+        with predicting_alone(model), weights_kept(model), writer:
             model.predict(x, size, verbose=verbose, steps=steps, callbacks=[*others, writer])
         return PredictionFile(path)
     if steps is not None:
@@ -158,6 +171,7 @@ def predict_to_hdf5(
     # One job for them, too, and not as many as it takes calls of `predict`.
     monitors = [callback for callback in others if isinstance(callback, PredictionMonitor)]
     others = [callback for callback in others if callback not in monitors]
-    with JobWriter(path, rows=rows, monitors=monitors, **options) as job:
+    job = JobWriter(path, rows=rows, monitors=monitors, **options)
+    with predicting_alone(model), job:
         ArrayJob(model, x, rows, job).run(size, verbose=verbose, callbacks=others)
     return PredictionFile(path)

@@ -81,6 +81,8 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
         batch_size: Int. Rows of a batch.
         first_row: Int. Row to begin at. Defaults to 0.
         rows: Int. Number of rows to give. Defaults to `None`, which gives all that follow.
+        batches_at_once: Int. If given, `predict` is given lists of so many batches, which a
+            `StepListener` has to take apart. Defaults to `None`, for single batches.
         fill: Bool. Whether the last batch is filled up with copies of its last row, as devices need
             that share each batch. Defaults to `False`.
         read_ahead_bytes: Int. About how much of `x` may be in memory if it is on disk; the batch in
@@ -112,6 +114,7 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
         *,
         first_row: int = 0,
         rows: int | None = None,
+        batches_at_once: int | None = None,
         fill: bool = False,
         read_ahead_bytes: int = 32 * 1024 * 1024,
     ) -> None:
@@ -132,6 +135,7 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be positive. Received: batch_size={batch_size}")
         self._batch_size = batch_size
+        self._batches_at_once = batches_at_once
         self._fill = fill
         self._readers: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
         self._arrays = keras.tree.flatten(x)
@@ -153,8 +157,8 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
 
     @property
     def num_batches(self) -> int:
-        """Number of batches."""
-        return math.ceil(self.rows / self._batch_size)
+        """Number of batches, or of lists of them."""
+        return math.ceil(self.rows / (self._batch_size * (self._batches_at_once or 1)))
 
     @property
     def has_partial_batch(self) -> bool:
@@ -179,6 +183,11 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
     get_numpy_iterator = get_jax_iterator
 
     def __iter__(self) -> Iterator[Any]:
+        batches = self._batches()
+        size = self._batches_at_once
+        return iter(lambda: list(itertools.islice(batches, size)), []) if size else batches
+
+    def _batches(self) -> Iterator[Any]:
         parts = _cut(range(self.first_row, self.first_row + self.rows), self._block_rows)
         if not self._is_on_disk:
             return itertools.chain.from_iterable(map(self._read_block, parts))

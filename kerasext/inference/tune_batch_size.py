@@ -14,6 +14,7 @@ import numpy as np
 from kerasext.inference.batch_size_trials import SIZES, Trial, Trials
 from kerasext.inference.row_slices import RowSlices, count_rows
 from kerasext.keras_internals.jax_state import weights_kept
+from kerasext.keras_internals.predict_functions import predicting_alone
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,6 +107,7 @@ def tune_batch_size(
 
     Raises:
         ValueError: If `x` is no array, has too few rows, or an argument is not positive.
+        RuntimeError: On JAX, if another thread writes predictions of the model.
 
     Example:
 
@@ -130,7 +132,7 @@ def tune_batch_size(
         # From the first row on, again and again: nothing is kept.
         for start in range(0, count, rows // size * size):
             part = RowSlices(x, size, rows=min(count - start, rows // size * size))
-            with weights_kept(model), contextlib.closing(part):
+            with predicting_alone(model), weights_kept(model), contextlib.closing(part):
                 model.predict(part, verbose=0)
 
     until = time.perf_counter() + max_seconds

@@ -81,8 +81,8 @@ def sparing_function(model: keras.Model, function: Callable[..., Any]) -> Callab
         function: Its predict function.
 
     Returns:
-        A function with the same results, for any `steps_per_execution`; the given one if it is not
-        what Keras makes.
+        A function with the same results, which also takes the number of batches, by default
+        `model.steps_per_execution`; the given one if it is not what Keras makes.
     """
     is_kerass = getattr(function, "__qualname__", "").startswith("JAXTrainer.make_predict_function")
     if not is_kerass or keras.config.is_nnx_enabled():
@@ -100,10 +100,12 @@ def _make_sparing_function(model: keras.Model) -> Callable[..., Any]:
     if model.jit_compile and not model.run_eagerly:
         step, concatenate = jax.jit(step), jax.jit(_concatenate)
 
-    def predict_function(state: Any, batches: Iterator[Any]) -> tuple[Any, Any]:
+    def predict_function(
+        state: Any, batches: Iterator[Any], steps: int | None = None
+    ) -> tuple[Any, Any]:
         trainable, other = state
         parts = []
-        for data in itertools.islice(batches, model.steps_per_execution):
+        for data in itertools.islice(batches, steps or model.steps_per_execution):
             outputs, changed = step((trainable, other), data)
             other = [changed.get(index, value) for index, value in enumerate(other)]
             parts.append(outputs)

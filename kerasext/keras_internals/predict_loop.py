@@ -16,7 +16,6 @@ holding every output (keras-team/keras#21642).
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,8 +23,7 @@ from typing import Any
 import keras
 
 from kerasext.keras_internals.jax_state import sparing_function
-
-_SEVERAL_STEPS = "_kerasext_several_steps"
+from kerasext.keras_internals.predict_functions import PredictFunctions
 
 
 def check_predict_loop(model: keras.Model) -> None:
@@ -63,6 +61,15 @@ def check_predict_loop(model: keras.Model) -> None:
             "of the data by itself, to a file of its own. "
             f"Received: {processes} processes"
         )
+
+
+def make_predict_function_once(model: keras.Model) -> None:
+    """Makes the predict function of a model before several threads do, which is rare on JAX.
+
+    There only one thread may predict, and a model under a distribution must be built first.
+    """
+    if keras.backend.backend() != "jax" and vars(model).get("predict_function", 0) is None:
+        PredictFunctions.of(model).function()
 
 
 def leave_training(model: keras.Model) -> None:
@@ -138,40 +145,9 @@ def _length(tensor: Any) -> Any:
     return rows_of_ragged() if shape[0] is None else int(shape[0])
 
 
-@contextlib.contextmanager
-def steps_per_execution(model: keras.Model, steps: int) -> Iterator[None]:
-    """Within it `predict` gives the model so many batches at once.
-
-    The predict function for them is kept for the next time, unless `compile` comes in between.
-    """
-    before = model.steps_per_execution, model.predict_function
-    if steps == before[0]:
-        yield
-        return
-    model.steps_per_execution = steps
-    takes_any_number = keras.backend.backend() == "jax"  # see `sparing_function`
-    if not takes_any_number:
-        model.predict_function = function_of_several_steps(model)
-    try:
-        yield
-        # Not after an error, which may leave a tap in its place. Past Keras's `__setattr__`, which
-        # tracks what it is given.
-        if not takes_any_number:
-            model.__dict__[_SEVERAL_STEPS] = before[1], model.predict_function
-    finally:
-        model.steps_per_execution, model.predict_function = before
-
-
-def function_of_several_steps(model: keras.Model) -> Any:
-    """The predict function that `steps_per_execution` has kept, if any."""
-    of, function = model.__dict__.get(_SEVERAL_STEPS, (None, None))
-    return function if of is model.predict_function else None
-
-
 def can_take_several_steps(model: keras.Model) -> bool:
-    """Whether `steps_per_execution` is of use, and can set the number of batches."""
+    """Whether several batches in a step are of use, and can be given to the model."""
     if model.run_eagerly or keras.backend.backend() == "torch":  # where Keras refuses them
         return False
-    model.make_predict_function()
-    function = model.predict_function
+    function = PredictFunctions.of(model).function()
     return keras.backend.backend() != "jax" or sparing_function(model, function) is not function

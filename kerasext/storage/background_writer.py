@@ -22,14 +22,14 @@ ToArrays = Callable[[Any], Rows]
 class BackgroundWriter:
     """Hands the steps to a `PredictionFileWriter` that runs in a thread of its own.
 
-    The first step is written at once, so that what is wrong with the outputs shows there. After it
-    the caller only leaves a reference: no call of h5py, no copy, and no lock unless the thread is
-    to be woken. An error in the thread is raised by the next call.
+    The caller waits until the first step is written, so that what is wrong with the outputs shows
+    there. After it the caller only leaves a reference: no call of h5py, no copy, and no lock unless
+    the thread is to be woken. An error in the thread is raised by the next call.
 
     Args:
         writer: The `PredictionFileWriter`; from now on it belongs to this object.
         to_arrays: Callable from what `append` is given to the mapping that the writer's `append`
-            takes. Called in the thread.
+            takes. Called in the thread, once for each.
         queue_bytes: Int. Bytes that may wait to be written. A caller that comes with more waits
             itself; one step is always admitted.
         commit_interval: Float. Seconds between commits: rows are safe, and visible to readers, at
@@ -63,26 +63,29 @@ class BackgroundWriter:
         self._row_bytes = 0.0
         self._wake = threading.Event()
         self._gone = threading.Event()
+        self._begun = threading.Event()
+        self._first: tuple[Any, int, int | Callable[[Rows], int]] = (None, 0, 0)
         self._end: Literal["", "finish", "close"] = ""
         self.is_over = False
         self._error: BaseException | None = None  # until it is raised
         self._failure: BaseException | None = None  # for good
         self._thread: threading.Thread | None = None
 
-    def append(self, step: Any, rows: int, *, known: int = 0) -> None:
+    def append(self, step: Any, rows: int, *, known: int | Callable[[Rows], int] = 0) -> None:
         """Leaves a step to be written; its arrays must not change any more.
 
         Args:
             step: What `to_arrays` takes.
             rows: Int. Rows of the data that it adds, of which `to_arrays` may keep fewer.
-            known: Int. As for the writer's `append`; in the first step only.
+            known: Int. As for the writer's `append`; in the first step only. Or a callable that
+                finds it from what `to_arrays` returned, called in the thread.
 
         Raises:
             BaseException: What the writer's `append` or `commit` raised, for this step if it is the
                 first one, else for one before.
         """
         if self._thread is None:
-            self._write_first(self._to_arrays(step), rows, known)
+            self._begin(step, rows, known)
             return
         if self.is_over:
             self._raise_error()
@@ -120,15 +123,24 @@ class BackgroundWriter:
         """
         self._stop("close")
 
-    def _write_first(self, arrays: Rows, rows: int, known: int) -> None:
-        self.writer.append(arrays, known=known, data_rows=rows)
-        length = len(next(iter(arrays.values())))
-        self._row_bytes = sum(array.nbytes for array in arrays.values()) / max(length, 1)
+    def _begin(self, step: Any, rows: int, known: int | Callable[[Rows], int]) -> None:
         # A daemon: the interpreter would wait for another at its exit, before anybody can stop it.
         self._thread = threading.Thread(
             target=self._run, name=f"writes {self.writer.path.name}", daemon=True
         )
+        self._first = step, rows, known
         self._thread.start()
+        self._begun.wait()
+        if self.is_over:
+            self._raise_error()
+
+    def _write_first(self) -> None:
+        (step, rows, known), self._first = self._first, (None, 0, 0)
+        arrays = self._to_arrays(step)
+        known = known(arrays) if callable(known) else known
+        self.writer.append(arrays, known=known, data_rows=rows)
+        length = len(next(iter(arrays.values())))
+        self._row_bytes = sum(array.nbytes for array in arrays.values()) / max(length, 1)
 
     def _stall(self) -> None:
         began = time.perf_counter()
@@ -159,6 +171,8 @@ class BackgroundWriter:
 
     def _run(self) -> None:
         try:
+            self._write_first()
+            self._begun.set()
             self._write_until_the_end()
             getattr(self.writer, self._end)()
         except BaseException as error:  # noqa: BLE001 - raised by the next call
@@ -170,6 +184,7 @@ class BackgroundWriter:
                 error.add_note(str(another))
         finally:
             self.is_over = True
+            self._begun.set()
             self._gone.set()
 
     def _write_until_the_end(self) -> None:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import h5py
 import numpy as np
 
 from kerasext.storage import fixed_point
-from kerasext.storage.layout import ROW_SHAPES, ROW_SPLITS, VALUES
+from kerasext.storage.layout import ROW, ROW_SHAPES, ROW_SPLITS, VALUES
+from kerasext.storage.open_file import OpenFile
 from kerasext.storage.ragged_rows import RaggedRows
 
 # Generous enough for other kernels and another cut into batches, also in float16.
 _TOLERANCE = {"rtol": 1e-2, "atol": 1e-4}
 
 
-def check_known(file: h5py.File, step: Mapping[str, np.ndarray | RaggedRows], rows: int) -> None:
-    """Compares rows with the last ones that are committed.
+def check_known(
+    file: Mapping[str, Any], step: Mapping[str, np.ndarray | RaggedRows], rows: int
+) -> None:
+    """Compares rows with the last ones before a row of a file.
 
     Args:
-        file: The file, open for writing.
+        file: The file, or another mapping from output name to dataset, or group of a ragged output.
         step: Mapping from output name to rows as they would be stored.
-        rows: Int. Rows that are committed.
+        rows: Int. The row that follows them.
 
     Raises:
         ValueError: If they differ, naming the output.
@@ -39,6 +42,26 @@ def check_known(file: h5py.File, step: Mapping[str, np.ndarray | RaggedRows], ro
                 "order; pass mode='w' to predict again. Received: other values of output "
                 f"{name!r} in the rows before row {rows}"
             )
+
+
+class SortedRows(Sequence[int]):
+    """The numbers of rows in the data, read one by one, to be searched by `bisect`.
+
+    Args:
+        file: A file that has them.
+        start: Int. The first of its rows to look at.
+        stop: Int. The row after the last one.
+    """
+
+    def __init__(self, file: OpenFile, start: int, stop: int) -> None:
+        self._file = file
+        self._rows = range(start, stop)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return int(self._file.read(ROW, self._rows[index]))
 
 
 def _same_values(dataset: h5py.Dataset, known: slice, given: np.ndarray) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import ctypes
 import errno
@@ -23,8 +24,8 @@ from kerasext.storage.commit_record import CommitRecord
 from kerasext.storage.durable import replace_durably
 from kerasext.storage.file_lock import FileLock
 from kerasext.storage.known_ids import KnownIds
-from kerasext.storage.known_rows import check_known
-from kerasext.storage.layout import IDS, RECORD_DTYPE, SUMS, health
+from kerasext.storage.known_rows import SortedRows, check_known
+from kerasext.storage.layout import IDS, RECORD_DTYPE, ROW, SUMS, health
 from kerasext.storage.open_file import OpenFile
 from kerasext.storage.present_file import FINGERPRINT, PresentFile, stored_rows
 from kerasext.storage.ragged_column import RaggedColumn
@@ -73,8 +74,8 @@ class PredictionFileWriter:
             that was interrupted.
         first_data_row: Int. How many of `data_rows` were in calls before this one.
         batch_size: Int. Rows of the batches that are predicted, 0 if unknown; kept in the file.
-        is_complete: Bool. Whether the file was complete before, under `"resume"`: then nothing can
-            be appended.
+        is_complete: Bool. Whether the file was complete before, under `"resume"`: then `append`
+            adds nothing, but compares.
         bytes: Int. Bytes of the rows that were appended, before compression.
         seconds: Float. Time since the first `append`, and that before the call was interrupted.
         stalled_seconds: Float. Time that callers waited; kept in the file, set by who knows.
@@ -124,6 +125,7 @@ class PredictionFileWriter:
         self._sent_bytes = 0
         self._seconds_before = 0.0
         self._specs: dict[str, Spec] = {}
+        self._is_compared = False  # the first step of a complete file
         self._columns: dict[str, Any] = {}  # `ChunkedRows`, or a `RaggedColumn`
         self._state: Literal["opening", "writing", "torn", "failed", "ended"] = "writing"
         self._process = os.getpid()
@@ -162,6 +164,9 @@ class PredictionFileWriter:
         data_rows: int | None = None,
     ) -> None:
         """Adds the rows of one step to every output; none if anything about the step is wrong.
+
+        A file that was complete before stays as it is: the first step that is appended is compared
+        with the first rows of its last call, any other one with the last rows.
 
         Args:
             step: Mapping from output name to an array of shape `(rows, ...)`, or `RaggedRows`. The
@@ -205,6 +210,10 @@ class PredictionFileWriter:
             raise ValueError(
                 f"All outputs of a step must have the same number of rows. Received: rows={lengths}"
             )
+        if self.is_complete:
+            self._specs = dict(specs)
+            self._compare(arrays, rows if data_rows is None else data_rows)
+            return
         with self._abandoning_on_error():
             file = self._file or self._open(specs)
             if known:
@@ -223,6 +232,25 @@ class PredictionFileWriter:
             if self.bytes - self._sent_bytes > _WRITEBACK_BYTES and self._fsync is not None:
                 start_writeback(file.id.get_vfd_handle())
                 self._sent_bytes = self.bytes
+
+    def _compare(self, arrays: Mapping[str, Any], data_rows: int) -> None:
+        """Compares the rows of a step with those that the file has of the same rows of the data."""
+        rows = len(next(iter(arrays.values())))
+        is_first, self._is_compared = not self._is_compared, True
+        after = self.first_row + rows if is_first else self.rows
+        with contextlib.closing(OpenFile(self.path)) as file:
+            if ROW in file.datasets:  # so that `keep` left as many of them
+                data_row = self.first_data_row if is_first else self.data_rows - data_rows
+                numbers = SortedRows(file, self.first_row, self.rows)
+                kept = bisect.bisect_left(numbers, data_row + data_rows)
+                kept -= bisect.bisect_left(numbers, data_row)
+                if kept != rows:
+                    raise ValueError(
+                        "`mode='resume'` goes on with the same `keep`; pass mode='w' to predict "
+                        f"again. Stored: {kept} of {data_rows} rows from row {data_row} of the "
+                        f"data on. Received: {rows} of them"
+                    )
+            check_known({**file.datasets, **file.ragged}, arrays, after)
 
     def commit(self) -> None:
         """Makes the rows appended so far safe from a kill, and visible to readers.

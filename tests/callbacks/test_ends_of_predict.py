@@ -1,13 +1,14 @@
 """No way out of `predict` changes the model or loses what was written."""
 
 import gc
+import importlib
 import os
 
 import keras
 import numpy as np
 import pytest
 
-from kerasext import PredictionFile
+from kerasext import PredictionFile, predict_to_hdf5
 from kerasext.callbacks import HDF5PredictionWriter
 
 # Before 3.15 Keras reads a batch ahead on JAX: an error in the data comes a batch early.
@@ -165,6 +166,35 @@ class Stops(keras.callbacks.Callback):
     def on_predict_batch_end(self, batch, logs=None):
         if batch >= self.batch:
             self.model.stop_predicting = True
+
+
+def tens(rows, count):
+    """Batches of Keras, so many."""
+    for start in range(0, count * 10, 10):
+        yield (rows[start : start + 10],)
+
+
+def data_set(rows, count):
+    """The same as a data set whose length Keras knows."""
+    tf = importlib.import_module("tensorflow")
+    return tf.data.Dataset.from_tensor_slices(rows[: count * 10]).batch(10)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")  # which is true
+@pytest.mark.parametrize("source", [tens, data_set])
+def test_data_that_end_before_the_steps(source, classifier, rows, path):
+    """A file lacks rows of the steps that were asked for and is not complete; "resume" goes on."""
+    writer = HDF5PredictionWriter(path, mode="resume", accumulate=False)
+    classifier.predict(source(rows, 4), steps=7, verbose=0, callbacks=[writer])
+    with PredictionFile(path) as predictions:
+        assert (predictions.rows, predictions.complete) == (40, False)
+    with predict_to_hdf5(
+        classifier, source(rows, 4), path, steps=7, mode="resume", verbose=0
+    ) as predictions:
+        assert (predictions.rows, predictions.complete) == (40, False)
+    classifier.predict(source(rows, 7), steps=7, verbose=0, callbacks=[writer])
+    with PredictionFile(path) as predictions:
+        assert (predictions.rows, predictions.complete) == (70, True)
 
 
 STEPS_PER_EXECUTION = [

@@ -7,10 +7,12 @@ import pytest
 from kerasext.callbacks.predict_tap import PredictTap
 from kerasext.callbacks.step_outputs import to_numpy
 from kerasext.keras_internals.jax_state import state_variables
+from kerasext.keras_internals.predict_functions import PredictFunctions
 
 
 class Listener:
     id_key = None
+    several_steps = None
 
     def __init__(self, *, accumulate=True, error=None, resuming=False, knows=0):
         self.accumulate = accumulate
@@ -70,7 +72,7 @@ def predict(model, rows, *callbacks):
 def is_untouched(model):
     """Whether no tap is left on the model."""
     return "make_predict_function" not in vars(model) and not isinstance(
-        getattr(model.predict_function, "__self__", None), PredictTap
+        getattr(model.predict_function, "__self__", None), PredictFunctions
     )
 
 
@@ -137,14 +139,6 @@ def test_who_knows_all_steps_skips_none_alone(model, rows):
     listener = Listener(accumulate=None, knows=70)
     assert len(predict(model, rows, Tapping(listener))) == 70
     assert listener.skipped == 0
-
-
-@pytest.mark.parametrize(("wishes", "is_shared"), [((False, None), False), ((False, True), True)])
-def test_who_looks_on_shares_no_step(model, rows, wishes, is_shared):
-    """A tap is shared by those that need its step."""
-    tapping = Tapping(*(Listener(accumulate=wish) for wish in wishes))
-    predict(model, rows, tapping)
-    assert {tap.is_shared for tap in tapping.taps} == {is_shared}
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])

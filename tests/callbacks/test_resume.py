@@ -143,15 +143,6 @@ def test_a_missing_file_is_begun(classifier, rows, path):
     assert len(content(path)["labels"]) == 70
 
 
-def test_a_complete_file_is_left_alone(classifier, rows, path, capsys):
-    """On a complete file nothing is computed or changed, and a line says so."""
-    predict(classifier, rows, path)
-    before = path.read_bytes()
-    predict(classifier, rows, path)
-    assert path.read_bytes() == before
-    assert "complete: nothing was predicted" in capsys.readouterr().out
-
-
 def test_an_interrupted_addition_is_finished(classifier, rows, path):
     """Resuming an interrupted "a" keeps the earlier calls' rows and goes on with its own."""
     classifier.predict(rows[:20], verbose=0, callbacks=[HDF5PredictionWriter(path)])
@@ -228,8 +219,194 @@ def test_accumulating_is_refused(path):
         HDF5PredictionWriter(path, mode="resume")
 
 
+def test_a_second_callback_sees_every_row(interrupted, classifier, rows, tmp_path):
+    """A writer that resumes beside one that begins leaves it every row."""
+    resumes = HDF5PredictionWriter(interrupted, mode="resume", accumulate=False)
+    begins = HDF5PredictionWriter(tmp_path / "new.h5", accumulate=False)
+    classifier.predict(rows, batch_size=8, verbose=0, callbacks=[resumes, begins])
+    assert_same(content(interrupted), content(tmp_path / "whole.h5"))
+    assert_same(content(tmp_path / "new.h5"), content(tmp_path / "whole.h5"))
+
+
+# A complete file
+
+
+def unknown_length(rows):
+    """The rows in batches, of whose number Keras knows nothing."""
+    for start in range(0, len(rows), 8):
+        yield (rows[start : start + 8],)
+
+
+IGNORED = "ignore:Your input ran out of data:UserWarning"  # Keras, of generators
+
+
+@pytest.mark.filterwarnings(IGNORED)
+@pytest.mark.parametrize("source", [lambda rows: rows, unknown_length])
+@pytest.mark.parametrize("steps_per_execution", STEPS_PER_EXECUTION)
+def test_a_complete_file_is_compared(
+    steps_per_execution, source, counted, rows, path, capfd, caplog
+):
+    """Its first and last step are computed again, no other one, and the log alone says so."""
+    model, count = counted
+    model.compile(steps_per_execution=steps_per_execution)
+    predict(model, rows, path)
+    before = path.read_bytes()
+    count.clear()
+    data = source(rows)
+    with caplog.at_level("INFO", "kerasext"):
+        predict(model, data, path, batch_size=8 if data is rows else None)
+    assert len(count) == 2 * steps_per_execution  # of 9 batches the last three make a step
+    assert path.read_bytes() == before
+    assert capfd.readouterr().out == ""
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("kerasext", "INFO")
+    assert f"{path} is complete" in record.message
+
+
+def test_a_complete_file_is_told_of(classifier, rows, path, capsys):
+    """With `verbose=1` a line says that there was nothing to do."""
+    predict(classifier, rows, path)
+    predict(classifier, rows, path, verbose=1)
+    assert capsys.readouterr().out == (
+        f"{path} is complete: its first and last step were computed again and are the same.\n"
+    )
+
+
+@pytest.mark.parametrize("size", [1, 7, 30, 70, 200])
+def test_a_complete_file_and_another_cut(size, classifier, rows, path):
+    """Steps of any size are compared with the rows that they have, and one step may have all."""
+    predict(classifier, rows, path)
+    before = path.read_bytes()
+    predict(classifier, rows, path, batch_size=size)
+    changed = rows.copy()
+    for row in (0, 69):
+        changed[row] += 1
+        with pytest.raises(ValueError, match="same order"):
+            predict(classifier, changed, path, batch_size=size)
+        changed[row] = rows[row]
+    assert path.read_bytes() == before
+
+
+IDS = np.arange(70) + 2**40
+OTHERS = {
+    "more rows": (lambda rows: np.concatenate([rows, rows[:1]]), {}, "at least 71 rows"),
+    "fewer rows": (lambda rows: rows[:-1], {}, "69 rows, with 70 in the file"),
+    "a step fewer": (lambda rows: rows[:64], {}, "64 rows, with 70 in the file"),
+    "other first rows": (lambda rows: rows + (np.arange(70) < 1)[:, None], {}, "before row 8"),
+    "other last rows": (lambda rows: rows + (np.arange(70) > 68)[:, None], {}, "before row 70"),
+    "another id": (None, {"ids": IDS + (np.arange(70) == 33)}, "the id 1099511627809 in row 33"),
+    "more ids": (None, {"ids": np.arange(71) + 2**40}, "71 for 70 rows"),
+    "more ids of an iterator": (None, {"ids": lambda: iter(range(2**40, 2**40 + 71))}, "more than"),
+    "fewer ids": (None, {"ids": IDS[:60]}, "60 for at least 64 rows"),
+    "text for ids": (None, {"ids": list(map(str, IDS))}, "the id 1099511627776 in row 0"),
+    "other targets": (None, {"targets": np.arange(70) + 1}, "'targets'"),
+    "no targets": (None, {"targets": False}, "only with the columns"),
+    "other outputs": (None, {"outputs": ["labels"]}, "only for the outputs"),
+    "other dtypes": (None, {"dtypes": {"probabilities": "float16"}}, "float32.*float16"),
+    "ragged": (None, {"ragged": ["probabilities"]}, "with rows of one shape"),
+}
+
+
+@pytest.mark.filterwarnings(IGNORED)
+@pytest.mark.parametrize("known_length", [True, False])
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_complete_file_of_other_data(other, known_length, classifier, rows, path):
+    """Whatever differs raises, in all data but rows in the middle, and the file stays as it is."""
+    options = {"ids": IDS, "targets": np.arange(70)}
+    predict(classifier, rows, path, **options)
+    before = path.read_bytes()
+    change, changed, message = OTHERS[other]
+    changed = {name: v() if callable(v) else v for name, v in changed.items()}
+    other_rows = rows if change is None else change(rows)
+    if change is not None:  # as many as there are rows
+        changed = {"ids": np.arange(len(other_rows)) + 2**40}
+        changed["targets"] = np.arange(len(other_rows))
+    data = other_rows if known_length else unknown_length(other_rows)
+    size = 8 if known_length else None
+    with pytest.raises(ValueError, match=message):
+        predict(classifier, data, path, batch_size=size, **{**options, **changed})
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+    predict(classifier, rows, path, **options)
+
+
+def test_a_complete_file_of_an_addition(classifier, rows, path):
+    """Of rows that were added later those of the last call are compared."""
+    predict(classifier, rows[:20], path)
+    adds = HDF5PredictionWriter(path, mode="a", accumulate=False)
+    classifier.predict(rows[20:], batch_size=8, verbose=0, callbacks=[adds])
+    before = path.read_bytes()
+    predict(classifier, rows[20:], path)
+    for other in (rows, rows[:20], rows[:50]):
+        with pytest.raises(ValueError, match="goes on with the same"):
+            predict(classifier, other, path)
+    assert path.read_bytes() == before
+
+
+KEEPS = {
+    "some": lambda step: ~(step["confidence"] >= 0.5),
+    "none": lambda step: step["confidence"] > 2,
+    "all": lambda step: step["confidence"] < 2,
+    "not the first": lambda step: step["ids"] > 2**40 + 20,
+    "not the last": lambda step: step["ids"] < 2**40 + 20,
+}
+
+
+@pytest.mark.parametrize("kept", KEEPS)
+@pytest.mark.parametrize("size", [8, 70])
+def test_a_complete_file_of_some_rows(size, kept, classifier, rows, path):
+    """Of rows that `keep` chose those of the two steps are compared, and their numbers."""
+    options = {"ids": IDS, "keep": KEEPS[kept]}
+    predict(classifier, rows, path, **options)
+    before = path.read_bytes()
+    predict(classifier, rows, path, batch_size=size, **options)
+    for name, keep in KEEPS.items():
+        step = {"confidence": classifier.predict(rows, verbose=0)["confidence"], "ids": IDS}
+        ends = np.r_[0:8, 64:70]
+        if np.array_equal(keep(step)[ends], KEEPS[kept](step)[ends]):
+            continue
+        with pytest.raises(ValueError, match=r"same `keep`|same order"):
+            predict(classifier, rows, path, batch_size=8, **{**options, "keep": keep})
+        assert path.read_bytes() == before, name
+    with pytest.raises(ValueError, match="69 rows"):
+        predict(classifier, rows[:69], path, **{**options, "ids": IDS[:69]})
+
+
+def test_ids_of_a_key_are_compared(structure_model, rows, path):
+    """Ids that come with the batches are compared, too, also of steps that are not computed."""
+    model = structure_model(lambda x: {"first": x["image"][:, 0]})
+    model({"image": rows[:2]})
+    data = {"image": rows, "id": IDS}
+    predict(model, data, path, ids="id")
+    predict(model, data, path, ids="id")
+    other = {"image": rows, "id": IDS + (np.arange(70) == 33)}
+    with pytest.raises(ValueError, match="the id 1099511627809 in row 33"):
+        predict(model, other, path, ids="id")
+
+
+@pytest.mark.filterwarnings(IGNORED)
+def test_a_complete_ragged_file(structure_model, rows, path):
+    """Rows that differ in shape are compared, their shapes and values."""
+    model = structure_model(lambda x: {"tokens": x * 2})
+    batches = [rows[:10, :3], rows[10:40, :5], rows[40:, :2]]
+    options = {"ragged": ["tokens"], "batch_size": None}
+
+    def data(*steps):
+        yield from ((step,) for step in steps)
+
+    predict(model, data(*batches), path, **options)
+    before = path.read_bytes()
+    predict(model, data(*batches), path, **options)
+    for number, other in ((0, batches[0][:, :2]), (2, batches[2] + 1), (2, batches[2][:, :1])):
+        steps = [*batches]
+        steps[number] = other
+        with pytest.raises(ValueError, match="'tokens'"):
+            predict(model, data(*steps), path, **options)
+    assert path.read_bytes() == before
+
+
 def test_a_complete_file_of_another_model_is_refused(classifier, rows, path):
-    """Nothing to do is not said of a file that another model has written."""
+    """Of a file that another model has written nothing is computed."""
     predict(classifier, rows, path)
     before = path.read_bytes()
     classifier.set_weights([weight + 1e-3 for weight in classifier.get_weights()])
@@ -239,7 +416,7 @@ def test_a_complete_file_of_another_model_is_refused(classifier, rows, path):
 
 
 def test_a_complete_file_beside_another_callback(classifier, rows, path, tmp_path):
-    """A writer with nothing to do does not keep another one from its rows."""
+    """A writer with little to do does not keep another one from its rows."""
     predict(classifier, rows, path)
     complete = HDF5PredictionWriter(path, mode="resume", accumulate=False)
     begins = HDF5PredictionWriter(tmp_path / "new.h5", accumulate=False)
@@ -247,10 +424,22 @@ def test_a_complete_file_beside_another_callback(classifier, rows, path, tmp_pat
     assert_same(content(tmp_path / "new.h5"), content(path))
 
 
-def test_a_second_callback_sees_every_row(interrupted, classifier, rows, tmp_path):
-    """A writer that resumes beside one that begins leaves it every row."""
-    resumes = HDF5PredictionWriter(interrupted, mode="resume", accumulate=False)
-    begins = HDF5PredictionWriter(tmp_path / "new.h5", accumulate=False)
-    classifier.predict(rows, batch_size=8, verbose=0, callbacks=[resumes, begins])
-    assert_same(content(interrupted), content(tmp_path / "whole.h5"))
-    assert_same(content(tmp_path / "new.h5"), content(tmp_path / "whole.h5"))
+@pytest.mark.filterwarnings(IGNORED)
+def test_no_rows_for_a_complete_file(classifier, rows, path):
+    """Data without a row are not the data of a file with rows."""
+    predict(classifier, rows, path)
+    with pytest.raises(ValueError, match=r"0 rows, with 70 in the file"):
+        predict(classifier, rows[:0], path)
+
+
+def test_a_call_that_is_stopped(classifier, rows, path, caplog):
+    """A user's `stop_predicting` is no difference, but what was not compared is said."""
+
+    class Stops(keras.callbacks.Callback):
+        def on_predict_batch_end(self, batch, logs=None):
+            self.model.stop_predicting = True
+
+    predict(classifier, rows, path)
+    with caplog.at_level("INFO", "kerasext"):
+        predict(classifier, rows, path, Stops())
+    assert "stopped after 8 of 70 rows" in caplog.records[0].message

@@ -1,6 +1,7 @@
 """Every row in the file joins to its input and its target, whatever the data come from."""
 
 import contextlib
+import functools
 import importlib
 import warnings
 
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasext import PredictionFile
+from kerasext import PredictionFile, predict_to_hdf5
 from kerasext.callbacks import HDF5PredictionWriter
 
 BACKEND = keras.backend.backend()
@@ -460,3 +461,88 @@ def test_batches_in_one_buffer(model, path):
 
     predict(model, InOneBuffer(NUMBERS), path, ids="id", targets=True)
     assert_joined(path, NUMBERS)
+
+
+class Named(keras.utils.PyDataset):
+    """Batches of `(x, y, names)`, as many write a data set that yields names."""
+
+    def __init__(self, names):
+        super().__init__()
+        self.names = names
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        part = slice(index * 23, (index + 1) * 23)
+        return {"image": DATA[part]}, TARGETS[part], self.names[part]
+
+
+def named_tf_data():
+    """The same by `tf.data`."""
+    tf = importlib.import_module("tensorflow")
+    return tf.data.Dataset.from_tensor_slices(({"image": DATA}, TARGETS, NAMES)).batch(23)
+
+
+def named_loader():
+    """The same by torch, which makes a tuple of the names."""
+    data = importlib.import_module("torch").utils.data
+    return data.DataLoader(
+        [({"image": DATA[row]}, TARGETS[row], str(NAMES[row])) for row in range(ROWS)],
+        batch_size=23,
+    )
+
+
+def named_generator():
+    """The same one by one."""
+    data = Named(NAMES)
+    yield from (data[index] for index in range(4))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(
+            named_tf_data,
+            marks=pytest.mark.backends("tensorflow", "jax", reason="torch has no strings"),
+        ),
+        pytest.param(
+            named_loader,
+            marks=pytest.mark.backends("torch", reason="elsewhere Keras takes no strings of it"),
+        ),
+        pytest.param(
+            named_generator,
+            marks=pytest.mark.backends("jax", reason="elsewhere Keras takes no strings of it"),
+        ),
+    ],
+)
+@pytest.mark.parametrize("whole_job", [True, False])
+def test_names_in_the_place_of_weights(whole_job, make, model, path):
+    """Of `(x, y, name)` the names would be lost as weights: that is said, and nothing written."""
+    job = functools.partial(predict_to_hdf5, verbose=0) if whole_job else predict
+    with pytest.raises(ValueError, match="third part of a batch is its sample weights"):
+        job(model, make(), path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("weights", [np.ones(ROWS, "float32"), np.arange(ROWS)])
+def test_weights_are_let_pass(weights, model, path):
+    """Sample weights that are numbers are left alone."""
+    predict(model, Named(weights), path, targets=True)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["targets"][:], TARGETS)
+
+
+@not_torch
+@pytest.mark.parametrize("in_targets", [True, False])
+def test_what_is_said_of_names_works(in_targets, model, path):
+    """Names as targets, or in `x` by a key, are stored, as the error says."""
+    tf = importlib.import_module("tensorflow")
+    if in_targets:
+        parts, options = ({"image": DATA}, {"label": TARGETS, "name": NAMES}), {"targets": True}
+    else:
+        parts, options = ({"image": DATA, "name": NAMES}, TARGETS), {"ids": "name"}
+    predict(model, tf.data.Dataset.from_tensor_slices(parts).batch(23), path, **options)
+    with h5py.File(path) as file:
+        stored = file["targets/name" if in_targets else "ids"]
+        np.testing.assert_array_equal(text_of(stored), NAMES)

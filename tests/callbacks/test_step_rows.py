@@ -1,6 +1,7 @@
 """`keep` stores some of the rows, and which they are."""
 
 import importlib
+import threading
 
 import h5py
 import keras
@@ -26,7 +27,7 @@ def model():
 
 def unsure(step):
     """The rows below the confidence that about half of them have."""
-    return step["confidence"] < 0.5
+    return ~(step["confidence"] >= 0.5)
 
 
 def predict(model, path, *others, mode="w", data=DATA, keep=unsure, **options):
@@ -251,3 +252,51 @@ def test_bounded_memory_when_nothing_is_kept_at_first(model, path):
     step_bytes = 8 * (4 * 4 + 4 + 4 + 8)
     assert max(waiting[1:]) <= step_bytes
     assert writer._writer is None
+
+
+@pytest.mark.parametrize("mode", ["w", "resume"])
+def test_it_is_called_once_for_each_step_by_the_thread_that_writes(mode, model, path):
+    """Every step is chosen from once, the first one too, and never by the thread that predicts."""
+    calls, threads = [], set()
+
+    def keep(step):
+        calls.append(int(step["ids"][0] - IDS[0]))
+        threads.add(threading.get_ident())
+        return unsure(step)
+
+    if mode == "resume":
+        with pytest.raises(KeyboardInterrupt):
+            predict(model, path, StopsAfter(3), ids=IDS)
+    predict(model, path, mode=mode, keep=keep, ids=IDS)
+    assert calls == list(range(16 if mode == "resume" else 0, ROWS, 8))
+    assert threading.get_ident() not in threads
+    assert len(threads) == 1
+    calls.clear()
+    predict(model, path, mode="resume", keep=keep, ids=IDS)  # which compares the ends
+    assert calls == [0, 64]
+    assert threading.get_ident() not in threads
+
+
+def test_its_error_in_the_first_step_comes_at_once(model, path):
+    """What `keep` raises of the first step ends `predict` before another step is computed."""
+    steps = []
+
+    class Counts(keras.callbacks.Callback):
+        def on_predict_batch_begin(self, batch, logs=None):
+            steps.append(batch)
+
+    def keep(step):
+        raise KeyError("conf")
+
+    with pytest.raises(KeyError, match="conf"):
+        predict(model, path, Counts(), keep=keep)
+    assert steps == [0]
+    assert not path.exists()
+
+
+def test_rows_without_a_confidence(model, path):
+    """What the documentation recommends keeps rows with NaN, whose confidence is NaN."""
+    data = DATA.copy()
+    data[[3, 69]] = np.nan
+    predict(model, path, data=data, keep=lambda step: ~(step["confidence"] >= 0.0))
+    np.testing.assert_array_equal(content(path)["row"], [3, 69])

@@ -139,7 +139,16 @@ def test_interrupted_and_resumed(kerasext, model_path, rows_path, path, expected
     assert_same(path, expected)
     code, _, err = kerasext(*line.split()[1:])
     assert code == 0
-    assert err.endswith(f"{path} is complete: nothing was predicted.\n")
+    assert err.endswith(
+        f"{path} is complete: its first and last step were computed again and are the same.\n"
+    )
+    other = rows_path.with_name("other.npy")
+    for rows, message in ((np.load(rows_path)[::-1], "same order"), (np.zeros((7, 8)), "7 rows")):
+        np.save(other, rows)
+        code, _, err = kerasext("predict", model_path, other, "-o", path, "--resume")
+        assert code == 2
+        assert message in err
+        assert_same(path, expected)
 
 
 def test_bad_image_late(kerasext, path, folder, tmp_path, save_model):
