@@ -7,7 +7,8 @@ import pytest
 
 from kerasext import PredictionFile
 from kerasext.callbacks import HDF5PredictionWriter
-from kerasext.inference import predict_to_hdf5
+from kerasext.inference import array_job, predict_to_hdf5
+from kerasext.inference.array_job import ArrayJob
 from kerasext.inference.out_of_memory import is_out_of_memory
 from kerasext.models import ClassifierModel
 
@@ -199,11 +200,23 @@ def test_everything_else_goes_to_keras(model, x, path, make, steps):
     assert model.predict_function is before
 
 
-@pytest.mark.slow
+@pytest.fixture
+def _slow_loop(monkeypatch):
+    """Lets a job find that several batches in a step save time, however fast this machine is."""
+    predict = ArrayJob._time
+
+    def take_a_second(self, *args):
+        predict(self, *args)
+        return 1.0
+
+    monkeypatch.setattr(ArrayJob, "_time", take_a_second)
+    monkeypatch.setattr(array_job, "_LEAST_LOST_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("_slow_loop")
 def test_small_batches_go_together(model, x, path):
     """Where it saves time several batches make a step; afterwards the model is as it was."""
-    many = np.tile(x, (1 if BACKEND == "torch" else 25, 1))
-    expected = model.predict(many, batch_size=4, verbose=0)
+    expected = model.predict(x, batch_size=4, verbose=0)
     before = model.predict_function
     steps = []
 
@@ -211,10 +224,10 @@ def test_small_batches_go_together(model, x, path):
         def on_predict_batch_begin(self, batch, logs=None):
             steps.append(self.model.steps_per_execution)
 
-    predict_to_hdf5(model, many, path, batch_size=4, verbose=0, callbacks=[Counts()]).close()
+    predict_to_hdf5(model, x, path, batch_size=4, verbose=0, callbacks=[Counts()]).close()
     assert_holds(path, expected)
     assert set(steps) == {1}
-    batches = len(many) // 4
+    batches = len(x) // 4
     # On torch Keras refuses several; some are computed one by one, to see how long they take.
     assert len(steps) == batches if BACKEND == "torch" else len(steps) <= batches // 16 + 1
     assert (model.steps_per_execution, model.predict_function) == (1, before)
@@ -604,17 +617,17 @@ def test_the_model_is_usable_after_any_end(model, x, path, end):
     model.fit(x, np.zeros(ROWS, "int32"), verbose=0)
 
 
+@pytest.mark.usefixtures("_slow_loop")
 @pytest.mark.parametrize(
     ("size", "after"),
-    [(32, 5), *([] if BACKEND == "torch" else [pytest.param(4, 14_000, marks=pytest.mark.slow)])],
+    [(32, 5), *([] if BACKEND == "torch" else [(4, 150)])],
 )
 def test_the_model_is_usable_after_an_error_of_its_own(model, limited, x, path, size, after):
     """After an error in a compiled step, one of several together too, it has its weights."""
-    many = np.tile(x, (1 if size == 32 else 60, 1))
     expected = model.predict(x, verbose=0)
     limit, calls = limited(0, after=after, error=lambda: ZeroDivisionError("a bad division"))
     with pytest.raises(Exception, match="a bad division"):
-        predict_to_hdf5(limit, many, path, batch_size=size, verbose=0)
+        predict_to_hdf5(limit, x, path, batch_size=size, verbose=0)
     calls.clear()
     found = limit.predict(x[:100], verbose=0)
     for name, array in expected.items():
@@ -708,20 +721,19 @@ class FailsOnce:
         return self.rows[key]
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("_slow_loop")
 def test_rows_that_can_not_be_read(model, x, path):
     """An error between two steps leaves nothing behind that writes rows of later jobs twice."""
-    many = np.tile(x, (1 if BACKEND == "torch" else 25, 1))
-    source = FailsOnce(many, len(many) * 5 // 6)
+    source = FailsOnce(x, len(x) * 5 // 6)
     options = {"batch_size": 4, "mode": "w", "verbose": 0}
     for _ in range(2):  # the second one with the steps that the first has left
-        predict_to_hdf5(model, many, path, **options).close()
+        predict_to_hdf5(model, x, path, **options).close()
     before = model.predict_function
     with pytest.raises(OSError, match="unreadable"):
         predict_to_hdf5(model, source, path, **options)
     assert (model.steps_per_execution, model.predict_function) == (1, before)
-    expected = model.predict(many, batch_size=4, verbose=0)
-    for data in (many, source):
+    expected = model.predict(x, batch_size=4, verbose=0)
+    for data in (x, source):
         predict_to_hdf5(model, data, path, **options).close()
         assert_holds(path, expected)
 
