@@ -10,11 +10,12 @@ from pathlib import Path
 import h5py
 import keras
 import numpy as np
-from measure import Figure, alternate, machine, ratio, show
+from measure import Figure, alternate, amount, machine, ratio, show
 
 from kerasext.callbacks import HDF5PredictionWriter
 
-RUNS = 9
+RUNS = amount(9, smallest=1)
+ROWS, FEWER_ROWS = amount(400_000, smallest=1000), amount(40_000, smallest=1000)
 # The targets; on TensorFlow the other benchmarks have theirs.
 MOST_TIME = {"jax": "<= 1.1"}
 LEAST_GAIN = {"jax": ">= 1.2", "torch": ">= 1.5"}
@@ -32,7 +33,7 @@ def figures() -> Iterator[Figure]:
     backend = keras.backend.backend()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "predictions.h5"
-        for count, width, batch_size in ((400_000, 10, 512), (40_000, 1000, 512)):
+        for count, width, batch_size in ((ROWS, 10, 512), (FEWER_ROWS, 1000, 512)):
             rows = np.random.default_rng(0).normal(size=(count, 32)).astype("float32")
             model = make_model(width)
             options = {"batch_size": batch_size, "verbose": 0}

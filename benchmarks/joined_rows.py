@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from measure import Figure, alternate, in_own_process, machine, ratio, resident, show
+from measure import Figure, alternate, amount, in_own_process, machine, ratio, resident, show
 
 from kerasext import PredictionFile
 from kerasext.storage import PredictionFileWriter
 
-ROWS = 1_000_000
+ROWS = amount(1_000_000, smallest=2000)
 BATCH_SIZE = 512
-RUNS = 7
-LARGE_ROWS = 500_000  # of 1,000 classes: 2 GB
+RUNS = amount(7, smallest=1)
+LARGE_ROWS = amount(500_000, smallest=10_000)  # of 1,000 classes: 2 GB
 
 folder = tempfile.TemporaryDirectory()
 path = Path(folder.name) / "predictions.h5"

@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kill_harness import LAYOUTS, Outcome, Predictions, Server, kill_and_resume
-from measure import Figure, machine, show
+from measure import Figure, amount, machine, show
 
 from kerasext.storage import PredictionFile
 
-INTERVALS = (0.005, 0.01, 0.02, 0.05)
+INTERVALS = (0.005, 0.01, 0.02, 0.05)[: amount(4, smallest=1)]
+# Of the storage and of `predict`; more if this script runs alone.
+KILLS = amount(240, smallest=14), amount(10, smallest=2)
+KILLS_ALONE = amount(2000, smallest=14), amount(100, smallest=2)
 
 
 def describe(name: str, outcome: Outcome, seconds: float) -> None:
@@ -69,8 +72,12 @@ def predict(folder: Path, kills: int) -> Outcome:
     return outcome
 
 
-def figures(storage_kills: int = 240, predict_kills: int = 10) -> Iterator[Figure]:
-    """Measures."""
+def figures(storage_kills: int = KILLS[0], predict_kills: int = KILLS[1]) -> Iterator[Figure]:
+    """Kills, and counts what was lost.
+
+    Raises:
+        AssertionError: If anything was lost.
+    """
     total = Outcome()
     with tempfile.TemporaryDirectory() as folder:
         for kills, run in ((storage_kills, storage), (predict_kills, predict)):
@@ -83,9 +90,11 @@ def figures(storage_kills: int = 240, predict_kills: int = 10) -> Iterator[Figur
         ("left over", len(total.left_over), "files"),
     ):
         yield Figure(f"{total.kills:,} kills, {name}", number, unit, "<= 0")
+    if not total.is_good:
+        raise AssertionError("a kill must lose nothing; the lines above name the files")
 
 
 if __name__ == "__main__":
-    kills = [int(argument) for argument in sys.argv[1:]] or [2000, 100]
+    kills = [int(argument) for argument in sys.argv[1:]] or KILLS_ALONE
     print(machine())
-    sys.exit(not all(figure.is_met for figure in show(figures(*kills))))
+    show(figures(*kills))

@@ -12,18 +12,19 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from measure import Figure, alternate, machine, ratio, show
+from measure import Figure, alternate, amount, machine, ratio, show
 
 from kerasext.callbacks import HDF5PredictionWriter
 from kerasext.models import ClassifierModel
 
-RUNS = 9
+RUNS = amount(9, smallest=1)
+ROWS, FEWER_ROWS = amount(200_000, smallest=1000), amount(100_000, smallest=1000)
 # rows, classes, batch size, with the mixin
 CASES = [
-    (200_000, 10, 256, False),
-    (200_000, 10, 256, True),
-    (100_000, 10, 32, True),
-    (100_000, 1000, 256, True),
+    (ROWS, 10, 256, False),
+    (ROWS, 10, 256, True),
+    (FEWER_ROWS, 10, 32, True),
+    (FEWER_ROWS, 1000, 256, True),
 ]
 
 folder = tempfile.TemporaryDirectory()

@@ -17,7 +17,20 @@ import numpy as np
 
 Measured = dict[str, list[float]]
 
+SIZE_VARIABLE = "BENCHMARK_SIZE"  # of the environment, so that subprocesses know it too
+
 _COMPARISONS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
+
+
+def is_smallest() -> bool:
+    """Whether the benchmarks run at their smallest size, which shows only that they work."""
+    # Read at each call, because `run.py` sets it after it has imported this module.
+    return os.environ.get(SIZE_VARIABLE) == "smallest"
+
+
+def amount(full: int, *, smallest: int) -> int:
+    """Returns `full`, or `smallest` if the benchmarks run at their smallest size."""
+    return smallest if is_smallest() else full
 
 
 class Figure(NamedTuple):
@@ -39,8 +52,8 @@ class Figure(NamedTuple):
 
     @property
     def is_met(self) -> bool | None:
-        """Whether the value is as it should be, `None` where nothing is said of it."""
-        if not self.target:
+        """Whether the value meets the target; `None` without one, and at the smallest size."""
+        if not self.target or is_smallest():
             return None
         comparison, bound = self.target.split()
         return bool(_COMPARISONS[comparison](self.value, float(bound)))  # not NumPy's
@@ -120,7 +133,7 @@ def resident(what: str) -> float:
 
 
 def machine() -> str:
-    """What the figures were measured on."""
+    """What the figures were measured on, and a warning if they mean nothing."""
     cpu = next(
         (
             line.split(":")[1].strip()
@@ -129,8 +142,9 @@ def machine() -> str:
         ),
         platform.machine(),
     )
+    warning = ". Smallest sizes: the figures mean nothing" if is_smallest() else ""
     return (
         f"{os.cpu_count()} cores of {cpu}, Python {sys.version.split()[0]}, Keras "
         f"{version('keras')}, TensorFlow {version('tensorflow')}, NumPy {np.__version__}, h5py "
-        f"{h5py.__version__} (HDF5 {h5py.version.hdf5_version})"
+        f"{h5py.__version__} (HDF5 {h5py.version.hdf5_version}){warning}"
     )

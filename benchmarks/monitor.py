@@ -9,14 +9,15 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from measure import Figure, alternate, machine, ratio, show
+from measure import Figure, alternate, amount, machine, ratio, show
 
 from kerasext.callbacks import HDF5PredictionWriter, PredictionMonitor
 from kerasext.models import ClassifierModel
 
-RUNS = 21
+RUNS = amount(21, smallest=1)
 CLASSES = 10
-CASES = [(20_000, 32), (100_000, 512)]  # rows, batch size
+# rows, batch size
+CASES = [(amount(20_000, smallest=1000), 32), (amount(100_000, smallest=1000), 512)]
 
 folder = tempfile.TemporaryDirectory()
 path = Path(folder.name) / "predictions.h5"

@@ -12,15 +12,15 @@ from functools import partial
 
 import keras
 import numpy as np
-from measure import Figure, alternate, machine, ratio, resident, show
+from measure import Figure, alternate, amount, machine, ratio, resident, show
 
 from kerasext.inference import compile_predict
 from kerasext.models import ClassifierModel
 
-RUNS = 45
-CALLS = 200  # of the fast variants in a run
-CALLS_OF_PREDICT = 5
-CALLS_FOR_MEMORY = 100_000
+RUNS = amount(45, smallest=1)
+CALLS = amount(200, smallest=5)  # of the fast variants in a run
+CALLS_OF_PREDICT = amount(5, smallest=1)
+CALLS_FOR_MEMORY = amount(100_000, smallest=100)
 
 
 def by_hand(model):

@@ -19,7 +19,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import ray
-from measure import Figure, alternate, in_own_process, machine, peak_growth, ratio, show
+from measure import Figure, alternate, amount, in_own_process, machine, peak_growth, ratio, show
 from ray.data.block import BlockAccessor
 
 from kerasext import PredictionFile
@@ -28,13 +28,13 @@ from kerasext.ray import HDF5Datasink, KerasPredictor
 from kerasext.shards import index_shards
 from kerasext.storage import PredictionFileWriter
 
-RUNS = 9
+RUNS = amount(9, smallest=1)
 CLASSES = 512
-WRITTEN_ROWS = 200_000  # 410 MB in float32
-BLOCK_ROWS = 262_144  # a block of 512 MiB
-PREDICTED_ROWS = 1_000_000
+WRITTEN_ROWS = amount(200_000, smallest=1600)  # 410 MB in float32
+BLOCK_ROWS = amount(262_144, smallest=1024)  # a block of 512 MiB
+PREDICTED_ROWS = amount(1_000_000, smallest=20_000)
 ACTORS = 2
-INDEX_FILES, INDEX_ROWS = 400, 25_000
+INDEX_FILES, INDEX_ROWS = amount(400, smallest=4), amount(25_000, smallest=100)
 
 
 def probabilities(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -104,7 +104,7 @@ def predicting(folder: Path) -> Iterator[Figure]:
         compute=ray.data.ActorPoolStrategy(size=ACTORS),
     )
     start = time.perf_counter()
-    job.write_datasink(HDF5Datasink(str(folder / "out"), min_rows_per_file=100_000))
+    job.write_datasink(HDF5Datasink(str(folder / "out"), min_rows_per_file=PREDICTED_ROWS // 10))
     seconds = time.perf_counter() - start
     with PredictionFile(folder / "out/index.h5") as file:
         if not np.array_equal(file["ids"][:], np.arange(PREDICTED_ROWS)):
@@ -137,6 +137,8 @@ def indexing(folder: Path) -> Iterator[Figure]:
 def figures() -> Iterator[Figure]:
     """Measures."""
     ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    # Under `run.py`, Ray would send functions by name, and each worker would import Keras too.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
         with tempfile.TemporaryDirectory() as name:

@@ -13,16 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from measure import Figure, in_own_process, machine, resident, show
+from measure import Figure, amount, in_own_process, machine, resident, show
 
 from kerasext import PredictionFile
 from kerasext.report import write_report
 from kerasext.storage import PredictionFileWriter
 
-ROWS = 1_000_000
+ROWS = amount(1_000_000, smallest=20_000)
 CLASSES = 10
 STEP = 10_000
-RUNS = 3
+RUNS = amount(3, smallest=1)
 SIDE = 96  # of images
 
 folder = tempfile.TemporaryDirectory()

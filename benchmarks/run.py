@@ -1,23 +1,29 @@
 """Runs the benchmarks beside each other, or the comparison on a model and rows of your own.
 
-    python benchmarks/run.py [--only NAME ...] [--json FILE]
+    python benchmarks/run.py [--smallest] [--only NAME ...] [--json FILE]
     python benchmarks/run.py --model MODEL --input ROWS [--json FILE]
 
 MODEL is a `.keras` file, ROWS an `.npy` file. The targets are for the whole library on 2 cores of a
 shared machine, with TensorFlow; another machine may miss them.
+
+`--smallest` runs each benchmark at its smallest size, all of them in about two minutes of CPU time.
+This shows whether they still work. Their figures mean nothing and are not compared with the
+targets. A single script does the same with `BENCHMARK_SIZE=smallest` in the environment.
 """
 
 import argparse
 import importlib
 import json
+import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from measure import Figure, alternate, machine, ratio, show
+from measure import SIZE_VARIABLE, Figure, alternate, machine, ratio, show
 
 import kerasext.models  # noqa: F401 - registers its classes, for models saved as one of them
 from kerasext.inference import predict_to_hdf5, tune_batch_size
@@ -74,6 +80,7 @@ def as_json(found: dict[str, list[Figure]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smallest", action="store_true")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS, metavar="NAME")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--model")
@@ -81,6 +88,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if (arguments.model is None) != (arguments.input is None):
         parser.error("--model and --input belong together")
+    if arguments.smallest:
+        if arguments.model:
+            parser.error("--smallest is for the benchmarks; give --model fewer rows")
+        os.environ[SIZE_VARIABLE] = "smallest"  # before the imports, which read it
     if arguments.model:
         benchmarks = {"own": own_job(arguments.model, arguments.input)}
     else:
@@ -91,7 +102,9 @@ def main() -> None:
     found: dict[str, list[Figure]] = {}
     for name, figures in benchmarks.items():
         print(f"\n{name}", flush=True)
+        began = time.perf_counter()
         found[name] = show(figures)
+        print(f"{name} took {time.perf_counter() - began:.1f} s", flush=True)
         if arguments.json:  # each time, for the next one may fail
             arguments.json.write_text(json.dumps({"machine": on, "figures": as_json(found)}))
     print(f"\n{as_table(found)}")

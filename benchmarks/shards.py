@@ -13,19 +13,19 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from measure import Figure, alternate, machine, ratio, show
+from measure import Figure, alternate, amount, machine, ratio, show
 
 from kerasext import PredictionFile
 from kerasext.shards import index_shards, merge_shards
 from kerasext.storage import PredictionFileWriter
 
-ROWS = 32768
+ROWS = amount(32768, smallest=2048)
 CLASSES = 512  # 64 MiB in float32
 SLICE = 256
 BATCH = 64
-RUNS = 15
+RUNS = amount(15, smallest=1)
 # Row by row there are as many runs as rows, and an index has 4096 at most: a smaller job.
-FEW_ROWS = 4096
+FEW_ROWS = amount(4096, smallest=256)
 
 
 def write(path: Path, rows: np.ndarray, ids: np.ndarray) -> None:
@@ -115,7 +115,7 @@ def figures() -> Iterator[Figure]:
                     yield compared(f"{split}: {what}", read, open_files, target)
             yield Figure(f"{split}: size of the index", index.stat().st_size / 1024, "KiB")
         made = alternate(
-            3,
+            amount(3, smallest=1),
             index=lambda: index_shards(folder / "16 in ranges"),
             merge=lambda: merge_shards(folder / "16 in ranges", folder / "merged.h5"),
             before=lambda: (folder / "merged.h5").unlink(missing_ok=True),

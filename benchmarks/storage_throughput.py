@@ -11,11 +11,13 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from measure import Figure, alternate, in_own_process, machine, peak_growth, ratio, show
+from measure import Figure, alternate, amount, in_own_process, machine, peak_growth, ratio, show
 
 from kerasext.storage import BackgroundWriter, PredictionFileWriter
 
-RUNS = 9
+RUNS = amount(9, smallest=1)
+BLOCKS, STEPS = amount(256, smallest=4), amount(20_000, smallest=200)
+MANY_BLOCKS, MANY_STEPS = amount(4000, smallest=40), amount(100_000, smallest=1000)
 MIB = 1024 * 1024
 
 folder = tempfile.TemporaryDirectory()
@@ -73,7 +75,7 @@ def write_4_gb():
     """4 GB in steps of 1 MB."""
     block = np.ones((1000, 250), np.float32)
     writer = background()
-    for _ in range(4000):
+    for _ in range(MANY_BLOCKS):
         writer.append({"x": block}, len(block))
     writer.finish()
 
@@ -82,25 +84,29 @@ def write_100_000_steps():
     """100,000 steps of three small outputs."""
     step = {"p": np.ones((32, 10), "f4"), "l": np.ones(32, "i4"), "c": np.ones(32, "f4")}
     writer = background()
-    for _ in range(100_000):
+    for _ in range(MANY_STEPS):
         writer.append(step, 32)
     writer.finish()
 
 
 def figures() -> Iterator[Figure]:
     """Measures."""
-    blocks = list(np.random.default_rng(0).random((256, 1024, 256), dtype=np.float32))
+    blocks = list(np.random.default_rng(0).random((BLOCKS, 1024, 256), dtype=np.float32))
     seconds = alternate(
         RUNS, remove, writer=lambda: write_blocks(blocks), raw=lambda: write_raw(blocks)
     )
     value = ratio(seconds, "raw", "writer")
-    yield Figure("256 blocks of 1 MiB and one fsync: rate", value, "of raw writes", runs=seconds)
-    steps = [np.ones((32, 10), np.float32)] * 20_000
+    yield Figure(
+        f"{BLOCKS} blocks of 1 MiB and one fsync: rate", value, "of raw writes", runs=seconds
+    )
+    steps = [np.ones((32, 10), np.float32)] * STEPS
     seconds = alternate(
         RUNS, remove, writer=lambda: write_steps(steps), resizing=lambda: write_by_resizing(steps)
     )
     value = ratio(seconds, "resizing", "writer")
-    yield Figure("20,000 steps of 32 x 10: speed", value, "times that of resizing", runs=seconds)
+    yield Figure(
+        f"{STEPS:,} steps of 32 x 10: speed", value, "times that of resizing", runs=seconds
+    )
     for name in ("write_4_gb", "write_100_000_steps"):
         grown = in_own_process(__file__, name)
         yield Figure(f"{name}: resident memory grows", grown, "MiB")

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 from keras import ops
-from measure import Figure, alternate, machine, ratio, show
+from measure import Figure, alternate, amount, machine, ratio, show
 
 from kerasext.models import ClassifierMixin
 
-RUNS, STEPS, ROWS = 15, 50, 4096
+RUNS, STEPS = amount(15, smallest=1), amount(50, smallest=1)
+ROWS = amount(4096, smallest=64)
 
 
 class Mixin(ClassifierMixin, keras.Model):

@@ -22,7 +22,9 @@ from measure import (
     Figure,
     alternate,
     alternate_processes,
+    amount,
     in_own_process,
+    is_smallest,
     machine,
     peak_growth,
     ratio,
@@ -33,8 +35,20 @@ from measure import (
 from kerasext.inference import predict_to_hdf5, tune_batch_size
 from kerasext.models import ClassifierModel
 
-RUNS = 9
-LARGE_ROWS, LARGE_WIDTH, LARGE_OUTPUTS = 2_500_000, 1000, 200  # 10 GB in, 2 GB out
+RUNS = amount(9, smallest=1)
+RUNS_OF_A_SIZE = amount(3, smallest=1)
+ROWS, MANY_ROWS = amount(200_000, smallest=1000), amount(2_000_000, smallest=1000)
+LARGER_MODEL_ROWS, TOKEN_ROWS = amount(16_384, smallest=512), amount(4096, smallest=512)
+TUNING_ROWS = amount(2**30, smallest=2**10)
+MEMORY_ROWS, MEMORY_WIDTH = amount(200_000, smallest=5000), 1024
+# Job, batch size, target. Each case starts a process, which loads TensorFlow.
+MEMORY_CASES = [
+    ("plain", "1024", ""),
+    ("to_file", "1024", "< 64"),
+    ("to_file", "auto", "< 64"),
+][-amount(3, smallest=1) :]
+LARGE_ROWS = amount(2_500_000, smallest=10_000)  # 10 GB in, 2 GB out
+LARGE_WIDTH, LARGE_OUTPUTS = 1000, 200
 
 folder = tempfile.TemporaryDirectory()
 path = Path(folder.name) / "predictions.h5"
@@ -121,7 +135,7 @@ def loop(model, rows, batch_size) -> Callable[[], object]:
 def fastest(job: Callable, model, rows) -> int:
     """The batch size at which a peer is fastest."""
     seconds = {
-        size: statistics.median(alternate(3, job=job(model, rows, size))["job"])
+        size: statistics.median(alternate(RUNS_OF_A_SIZE, job=job(model, rows, size))["job"])
         for size in (128, 512, 2048, 8192, 32768)
         if size <= len(rows) // 2
     }
@@ -141,8 +155,8 @@ def rate(name: str, seconds, of: str, target: str, variant: str = "to_file") -> 
 
 
 def small_rows() -> Iterator[Figure]:
-    """The MLP, 200,000 rows."""
-    model, rows = mlp(), random_rows(200_000, 32)
+    """The MLP, with some rows."""
+    model, rows = mlp(), random_rows(ROWS, 32)
     best = tune_batch_size(model, rows).batch_size
     sizes = {"best": best, "32": 32, "4096": 4096}
     seconds = alternate(
@@ -152,7 +166,7 @@ def small_rows() -> Iterator[Figure]:
         plain_4096=plain(model, rows, 4096),
         **{f"to_file_{name}": to_file(model, rows, size) for name, size in sizes.items()},
     )
-    name = "MLP, 200,000 x 32"
+    name = f"MLP, {ROWS:,} x 32"
     at_best = f"{name}, batch {best:,} against predict's 32"
     yield rate(at_best, seconds, "plain_32", ">= 100", "to_file_best")
     yield rate(f"{name}, batch 32", seconds, "plain_32", ">= 6", "to_file_32")
@@ -162,37 +176,37 @@ def small_rows() -> Iterator[Figure]:
 def first_call() -> Iterator[Figure]:
     """The same, once in a process."""
     seconds = alternate_processes(RUNS, __file__, "first_plain", "first_to_file")
-    name = "MLP, 200,000 x 32, first call of a process, traced and tuned, against predict's 32"
+    name = f"MLP, {ROWS:,} x 32, first call of a process, traced and tuned, against predict's 32"
     yield rate(name, seconds, "first_plain", ">= 3", "first_to_file")
 
 
 def against_loop() -> Iterator[Figure]:
-    """The MLP, 2,000,000 rows."""
-    model, rows = mlp(), random_rows(2_000_000, 32)
+    """The MLP, with many rows."""
+    model, rows = mlp(), random_rows(MANY_ROWS, 32)
     best, peers = tune_batch_size(model, rows).batch_size, fastest(loop, model, rows)
     seconds = alternate(
         RUNS, remove, to_file=to_file(model, rows, best), loop=loop(model, rows, peers)
     )
-    name = f"MLP, 2,000,000 x 32, batch {best:,}, against a loop in memory, batch {peers:,}"
+    name = f"MLP, {MANY_ROWS:,} x 32, batch {best:,}, against a loop in memory, batch {peers:,}"
     yield rate(name, seconds, "loop", ">= 0.8")
 
 
 def larger_models() -> Iterator[Figure]:
     """Models that take longer than what is around them."""
-    images, sequences, tokens = (
-        random_rows(*shape) for shape in ((16_384, 64, 64, 3), (16_384, 32, 16), (4096, 64, 32))
-    )
+    images = random_rows(LARGER_MODEL_ROWS, 64, 64, 3)
+    sequences = random_rows(LARGER_MODEL_ROWS, 32, 16)
+    tokens = random_rows(TOKEN_ROWS, 64, 32)
     for name, model, rows, target in (
-        ("CNN, 16,384 x 64 x 64 x 3", cnn(), images, ">= 1.7"),
-        ("LSTM, 16,384 x 32 x 16", lstm(), sequences, ">= 0.9"),
+        (f"CNN, {LARGER_MODEL_ROWS:,} x 64 x 64 x 3", cnn(), images, ">= 1.7"),
+        (f"LSTM, {LARGER_MODEL_ROWS:,} x 32 x 16", lstm(), sequences, ">= 0.9"),
     ):
         seconds = alternate(
             RUNS, remove, to_file=to_file(model, rows, 128), plain=plain(model, rows, 128)
         )
         yield rate(f"{name}, batch 128", seconds, "plain", target)
     for name, model, rows in (
-        ("LSTM, 16,384 x 32 x 16", lstm(), sequences),
-        ("transformer, 4,096 x 64 x 32", transformer(), tokens),
+        (f"LSTM, {LARGER_MODEL_ROWS:,} x 32 x 16", lstm(), sequences),
+        (f"transformer, {TOKEN_ROWS:,} x 64 x 32", transformer(), tokens),
     ):
         best, peers = tune_batch_size(model, rows).batch_size, fastest(plain, model, rows)
         seconds = alternate(
@@ -217,7 +231,7 @@ def tuning() -> Iterator[Figure]:
     when it is known, with a new model too, is no loss.
     """
     for name, make, shape in (("MLP", mlp, (32,)), ("CNN", cnn, (64, 64, 3))):
-        rows = np.broadcast_to(random_rows(1, *shape), (2**30, *shape))  # takes no memory
+        rows = np.broadcast_to(random_rows(1, *shape), (TUNING_ROWS, *shape))  # takes no memory
         trials = tune_batch_size(make(), rows).table
         minute = rows[: int(60 * max(trial.rows_per_second for trial in trials))]
         seconds = {"tuned": [], "known": []}
@@ -236,13 +250,10 @@ def tuning() -> Iterator[Figure]:
 
 def memory() -> Iterator[Figure]:
     """Memory that input takes which is in memory already."""
-    for job, batch_size, target in (
-        ("plain", "1024", ""),
-        ("to_file", "1024", "< 64"),
-        ("to_file", "auto", "< 64"),
-    ):
+    size = f"{round(MEMORY_ROWS * MEMORY_WIDTH * 4 / 2**20, -1):.0f} MiB"
+    for job, batch_size, target in MEMORY_CASES:
         grown = in_own_process(__file__, "memory_of", job, batch_size)
-        case = f"780 MiB of input, {job}, batch {batch_size}: resident memory grows"
+        case = f"{size} of input, {job}, batch {batch_size}: resident memory grows"
         yield Figure(case, grown, "MiB", target)
 
 
@@ -259,9 +270,9 @@ def larger_than_memory() -> Iterator[Figure]:
 
 
 def figures(large: bool = False) -> Iterator[Figure]:
-    """Measures."""
+    """Measures; the smallest size includes the large job."""
     jobs = [small_rows, first_call, against_loop, larger_models, tuning, memory]
-    for job in [*jobs, larger_than_memory] if large else jobs:
+    for job in [*jobs, larger_than_memory] if large or is_smallest() else jobs:
         yield from job()
 
 
@@ -270,17 +281,17 @@ def figures(large: bool = False) -> Iterator[Figure]:
 
 def first_plain() -> float:
     """Seconds of the first call of `predict`."""
-    return seconds_of(plain(mlp(), random_rows(200_000, 32), 32))
+    return seconds_of(plain(mlp(), random_rows(ROWS, 32), 32))
 
 
 def first_to_file() -> float:
     """Seconds of the first call of `predict_to_hdf5`."""
-    return seconds_of(to_file(mlp(), random_rows(200_000, 32), "auto"))
+    return seconds_of(to_file(mlp(), random_rows(ROWS, 32), "auto"))
 
 
 def memory_of(job: str, batch_size: str) -> float:
     """Growth in MiB."""
-    model, rows = mlp(1024), random_rows(200_000, 1024)
+    model, rows = mlp(MEMORY_WIDTH), random_rows(MEMORY_ROWS, MEMORY_WIDTH)
     model.predict(rows[:64], verbose=0)
     size = int(batch_size) if batch_size.isdigit() else batch_size
     return peak_growth({"plain": plain, "to_file": to_file}[job](model, rows, size))
