@@ -2,8 +2,8 @@
 
 Each dataset of an output has a dataset of `CHUNK_DTYPE` under `_kerasext/sums`, with the CRC-32 of
 each of its full chunks. The commit record has `file_checksum`, which covers those checksums and the
-rows after the last full chunks. One write of the record therefore changes both what counts the rows
-and what checks them.
+rows after the last full chunks, unless there are no rows. One write of the record therefore changes
+both what counts the rows and what checks them.
 """
 
 from __future__ import annotations

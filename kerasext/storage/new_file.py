@@ -11,7 +11,7 @@ import numpy as np
 
 from kerasext._version import __version__
 from kerasext.storage import fixed_point
-from kerasext.storage.checksums import CHUNK_DTYPE, RowChecksums, checksum, file_checksum
+from kerasext.storage.checksums import CHUNK_DTYPE, RowChecksums, file_checksum
 from kerasext.storage.chunk_filters import Compression, compression_of, dataset_options
 from kerasext.storage.chunked_rows import rows_per_chunk
 from kerasext.storage.commit_record import with_checksum
@@ -108,11 +108,10 @@ def _create(content: io.BytesIO) -> h5py.File:
 
 def _empty_record(specs: Mapping[str, Spec]) -> np.ndarray:
     record = np.zeros((), RECORD_DTYPE)
-    checksums = {}
-    for column in (column for spec in specs.values() for column in spec.columns(None)):
-        zeros = np.zeros(column.length * column.spec.row_bytes, np.uint8)
-        checksums[column.spec.name] = RowChecksums(chunks=0, rest=checksum(zeros))
-    record["rows_checksum"] = file_checksum(checksums)
+    columns = [column for spec in specs.values() for column in spec.columns(None)]
+    record["rows_checksum"] = file_checksum(
+        {column.spec.name: RowChecksums(0, 0) for column in columns}
+    )
     return record
 
 

@@ -89,15 +89,20 @@ class OpenIndex(OpenFile):
             key = (name, number) if number < full else ("", 0)
             if key in self._looked_at:
                 continue
-            if number < full:
-                is_sound = next(self.matching_chunks(name, range(number, number + 1)))
-            else:
-                is_sound = self.matches_rows_checksum()
+            is_sound = (
+                self._matches(name, number) if number < full else self.matches_rows_checksum()
+            )
             if not is_sound:
                 # A writer that resumes may be replacing the rows.
                 return not self.has_new_record()
             self._looked_at.add(key)
         return False
+
+    def _matches(self, name: str, chunk: int) -> bool:
+        try:
+            return next(self.matching_chunks(name, range(chunk, chunk + 1)))
+        except ValueError:  # its checksum can't be read
+            return False
 
     def find_damage(self) -> str | None:
         """As of `OpenFile`, of all shards as well.

@@ -513,6 +513,8 @@ class PredictionFileWriter:
         checksums: dict[str, RowChecksums] = {}
         for column in self._columns.values():
             checksums |= column.checksums(self.rows)
+        if not self.rows:
+            checksums = dict.fromkeys(checksums, RowChecksums(0, 0))
         record["rows_checksum"] = file_checksum(checksums)
         self._record.write(record)
         self._committed = self._counted

@@ -139,8 +139,10 @@ def of_all_rows(path):
             sums = file[f"_kerasext/sums/{name}"][:full]
             rest = file[name][full * file[name].chunks[0] : rows]
             parts += [zlib.crc32(sums.tobytes()), zlib.crc32(rest.tobytes())]
-        stored = int(file["_kerasext/record"]["rows_checksum"])
-    return stored, zlib.crc32(struct.pack(f"<{len(parts)}I", *parts))
+        record = file["_kerasext/record"][()]
+    if not record["rows"]:
+        parts = [0] * len(parts)
+    return int(record["rows_checksum"]), zlib.crc32(struct.pack(f"<{len(parts)}I", *parts))
 
 
 def committed(file):
