@@ -211,6 +211,26 @@ def test_predict_returns_the_same(model, rows, batch_size):
         np.testing.assert_array_equal(model.predict(slices, verbose=0), plain)
 
 
+@pytest.mark.parametrize(("batch_size", "at_once"), [(23, 2), (7, 4), (70, 3), (10, 7)])
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_several_batches_at_once(rows, batch_size, at_once, on_disk, tmp_path):
+    """Lists of batches have the batches in order, and their number is known."""
+    np.save(tmp_path / "rows.npy", rows)
+    x = np.load(tmp_path / "rows.npy", mmap_mode="r") if on_disk else rows
+    slices = RowSlices(x, batch_size, batches_at_once=at_once)
+    lists = list(slices)
+    assert len(lists) == slices.num_batches
+    assert all(type(batches) is list and 0 < len(batches) <= at_once for batches in lists)
+    assert all(len(batches) == at_once for batches in lists[:-1])
+    singles = list(RowSlices(x, batch_size))
+    assert len(singles) == sum(map(len, lists))
+    for batch, expected in zip((b for batches in lists for b in batches), singles, strict=True):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(batch), keras.ops.convert_to_numpy(expected)
+        )
+    slices.close()
+
+
 def test_one_row(model, rows):
     """A single row is a batch."""
     plain = model.predict(rows[:1], verbose=0)

@@ -148,6 +148,26 @@ def test_resume_with_known_rows(path):
     assert_holds(path, 32, complete=True)
 
 
+def test_known_rows_that_the_thread_finds(path):
+    """How many rows of the first step are known may be found by the thread, of what is stored."""
+    background = make(path)
+    append_all(background, [10])
+    background.close()
+    threads = []
+
+    def to_arrays(step):
+        threads.append(threading.get_ident())
+        return step
+
+    background = make(path, to_arrays=to_arrays, mode="resume")
+    background.append(rows_of(5, 10), 5, known=lambda rows: int((rows["b"] < 10).sum()))
+    append_all(background, [3], first=15)
+    background.finish()
+    assert_holds(path, 18, complete=True)
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
+
+
 # Errors
 
 
