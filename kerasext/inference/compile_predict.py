@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from kerasext.inference.compiled_step import Array, Step, make_step, needs_fixed_shapes
+from kerasext.keras_internals.own_methods import listed, own_methods
 
 _Path = tuple[Any, ...]  # of keys and positions that lead to an array in a structure
 
@@ -42,7 +43,9 @@ def compile_predict(model: keras.Model) -> Callable[[Any], Any]:
         dtypes, in NumPy arrays. The first `x` settles the structure and the shape of a row.
 
     Raises:
-        TypeError: If `model` is not a `keras.Model`. By the function, if an input is not an array.
+        TypeError: If `model` is not a `keras.Model`, or if it or its class has a `predict`,
+            `predict_on_batch` or `make_predict_function` of its own. By the function, if an
+            input is not an array.
         ValueError: By the function, if arrays have no rows, not equally many, or other shapes than
             the first ones; if an output has no rows where they had to be filled up.
 
@@ -55,6 +58,13 @@ def compile_predict(model: keras.Model) -> Callable[[Any], Any]:
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
+    own = own_methods(model, "predict", "predict_on_batch", "make_predict_function")
+    if own:
+        raise TypeError(
+            "The function would leave out the model's own methods, as it runs `predict_step`; do "
+            "their work in `call` or `predict_step`, or call them instead of the function. "
+            f"Received: model={model!r} with {listed(own)}"
+        )
     return _CompiledPredict(model)
 
 

@@ -33,9 +33,10 @@ class BinaryClassifierMixin(PredictionMixin):
     - `margin`: shape `(batch, ...)`, float32 in [0, 1]. The difference of the two probabilities,
       whatever the `threshold`; NaN where the probability is.
 
-    Stands left of the Keras class. A class whose own `predict_step` does not call `super()` hides
-    it. Settings may also be class attributes, which `keras.models.clone_model` keeps where it
-    keeps the class: of a Sequential it makes a plain one.
+    List the mixin before the Keras class. A class whose own `predict_step` calls neither
+    `super().predict_step` nor `postprocess` hides the mixin, and a warning says so. Settings may
+    also be class attributes, which `keras.models.clone_model` keeps where it keeps the class: of a
+    Sequential it makes a plain one.
 
     Args:
         from_logits: Bool. Whether the model yields logits, to be put through a sigmoid. Defaults to

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import keras
 
+from kerasext.keras_internals.hidden_steps import hides_next
+from kerasext.keras_internals.own_methods import cooperative
 from kerasext.models import graph
 from kerasext.models.scores import scores_of
 from kerasext.models.settings import SETTINGS, as_json, checked
@@ -46,6 +48,21 @@ class PredictionMixin(_Model):
                 f"it; write `{line}`. "
                 f"Received: bases=({', '.join(base.__name__ for base in cls.__bases__)})"
             )
+        cls._warn_of_hidden_mixin()
+
+    @classmethod
+    def _warn_of_hidden_mixin(cls) -> None:
+        for base in cls.__mro__[: cls.__mro__.index(PredictionMixin)]:
+            step = vars(base).get("predict_step")
+            was_checked = base is not cls and issubclass(base, PredictionMixin)
+            if step is not None and not was_checked and hides_next(step, cls):
+                warnings.warn(
+                    f"`predict_step` of {base.__name__} hides the mixin, so `predict` returns what "
+                    "it returns, without labels and confidence; call `super().predict_step` in it, "
+                    "or return `self.postprocess(y_pred)`. "
+                    f"Received: class {cls.__name__} with a `predict_step` that does neither",
+                    stacklevel=3,
+                )
 
     def _configure(self, **settings: Any) -> None:
         for name, value in settings.items():
@@ -78,6 +95,7 @@ class PredictionMixin(_Model):
             setattr(model, name, value)
         return model
 
+    @cooperative
     def predict_step(self, *args: Any, **kwargs: Any) -> Any:
         """One step of `predict`: Keras's, or the class's own, followed by `postprocess`."""
         result = super().predict_step(*args, **kwargs)

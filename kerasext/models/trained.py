@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 
+from kerasext.keras_internals.own_methods import PREDICTION_METHODS, listed, own_methods
+from kerasext.keras_internals.private_classes import Functional
 from kerasext.models import graph
 from kerasext.models.prediction_mixin import PredictionMixin
 
@@ -79,9 +81,11 @@ class FromModel(_Model):
             A new model with the variables of `model`, of this class where there is a graph.
 
         Raises:
-            TypeError: If `model` is not a `keras.Model`, or has a `predict_step` or `postprocess`
-                of its own, which would be lost; its class takes the mixin then. If a setting does
-                not exist.
+            TypeError: If `model` is not a `keras.Model`. If it or its class has methods of its own
+                that would be lost: `predict`, `predict_on_batch`, `predict_step`,
+                `make_predict_function`, `__call__`, or a mixin's `postprocess` or
+                `prediction_metadata`; a class with the mixin keeps them. If a setting does not
+                exist.
 
         Example:
 
@@ -92,10 +96,17 @@ class FromModel(_Model):
         """
         if not isinstance(model, keras.Model):
             raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
-        for name in ("predict_step", "postprocess"):
+        own = own_methods(model, *PREDICTION_METHODS)
+        if own:
+            raise TypeError(
+                "The model's own methods would be lost; make the model of a class that has them "
+                f"and the mixin: `{cls._subclass_line(type(model))}`. "
+                f"Received: model={model!r} with {listed(own)}"
+            )
+        for name in ("postprocess", "prediction_metadata"):
             method = getattr(type(model), name, None)
-            inherited = (getattr(base, name, None) for base in (keras.Model, PredictionMixin))
-            if method not in inherited:
+            kept = [getattr(base, name, None) for base in (PredictionMixin, cls)]
+            if name in vars(model) or (method is not None and method not in kept):
                 raise TypeError(
                     f"The model's own `{name}` would be lost; add the mixin to its class instead: "
                     f"`{cls._class_line(type(model))}`. Received: model={model!r}"
@@ -114,6 +125,21 @@ class FromModel(_Model):
                 f"its class instead: `{cls._class_line(type(model))}`. Received: model={model!r}"
             )
         return cls._held(model, **settings)
+
+    @classmethod
+    def _subclass_line(cls, model_class: type) -> str:
+        """A class that adds the mixin to the first class of the model that has none."""
+        mixin = cls._held.__bases__[0].__name__
+        base = next(
+            base
+            for base in model_class.__mro__
+            if issubclass(base, keras.Model) and not issubclass(base, PredictionMixin)
+        )
+        if base is keras.Sequential:
+            return f"class MyModel({mixin}, keras.Sequential)"
+        if base in (keras.Model, Functional):
+            return f"class MyModel({mixin}, keras.Model)"
+        return f"class {base.__name__}{mixin.removesuffix('Mixin')}({mixin}, {base.__name__})"
 
     @classmethod
     def _class_line(cls, model_class: type) -> str:

@@ -550,6 +550,35 @@ def test_outputs_without_rows():
         predict(np.ones((3, 8), "float32"))
 
 
+@pytest.mark.parametrize("name", ["predict", "predict_on_batch", "make_predict_function"])
+@pytest.mark.parametrize("of_class", [True, False])
+def test_own_methods(name, of_class):
+    """A model whose own method the function would leave out is refused by its name."""
+
+    def own(self, *args, **kwargs):
+        return getattr(keras.Model, name)(self, *args, **kwargs)
+
+    model = functional(type("Own", (keras.Model,), {name: own}) if of_class else keras.Model)
+    if not of_class:
+        setattr(model, name, lambda *args: own(model, *args))
+    where = "of Own" if of_class else "set on the model itself"
+    with pytest.raises(TypeError, match=f"do their work in `call` .* with `{name}` {where}"):
+        compile_predict(model)
+
+
+def test_step_set_on_the_model(rows):
+    """A `predict_step` that was set on the model itself is compiled, as `predict` runs it."""
+    model = functional()
+    inherited = model.predict_step
+
+    def predict_step(*args):
+        *state, data = args  # no state but on JAX
+        return inherited(*state, data / 2)
+
+    model.predict_step = predict_step
+    assert_as_predict(compile_predict(model), model, rows[:4])
+
+
 def test_not_a_model():
     """Anything but a Keras model is refused at once."""
     with pytest.raises(TypeError, match=r"`model` must be a keras\.Model\. Received: model=<built"):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from kerasext.keras_internals.own_methods import PREDICTION_METHODS
 from kerasext.models import (
     BinaryClassifierMixin,
     BinaryClassifierModel,
@@ -51,9 +52,17 @@ class TwoInputsNet(Net):
         return self.dense(self.louder(inputs["a"] + inputs["b"]))
 
 
-class Averaging(Net):
-    def predict_step(self, data):
-        return (super().predict_step(data) + super().predict_step(-data)) / 2
+def own_class(name, *bases):
+    """A new class with a method of its own, for Keras rewrites the bases of functional ones."""
+
+    def method(self, *args, **kwargs):
+        return getattr(super(Own, self), name)(*args, **kwargs)
+
+    class Own(*bases):
+        pass
+
+    setattr(Own, name, method)
+    return Own
 
 
 class WithGini(ClassifierModel):
@@ -64,11 +73,11 @@ class WithGini(ClassifierModel):
         return {**outputs, "gini": 1 - ops.sum(outputs["probabilities"] ** 2, axis=-1)}
 
 
-def functional(inputs=None, units=3, activation="softmax"):
+def functional(inputs=None, units=3, activation="softmax", model_class=keras.Model):
     """A plain functional model of rows of 8 features, in the structure of inputs given."""
     inputs = keras.Input((8,)) if inputs is None else inputs
     x = layers.Add()(keras.tree.flatten(inputs)) if isinstance(inputs, dict | list) else inputs
-    return keras.Model(inputs, layers.Dense(units, activation=activation)(x), name="trained")
+    return model_class(inputs, layers.Dense(units, activation=activation)(x), name="trained")
 
 
 def two_inputs():
@@ -272,11 +281,107 @@ def test_unknown_settings(make, unknown):
         ClassifierModel.from_model(make(), **{unknown: 0.5})
 
 
-def test_own_predict_step():
-    """A model whose own `predict_step` would be lost is refused with the line to write."""
-    line = "class Averaging(ClassifierMixin, keras.Model)"
-    with pytest.raises(TypeError, match=re.escape(line)):
-        ClassifierModel.from_model(Averaging())
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("name", PREDICTION_METHODS)
+def test_own_methods(name, graph):
+    """A model whose own methods would be lost is refused with the line to write."""
+    own = own_class(name, keras.Model if graph else Net)
+    model = functional(model_class=own) if graph else own()
+    with pytest.raises(TypeError, match=r"class OwnClassifier\(ClassifierMixin, Own\)") as caught:
+        ClassifierModel.from_model(model)
+    assert f"with `{name}` of Own" in str(caught.value)
+
+
+def test_the_line_to_write(rows):
+    """A class as the error has it predicts as the model does, with its weights."""
+
+    class Scaled(keras.Model):
+        def predict(self, x, **kwargs):
+            return super().predict(x / 255, **kwargs)
+
+    model = functional(model_class=Scaled)
+    expected = model.predict(rows, verbose=0)
+    with pytest.raises(TypeError, match=r"`class ScaledClassifier\(ClassifierMixin, Scaled\)`"):
+        ClassifierModel.from_model(model)
+
+    class ScaledClassifier(ClassifierMixin, Scaled):
+        pass
+
+    dressed = ScaledClassifier(model.inputs, model.outputs)
+    outputs = dressed.predict(rows, verbose=0)
+    np.testing.assert_allclose(outputs["probabilities"], expected, rtol=1e-6)
+
+
+def test_own_predict_step_right_of_the_mixin():
+    """A step that a mixin adds to would be lost as well, though it is not the first of its name."""
+    model = type("M", (ClassifierMixin, own_class("predict_step", Net)), {})()
+    for ready_made in (ClassifierModel, BinaryClassifierModel):
+        with pytest.raises(TypeError, match="with `predict_step` of Own") as caught:
+            ready_made.from_model(model)
+    assert "class OwnBinaryClassifier(BinaryClassifierMixin, Own)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "base"),
+    [
+        (functional, "keras.Model"),
+        (sequential, "keras.Sequential"),
+        (Net, "Net"),
+    ],
+    ids=["functional", "sequential", "subclass"],
+)
+@pytest.mark.parametrize("name", PREDICTION_METHODS)
+def test_methods_set_on_the_model(make, base, name):
+    """A method that was set on the model itself would be lost as well."""
+    model = make()
+    setattr(model, name, len)
+    with pytest.raises(TypeError, match=f"with `{name}` set on the model itself") as caught:
+        ClassifierModel.from_model(model)
+    assert re.search(rf"`class \w+\(ClassifierMixin, {base}\)`", str(caught.value))
+
+
+@pytest.mark.parametrize("name", ["postprocess", "prediction_metadata"])
+def test_own_hooks(name):
+    """What a class adds by a hook of the mixin is kept by that class, and refused by others."""
+
+    def hook(self, *args):
+        return getattr(super(own, self), name)(*args)
+
+    own = type("Own", (ClassifierModel,), {name: hook})
+    model = own.from_model(functional())
+    assert type(own.from_model(model)) is own
+    with pytest.raises(TypeError, match=f"own `{name}` would be lost"):
+        ClassifierModel.from_model(model)
+    plain = ClassifierModel.from_model(functional())
+    setattr(plain, name, len)
+    with pytest.raises(TypeError, match=f"own `{name}` would be lost"):
+        ClassifierModel.from_model(plain)
+
+
+def test_own_call_of_a_sequential(rows):
+    """A Sequential whose class has a `call` of its own is held, not taken apart."""
+
+    class Halved(keras.Sequential):
+        def call(self, inputs, **kwargs):
+            return super().call(inputs / 2, **kwargs)
+
+    assert_held(Halved(sequential().layers), rows)
+
+
+@pytest.mark.parametrize("make", [functional, sequential])
+def test_call_set_on_the_model(rows, make):
+    """A model whose `call` was set on it is held, not taken apart."""
+    model = make()
+    inherited = model.call
+    model.call = lambda inputs, **kwargs: inherited(inputs / 2, **kwargs)
+    assert_held(model, rows)
+
+
+def assert_held(model, rows):
+    """Asserts that a dressed model describes what the model predicts."""
+    expected = model.predict(rows, verbose=0)
+    outputs = ClassifierModel.from_model(model).predict(rows, verbose=0)
+    np.testing.assert_allclose(outputs["probabilities"], expected, rtol=1e-5)
 
 
 def test_dressed_again(rows):
