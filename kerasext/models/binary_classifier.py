@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kerasext.keras_internals.own_methods import cooperative
 from kerasext.models.prediction_mixin import PredictionMixin, probabilities_dtype
 from kerasext.models.settings import SETTINGS
 from kerasext.models.trained import FromModel, HeldModel
@@ -66,6 +67,7 @@ class BinaryClassifierMixin(PredictionMixin):
     _activation = "sigmoid"
     _settings = (*PredictionMixin._settings, "threshold")
 
+    @cooperative
     def __init__(
         self,
         *args: Any,

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kerasext.keras_internals.own_methods import cooperative
 from kerasext.models.prediction_mixin import PredictionMixin, probabilities_dtype
 from kerasext.models.settings import SETTINGS
 from kerasext.models.trained import FromModel, HeldModel
@@ -79,6 +80,7 @@ class ClassifierMixin(PredictionMixin):
     _activation = "softmax"
     _settings = (*PredictionMixin._settings, "top_k")
 
+    @cooperative
     def __init__(
         self,
         *args: Any,

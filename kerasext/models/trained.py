@@ -11,6 +11,7 @@ from kerasext.keras_internals.own_methods import PREDICTION_METHODS, listed, own
 from kerasext.keras_internals.private_classes import Functional
 from kerasext.models import graph
 from kerasext.models.prediction_mixin import PredictionMixin
+from kerasext.models.settings import SETTINGS
 
 if TYPE_CHECKING:
     from keras import Model as _Model
@@ -71,7 +72,11 @@ class FromModel(_Model):
         """Dresses a trained model, sharing its weights.
 
         A functional or sequential model has its graph wrapped again, any other one is held as a
-        layer. Not taken along: `compile`, which the new model may be given again.
+        layer. A model that has a mixin already gives its settings to the new one, except those that
+        the new mixin lacks, and `class_names` between a binary model and one of another kind.
+        Settings given here win, then those of the model that are not the default, then the class
+        attributes of the new one. Not taken along: `compile`, which the new model may be given
+        again.
 
         Args:
             model: A built `keras.Model`.
@@ -111,11 +116,13 @@ class FromModel(_Model):
                     f"The model's own `{name}` would be lost; add the mixin to its class instead: "
                     f"`{cls._class_line(type(model))}`. Received: model={model!r}"
                 )
-        known = sorted({*cls._held._settings, "name", *inspect.signature(cls).parameters})
+        parameters = inspect.signature(cls).parameters.values()
+        named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        known = sorted({*cls._held._settings, "name", *named})
         unknown = sorted(settings.keys() - known)
         if unknown:  # a functional constructor of Keras takes any keyword without a word
             raise TypeError(f"The settings of {cls.__name__} are {known}. Received: {unknown}")
-        settings.setdefault("name", model.name)
+        settings = {"name": model.name, **cls._settings_of(model), **settings}
         functional = graph.functional(model)
         if functional is not None:
             return cls(functional.input, functional.output, **settings)
@@ -125,6 +132,17 @@ class FromModel(_Model):
                 f"its class instead: `{cls._class_line(type(model))}`. Received: model={model!r}"
             )
         return cls._held(model, **settings)
+
+    @classmethod
+    def _settings_of(cls, model: keras.Model) -> dict[str, Any]:
+        """The settings of a model that has a mixin, as far as they mean the same in this one."""
+        if not isinstance(model, PredictionMixin):
+            return {}
+        names = set(model._settings).intersection(cls._held._settings)
+        if model.task != cls._held.task and "binary" in (model.task, cls._held.task):
+            names.discard("class_names")  # of two classes, where others name each unit
+        values = {name: getattr(model, name) for name in names}
+        return {name: value for name, value in values.items() if value != SETTINGS[name].default}
 
     @classmethod
     def _subclass_line(cls, model_class: type) -> str:

@@ -391,6 +391,85 @@ def test_dressed_again(rows):
     assert again.predict(rows, verbose=0)["labels"].tolist() == [1] * 70
 
 
+ALL = {"class_names": ("a", "b", "c"), "top_k": 2, "scores": ("margin",)}
+
+
+@pytest.mark.parametrize("make", [functional, sequential, Net], ids=["functional", "seq", "held"])
+def test_settings_of_a_dressed_model(make, rows):
+    """A model that has a mixin gives its settings to the new one; those that are given win."""
+    model = make()
+    model(rows)
+    dressed = ClassifierModel.from_model(model, **ALL)
+    again = ClassifierModel.from_model(dressed)
+    assert {name: getattr(again, name) for name in ALL} == ALL
+    keras.tree.map_structure(
+        np.testing.assert_array_equal,
+        again.predict(rows, verbose=0),
+        dressed.predict(rows, verbose=0),
+    )
+    assert_same_weights(again, model)
+    again = ClassifierModel.from_model(dressed, top_k=1, class_names=None)
+    assert (again.top_k, again.class_names, again.scores) == (1, None, ("margin",))
+
+
+def test_settings_of_a_class_with_a_mixin(rows):
+    """Settings of a class that has the mixin itself are kept, by head and in logits as well."""
+
+    class Heads(ClassifierMixin, keras.Model):
+        def call(self, inputs):
+            return {"a": inputs[:, :3], "b": ops.softmax(inputs)}
+
+    model = Heads(from_logits={"a": True}, class_names={"a": ["x", "y", "z"]})
+    again = ClassifierModel.from_model(model)
+    assert dict(again.from_logits) == {"a": True}
+    expected, outputs = (m.predict(rows, verbose=0) for m in (model, again))
+    keras.tree.map_structure(np.testing.assert_array_equal, outputs, expected)
+
+
+def test_settings_of_another_task():
+    """What means the same in another task is kept, which the names of two classes do not."""
+    inputs = keras.Input((8,))
+    logits = layers.Dense(3)(inputs)
+    settings = {"from_logits": True, "class_names": ("a", "b", "c"), "scores": ("entropy",)}
+    model = ClassifierModel(inputs, logits, top_k=2, **settings)
+    labels = MultiLabelClassifierModel.from_model(model, threshold=0.25)
+    assert {name: getattr(labels, name) for name in settings} == settings
+    assert not hasattr(labels, "top_k")
+    back = ClassifierModel.from_model(labels)
+    assert {name: getattr(back, name) for name in settings} == settings
+    assert back.top_k is None
+    one = layers.Dense(1)(inputs)
+    binary = BinaryClassifierModel(
+        inputs, one, threshold=0.25, class_names=["no", "yes"], from_logits=True
+    )
+    label = MultiLabelClassifierModel.from_model(binary)
+    assert (label.threshold, label.class_names, label.from_logits) == (0.25, None, True)
+    again = BinaryClassifierModel.from_model(binary)
+    assert (again.threshold, again.class_names, again.from_logits) == (0.25, ("no", "yes"), True)
+
+
+def test_settings_and_class_attributes():
+    """A class attribute gives way to what was set on the model, but not to its defaults."""
+
+    class Best(ClassifierModel):
+        top_k = 3
+        scores = ("margin",)
+
+    dressed = ClassifierModel.from_model(functional(), top_k=2)
+    again = Best.from_model(dressed)
+    assert (again.top_k, again.scores) == (2, ("margin",))
+
+
+@pytest.mark.parametrize("unknown", ["args", "kwargs"])
+def test_parameters_are_no_settings(unknown):
+    """The names of a constructor's `*args` and `**kwargs` are no settings."""
+    with pytest.raises(TypeError, match="The settings of ClassifierModel are") as caught:
+        ClassifierModel.from_model(functional(), **{unknown: ()})
+    known, received = str(caught.value).split("Received")
+    assert unknown in received
+    assert unknown not in known
+
+
 @pytest.mark.parametrize(
     ("ready_made", "line"),
     [
