@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-# Code that names neither calls no other class's step, and does not do itself what a mixin would.
+# A step whose code names one of these is taken to call it.
 _GOES_ON = {"predict_step", "postprocess"}
 _MOST_CALLS = 4  # from the step to the function that goes on
 

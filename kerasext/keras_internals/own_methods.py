@@ -59,12 +59,13 @@ def own_methods(model: keras.Model, *names: str) -> dict[str, type | None]:
 
     Returns:
         Dict from name to the class that defines the method, `None` if it was set on the model
-        itself.
+        itself. A `make_predict_function` set on the model is left out.
     """
     found: dict[str, type | None] = {}
     for name in names:
         owner, method = implementation(type(model), name)
-        if name in vars(model):
+        # A writer sets `make_predict_function` on a model while that predicts.
+        if name in vars(model) and name != "make_predict_function":
             found[name] = None
         elif method is not implementation(keras.Model, name)[1]:
             found[name] = owner

@@ -106,7 +106,7 @@ class PredictionMixin(_Model):
         """Makes the model that `get_config` described."""
         settings = {name: config[name] for name in cls._settings if name in config}
         config = saving.without_unknown(cls, config, cls._settings)
-        # Keras documents `from_config(cls, config)`, and so it calls it.
+        # Keras documents and calls `from_config(cls, config)`: the next class need not take more.
         options = {} if custom_objects is None else {"custom_objects": custom_objects}
         model: Self = super().from_config(config, **options)
         for name, value in settings.items():  # the constructor may not have had them

@@ -621,8 +621,16 @@ def test_outputs_without_rows():
         predict(np.ones((3, 8), "float32"))
 
 
-@pytest.mark.parametrize("name", ["predict", "predict_on_batch", "make_predict_function"])
-@pytest.mark.parametrize("of_class", [True, False])
+@pytest.mark.parametrize(
+    ("name", "of_class"),
+    [
+        ("predict", True),
+        ("predict", False),
+        ("predict_on_batch", True),
+        ("predict_on_batch", False),
+        ("make_predict_function", True),
+    ],
+)
 def test_own_methods(name, of_class):
     """A model whose own method the function would leave out is refused by its name."""
 

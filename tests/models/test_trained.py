@@ -330,7 +330,7 @@ def test_own_predict_step_right_of_the_mixin():
     ],
     ids=["functional", "sequential", "subclass"],
 )
-@pytest.mark.parametrize("name", PREDICTION_METHODS)
+@pytest.mark.parametrize("name", ["predict", "predict_on_batch", "predict_step"])
 def test_methods_set_on_the_model(make, base, name):
     """A method that was set on the model itself would be lost as well."""
     model = make()
