@@ -35,11 +35,17 @@ def dress_model(
         Tuple of the model, and what to tell the user.
 
     Raises:
-        InputError: If the model has a mixin of another kind, or settings are given for none.
+        InputError: If the model has a mixin of another kind, or prediction methods of its own that
+            would be lost, or settings are given for none.
         TypeError: See `ClassifierModel.from_model`.
         ValueError: If the output is not what the mixin takes.
     """
     import kerasext.models as ready  # noqa: PLC0415 - needs Keras
+    from kerasext.keras_internals.own_methods import (  # noqa: PLC0415
+        PREDICTION_METHODS,
+        listed,
+        own_methods,
+    )
 
     settings: dict[str, Any] = {}
     if from_logits:
@@ -66,6 +72,13 @@ def dress_model(
                 f"plain: {said}."
             )
         return model, f"model {model.name!r} is stored plain, {said}{choose}"
+    own = own_methods(model, *PREDICTION_METHODS)
+    if own:
+        raise InputError(
+            f"{listed(own)} would be lost in a {kind} model; --as plain stores what the model's "
+            "own `predict` returns, or save a model of a class that has the mixin. "
+            f"Received: {model.name!r}, {said}"
+        )
     ready_made = {
         "classifier": ready.ClassifierModel,
         "binary": ready.BinaryClassifierModel,

@@ -137,6 +137,13 @@ def by_input(arrays: Mapping[str, Any], names: list[str] | None) -> Any:
     return dict(arrays)
 
 
+def in_memory(x: Any) -> Any:
+    """An array, or a dict of arrays, read as a whole."""
+    if isinstance(x, dict):
+        return {name: np.asarray(array) for name, array in x.items()}
+    return np.asarray(x)
+
+
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     found = file.get(name) if name else None
     if isinstance(found, h5py.Dataset):

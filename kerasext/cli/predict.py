@@ -19,7 +19,14 @@ import numpy as np
 from kerasext.cli import image_folder, saved_model
 from kerasext.cli.dress_model import KINDS, dress_model
 from kerasext.cli.image_folder import ImageError, ImageFolder
-from kerasext.cli.inputs import by_input, numbers_or_text, open_arrays, open_column, split_path
+from kerasext.cli.inputs import (
+    by_input,
+    in_memory,
+    numbers_or_text,
+    open_arrays,
+    open_column,
+    split_path,
+)
 from kerasext.cli.messages import InputError, say
 from kerasext.cli.options import names, names_or_file, positive
 from kerasext.cli.progress import FileState, file_state, progress_bar
@@ -42,7 +49,8 @@ INPUT is one of
                     keras.utils.image_dataset_from_directory gives them. Needs pillow.
 
 A plain model is stored as its last layer suggests: softmax as classifier, sigmoid as binary
-(one unit) or multilabel (several), anything else as it is. --as says otherwise.
+(one unit) or multilabel (several), anything else as it is. --as says otherwise. A model whose
+class has a predict of its own is called by that, with all rows in memory.
 
 After Ctrl-C, a kill or an error the same command with --resume goes on."""
 EXAMPLE = """\
@@ -131,6 +139,8 @@ def run(args: argparse.Namespace) -> int:
             )
             if not args.quiet:
                 say(said)
+            if saved_model.has_own_predict(model):  # which takes arrays, and maybe nothing else
+                x = in_memory(x)
             _predict(args, model, x, source, before)
         except KeyboardInterrupt:
             _say_how_to_go_on(args, before)

@@ -36,9 +36,16 @@ def load_model(path: Path) -> keras.Model:
     return model
 
 
+def has_own_predict(model: keras.Model) -> bool:
+    """Whether the model or its class has a `predict` that is not Keras's."""
+    from kerasext.keras_internals.own_methods import own_methods  # noqa: PLC0415 - needs Keras
+
+    return bool(own_methods(model, "predict"))
+
+
 def input_names(model: keras.Model) -> list[str] | None:
     """The names of a model's inputs, `None` where Python code decides."""
-    inputs = _inputs(model)
+    inputs = _inputs_of_predict(model)
     if inputs is None:
         return None
     return list(inputs) if isinstance(inputs, dict) else [tensor.name for tensor in inputs]
@@ -46,7 +53,7 @@ def input_names(model: keras.Model) -> list[str] | None:
 
 def as_structure(model: keras.Model, arrays: Any) -> Any:
     """Arrays by the names of the inputs, in the structure that the model takes."""
-    inputs = _inputs(model)
+    inputs = _inputs_of_predict(model)
     if not isinstance(arrays, dict) or inputs is None or isinstance(inputs, dict):
         return arrays
     return [arrays[tensor.name] for tensor in inputs]
@@ -90,6 +97,11 @@ def image_shape(model: keras.Model, size: tuple[int, int] | None) -> tuple[int, 
             f"Received: --image-size {size[0]}x{size[1]}"
         )
     return height, width, channels
+
+
+def _inputs_of_predict(model: keras.Model) -> Any:
+    """As `_inputs`, and `None` where a `predict` of the model's own decides."""
+    return None if has_own_predict(model) else _inputs(model)
 
 
 def _inputs(model: keras.Model) -> Any:

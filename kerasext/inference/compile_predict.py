@@ -10,6 +10,8 @@ import keras
 import numpy as np
 
 from kerasext.inference.compiled_step import Array, Step, make_step, needs_fixed_shapes
+from kerasext.keras_internals.own_methods import listed, own_methods
+from kerasext.models.prediction_mixin import PredictionMixin
 
 _Path = tuple[Any, ...]  # of keys and positions that lead to an array in a structure
 
@@ -22,12 +24,13 @@ def compile_predict(model: keras.Model) -> Callable[[Any], Any]:
     two, to which copies of the last row are added and taken off again: there a row's outputs must
     not depend on the other rows. On torch nothing is compiled, nor ever stale.
 
-    Each call uses the weights as they then are, and minds `jit_compile` and `run_eagerly`; what is
-    `trainable` plays no part. Everything else is as it was when the function compiled, and
+    Each call uses the current weights and the current settings of a mixin, such as `threshold`, and
+    minds `jit_compile` and `run_eagerly`; what is `trainable` plays no part. The next call after a
+    setting has changed compiles again. Everything else is as it was when the function compiled, and
     `model.compile` does not renew it. The function is stale, and does not notice, once layers were
     added to a `Sequential` or popped; after `quantize`, `enable_lora`, another `adapt` or another
-    `dtype_policy` of a layer; and when a Python value has changed that `call` or `predict_step`
-    read, such as the `threshold` of a mixin. Then call `compile_predict` again.
+    `dtype_policy` of a layer; and when a Python value of your own has changed that `call`,
+    `predict_step` or `postprocess` read. Then call `compile_predict` again.
 
     Threads may share the function. On JAX none may call it while another is in `fit`, `evaluate` or
     `predict` of the same model, which take the weights out of it; on TensorFlow, where a model is
@@ -42,7 +45,9 @@ def compile_predict(model: keras.Model) -> Callable[[Any], Any]:
         dtypes, in NumPy arrays. The first `x` settles the structure and the shape of a row.
 
     Raises:
-        TypeError: If `model` is not a `keras.Model`. By the function, if an input is not an array.
+        TypeError: If `model` is not a `keras.Model`, or if it or its class has a `predict`,
+            `predict_on_batch` or `make_predict_function` of its own. By the function, if an
+            input is not an array.
         ValueError: By the function, if arrays have no rows, not equally many, or other shapes than
             the first ones; if an output has no rows where they had to be filled up.
 
@@ -55,6 +60,13 @@ def compile_predict(model: keras.Model) -> Callable[[Any], Any]:
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
+    own = own_methods(model, "predict", "predict_on_batch", "make_predict_function")
+    if own:
+        raise TypeError(
+            "The function would leave out the model's own methods, as it runs `predict_step`; do "
+            "their work in `call` or `predict_step`, or call them instead of the function. "
+            f"Received: model={model!r} with {listed(own)}"
+        )
     return _CompiledPredict(model)
 
 
@@ -62,6 +74,7 @@ class _CompiledPredict:
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         self._first_shapes = ""
+        self._has_settings = isinstance(model, PredictionMixin)
         self._steps: dict[tuple[Any, ...], Step] = {}
         self._lock = threading.RLock()  # a step may take it again
 
@@ -72,6 +85,7 @@ class _CompiledPredict:
         size = 1 << (rows - 1).bit_length() if needs_fixed_shapes(self._model) else None
         # Dtypes too: JSON makes integers of one request and floats of the next.
         kind = (
+            self._model.settings_version if self._has_settings else 0,
             self._model.run_eagerly,
             size,
             *[(path, array.shape[1:], array.dtype) for path, array in arrays.items()],
@@ -106,7 +120,9 @@ class _CompiledPredict:
                     f"Received: {_shown(arrays)}"
                 )
                 raise
-            self._steps[kind], self._first_shapes = step, shapes
+            version = kind[0]
+            kept = {other: kept for other, kept in self._steps.items() if other[0] == version}
+            self._steps, self._first_shapes = {**kept, kind: step}, shapes
         return outputs
 
 

@@ -16,10 +16,12 @@ from kerasext.callbacks.step_rows import Keep
 from kerasext.inference.array_job import ArrayJob
 from kerasext.inference.id_column import take_ids
 from kerasext.inference.job_writer import JobWriter
+from kerasext.inference.own_predict import OwnPredictWriter, write_own_predict
 from kerasext.inference.row_slices import can_slice, count_rows
 from kerasext.keras_internals import predict_loop
 from kerasext.keras_internals.dataset_order import shuffles_its_file_paths
 from kerasext.keras_internals.jax_state import weights_kept
+from kerasext.keras_internals.own_methods import own_methods
 from kerasext.keras_internals.predict_functions import predicting_alone
 from kerasext.keras_internals.private_classes import DataAdapter
 from kerasext.storage import PredictionFile
@@ -63,6 +65,11 @@ def predict_to_hdf5(
     row where it happened. Everything else, such as `tf.data`, and a model under a `tf.distribute`
     strategy, goes to `predict` as it is.
 
+    A model whose class or instance has a `predict` of its own is given `x` as it is, through that
+    method. The file holds what Keras's `predict` then yields, and ids and targets are joined in the
+    order in which the rows reach it. `"auto"` leaves the batch size to the method, and memory is
+    what the method takes.
+
     Under `mode="resume"` arrays begin with the batch of the last row that is in the file, at the
     batch size that the file was begun with unless another one is given. Of a complete file the
     first and the last batch are predicted again and compared, and the number of rows and all ids.
@@ -100,10 +107,12 @@ def predict_to_hdf5(
         incomplete if a callback has stopped the job.
 
     Raises:
+        TypeError: If the model has a `predict` of its own that does not take `callbacks`.
         ValueError: If an argument is out of range, `steps` or a batch size is given for data that
             it does not fit, arrays are empty or of different lengths, `ids` are the `file_paths` of
-            a data set that shuffles, or the model does not take the rows. See
-            `HDF5PredictionWriter` for further errors.
+            a data set that shuffles, or the model does not take the rows; if the model's own
+            `predict` does not hand `callbacks` to Keras's, calls that more than once, or returns
+            something else than it does. See `HDF5PredictionWriter` for further errors.
 
     Example:
 
@@ -152,6 +161,16 @@ def predict_to_hdf5(
             "Received: the file_paths of a data set that shuffles"
         )
     options["ids"] = ids
+    if own_methods(model, "predict"):
+        given = {
+            "batch_size": size,
+            "steps": steps,
+            "verbose": None if verbose == "auto" else verbose,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        own_writer = OwnPredictWriter(path, **options)
+        write_own_predict(own_writer, model, x, callbacks=others, **given)
+        return PredictionFile(path)
     if DataAdapter is None or not can_slice(x) or predict_loop.strategy(model) is not None:
         writer = HDF5PredictionWriter(path, accumulate=False, **options)
         with predicting_alone(model), weights_kept(model), writer:

@@ -14,6 +14,7 @@ import numpy as np
 from kerasext.inference.batch_size_trials import SIZES, Trial, Trials
 from kerasext.inference.row_slices import RowSlices, count_rows
 from kerasext.keras_internals.jax_state import weights_kept
+from kerasext.keras_internals.own_methods import listed, own_methods
 from kerasext.keras_internals.predict_functions import predicting_alone
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def tune_batch_size(
         `TunedBatchSize`, with the attributes `batch_size` and `table`.
 
     Raises:
+        TypeError: If the model or its class has a `predict` of its own.
         ValueError: If `x` is no array, has too few rows, or an argument is not positive.
         RuntimeError: On JAX, if another thread writes predictions of the model.
 
@@ -117,6 +119,13 @@ def tune_batch_size(
     model.predict(images, batch_size=tuned.batch_size)
     ```
     """
+    own = own_methods(model, "predict")
+    if own:
+        raise TypeError(
+            "`tune_batch_size` can't measure a model with a `predict` of its own, which takes no "
+            "batches cut by kerasext; time `model.predict(x, batch_size=...)` at some sizes. "
+            f"Received: model={model!r} with {listed(own)}"
+        )
     rows = count_rows(x)
     if max_batch_size < 1 or not max_seconds > 0:
         raise ValueError(

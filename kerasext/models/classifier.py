@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kerasext.keras_internals.own_methods import cooperative
 from kerasext.models.prediction_mixin import PredictionMixin, probabilities_dtype
 from kerasext.models.settings import SETTINGS
 from kerasext.models.trained import FromModel, HeldModel
@@ -37,9 +38,10 @@ class ClassifierMixin(PredictionMixin):
     - `margin`: shape `(batch, ...)`, float32 in [0, 1]. The difference of the two largest
       probabilities; NaN where any is NaN.
 
-    Stands left of the Keras class. A class whose own `predict_step` does not call `super()` hides
-    it. Settings may also be class attributes, which `keras.models.clone_model` keeps where it
-    keeps the class: of a Sequential it makes a plain one.
+    List the mixin before the Keras class. A class whose own `predict_step` calls neither
+    `super().predict_step` nor `postprocess` hides the mixin, and a warning says so. Settings may
+    also be class attributes, which `keras.models.clone_model` keeps where it keeps the class: of a
+    Sequential it makes a plain one.
 
     Args:
         from_logits: Bool. Whether the model yields logits, to be put through a softmax. Defaults to
@@ -78,6 +80,7 @@ class ClassifierMixin(PredictionMixin):
     _activation = "softmax"
     _settings = (*PredictionMixin._settings, "top_k")
 
+    @cooperative
     def __init__(
         self,
         *args: Any,

@@ -13,10 +13,14 @@ from kerasext.keras_internals.private_classes import Functional, graph_of, made_
 def functional(model: keras.Model) -> Any | None:
     """The model that holds the graph, or `None` where Python code decides what is computed."""
     if isinstance(model, keras.Sequential):
-        return graph_of(model)
-    if isinstance(model, Functional) and type(model).call is Functional.call:
+        return graph_of(model) if _is_inherited("call", model, keras.Sequential) else None
+    if isinstance(model, Functional) and _is_inherited("call", model, Functional):
         return model
     return None
+
+
+def _is_inherited(name: str, model: keras.Model, base: type) -> bool:
+    return name not in vars(model) and getattr(type(model), name) is getattr(base, name)
 
 
 def heads(y_pred: Any) -> dict[str, Any]:

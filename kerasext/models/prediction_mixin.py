@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import keras
 
+from kerasext.keras_internals import saving
+from kerasext.keras_internals.hidden_steps import hides_next
+from kerasext.keras_internals.own_methods import cooperative
 from kerasext.models import graph
 from kerasext.models.scores import scores_of
 from kerasext.models.settings import SETTINGS, as_json, checked
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 else:
     # Plain, no metaclass and no `abc`: Keras sets `__bases__` of what it builds functionally.
     _Model = object
+
+
+_versions = itertools.count(1)
 
 
 class PredictionMixin(_Model):
@@ -30,6 +37,7 @@ class PredictionMixin(_Model):
     class_names: Any = SETTINGS["class_names"].default
     scores: Any = SETTINGS["scores"].default
 
+    settings_version = 0  # another one after each change, for what compiles the settings
     task: ClassVar[str]
     _activation: ClassVar[str]
     _settings: ClassVar[tuple[str, ...]] = ("from_logits", "class_names", "scores")
@@ -46,6 +54,22 @@ class PredictionMixin(_Model):
                 f"it; write `{line}`. "
                 f"Received: bases=({', '.join(base.__name__ for base in cls.__bases__)})"
             )
+        saving.show_constructor(cls)
+        cls._warn_of_hidden_mixin()
+
+    @classmethod
+    def _warn_of_hidden_mixin(cls) -> None:
+        for base in cls.__mro__[: cls.__mro__.index(PredictionMixin)]:
+            step = vars(base).get("predict_step")
+            was_checked = base is not cls and issubclass(base, PredictionMixin)
+            if step is not None and not was_checked and hides_next(step, cls):
+                warnings.warn(
+                    f"`predict_step` of {base.__name__} hides the mixin, so `predict` returns what "
+                    "it returns, without labels and confidence; call `super().predict_step` in it, "
+                    "or return `self.postprocess(y_pred)`. "
+                    f"Received: class {cls.__name__} with a `predict_step` that does neither",
+                    stacklevel=3,
+                )
 
     def _configure(self, **settings: Any) -> None:
         for name, value in settings.items():
@@ -59,25 +83,37 @@ class PredictionMixin(_Model):
         return type(self).postprocess is PredictionMixin.postprocess
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self._settings:
-            value = checked(name, value)
-            self.predict_function = None  # the compiled one goes on with the old value
-        super().__setattr__(name, value)
+        if name not in self._settings:
+            super().__setattr__(name, value)
+            return
+        super().__setattr__(name, checked(name, value))
+        # What was compiled has the old value. After the new one is set, or another thread could
+        # compile the old one once more.
+        self.predict_function = None
+        self.settings_version = next(_versions)
 
     def get_config(self) -> dict[str, Any]:
-        """The model's config with the mixin's settings in it."""
-        settings = {name: as_json(getattr(self, name)) for name in self._settings}
-        return {**super().get_config(), **settings}
+        """The model's config with the mixin's settings in it.
+
+        Raises:
+            NotImplementedError: If Keras would refuse to save the model without the mixin.
+        """
+        config = saving.config_without_mixin(self, PredictionMixin, super().get_config)
+        return {**config, **{name: as_json(getattr(self, name)) for name in self._settings}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         """Makes the model that `get_config` described."""
         settings = {name: config[name] for name in cls._settings if name in config}
-        model: Self = super().from_config(config, custom_objects=custom_objects)
-        for name, value in settings.items():  # Sequential makes its instance without them
+        config = saving.without_unknown(cls, config, cls._settings)
+        # Keras documents and calls `from_config(cls, config)`: the next class need not take more.
+        options = {} if custom_objects is None else {"custom_objects": custom_objects}
+        model: Self = super().from_config(config, **options)
+        for name, value in settings.items():  # the constructor may not have had them
             setattr(model, name, value)
         return model
 
+    @cooperative
     def predict_step(self, *args: Any, **kwargs: Any) -> Any:
         """One step of `predict`: Keras's, or the class's own, followed by `postprocess`."""
         result = super().predict_step(*args, **kwargs)

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 
+from kerasext.keras_internals.own_methods import PREDICTION_METHODS, listed, own_methods
+from kerasext.keras_internals.private_classes import Functional
 from kerasext.models import graph
 from kerasext.models.prediction_mixin import PredictionMixin
+from kerasext.models.settings import SETTINGS
 
 if TYPE_CHECKING:
     from keras import Model as _Model
@@ -69,7 +72,11 @@ class FromModel(_Model):
         """Dresses a trained model, sharing its weights.
 
         A functional or sequential model has its graph wrapped again, any other one is held as a
-        layer. Not taken along: `compile`, which the new model may be given again.
+        layer. A model that has a mixin already gives its settings to the new one, except those that
+        the new mixin lacks, and `class_names` between a binary model and one of another kind.
+        Settings given here win, then those of the model that are not the default, then the class
+        attributes of the new one. Not taken along: `compile`, which the new model may be given
+        again.
 
         Args:
             model: A built `keras.Model`.
@@ -79,9 +86,11 @@ class FromModel(_Model):
             A new model with the variables of `model`, of this class where there is a graph.
 
         Raises:
-            TypeError: If `model` is not a `keras.Model`, or has a `predict_step` or `postprocess`
-                of its own, which would be lost; its class takes the mixin then. If a setting does
-                not exist.
+            TypeError: If `model` is not a `keras.Model`. If it or its class has methods of its own
+                that would be lost: `predict`, `predict_on_batch`, `predict_step`,
+                `make_predict_function`, `__call__`, or a mixin's `postprocess` or
+                `prediction_metadata`; a class with the mixin keeps them. If a setting does not
+                exist.
 
         Example:
 
@@ -92,19 +101,28 @@ class FromModel(_Model):
         """
         if not isinstance(model, keras.Model):
             raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
-        for name in ("predict_step", "postprocess"):
+        own = own_methods(model, *PREDICTION_METHODS)
+        if own:
+            raise TypeError(
+                "The model's own methods would be lost; make the model of a class that has them "
+                f"and the mixin: `{cls._subclass_line(type(model))}`. "
+                f"Received: model={model!r} with {listed(own)}"
+            )
+        for name in ("postprocess", "prediction_metadata"):
             method = getattr(type(model), name, None)
-            inherited = (getattr(base, name, None) for base in (keras.Model, PredictionMixin))
-            if method not in inherited:
+            kept = [getattr(base, name, None) for base in (PredictionMixin, cls)]
+            if name in vars(model) or (method is not None and method not in kept):
                 raise TypeError(
                     f"The model's own `{name}` would be lost; add the mixin to its class instead: "
                     f"`{cls._class_line(type(model))}`. Received: model={model!r}"
                 )
-        known = sorted({*cls._held._settings, "name", *inspect.signature(cls).parameters})
+        parameters = inspect.signature(cls).parameters.values()
+        named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        known = sorted({*cls._held._settings, "name", *named})
         unknown = sorted(settings.keys() - known)
         if unknown:  # a functional constructor of Keras takes any keyword without a word
             raise TypeError(f"The settings of {cls.__name__} are {known}. Received: {unknown}")
-        settings.setdefault("name", model.name)
+        settings = {"name": model.name, **cls._settings_of(model), **settings}
         functional = graph.functional(model)
         if functional is not None:
             return cls(functional.input, functional.output, **settings)
@@ -114,6 +132,32 @@ class FromModel(_Model):
                 f"its class instead: `{cls._class_line(type(model))}`. Received: model={model!r}"
             )
         return cls._held(model, **settings)
+
+    @classmethod
+    def _settings_of(cls, model: keras.Model) -> dict[str, Any]:
+        """The settings of a model that has a mixin, as far as they mean the same in this one."""
+        if not isinstance(model, PredictionMixin):
+            return {}
+        names = set(model._settings).intersection(cls._held._settings)
+        if model.task != cls._held.task and "binary" in (model.task, cls._held.task):
+            names.discard("class_names")  # of two classes, where others name each unit
+        values = {name: getattr(model, name) for name in names}
+        return {name: value for name, value in values.items() if value != SETTINGS[name].default}
+
+    @classmethod
+    def _subclass_line(cls, model_class: type) -> str:
+        """A class that adds the mixin to the first class of the model that has none."""
+        mixin = cls._held.__bases__[0].__name__
+        base = next(
+            base
+            for base in model_class.__mro__
+            if issubclass(base, keras.Model) and not issubclass(base, PredictionMixin)
+        )
+        if base is keras.Sequential:
+            return f"class MyModel({mixin}, keras.Sequential)"
+        if base in (keras.Model, Functional):
+            return f"class MyModel({mixin}, keras.Model)"
+        return f"class {base.__name__}{mixin.removesuffix('Mixin')}({mixin}, {base.__name__})"
 
     @classmethod
     def _class_line(cls, model_class: type) -> str:

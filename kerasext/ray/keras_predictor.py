@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 class KerasPredictor:
     """Predicts batches of a Ray dataset with a Keras model: a callable class for `map_batches`.
 
-    Each actor loads the model once. A batch goes through `predict_on_batch`, and so through the
-    `predict_step` of the model and of its mixin. Each output becomes a column of the dataset, under
-    the name that its place in the structure gives it, `head/labels` in a nested one, and
-    `predictions` for a single tensor; bfloat16 as float32. One more column, `_kerasext`, says which
-    model it was, a byte per row as long as functions after it take batches of pyarrow or pandas;
-    `HDF5Datasink` makes attributes and class names of it.
+    Each actor loads the model once. A batch goes through the model's `predict_on_batch`, its own if
+    it has one, and so through the `predict_step` of the model and of its mixin. Each output becomes
+    a column of the dataset, under the name that its place in the structure gives it, `head/labels`
+    in a nested one, and `predictions` for a single tensor; bfloat16 as float32. One more column,
+    `_kerasext`, says which model it was, a byte per row as long as functions after it take batches
+    of pyarrow or pandas; `HDF5Datasink` makes attributes and class names of it.
 
     Args:
         model: String or path-like, a `.keras` file that every node can read; or a callable without
@@ -45,8 +45,9 @@ class KerasPredictor:
             `keras.saving.load_model`. Those of `kerasext.models` are known.
 
     Raises:
-        TypeError: If `model` is neither path nor callable, or it returns no model. At the first
-            batch: if Arrow or HDF5 has no type for an output, or its rows differ in shape.
+        TypeError: If `model` is neither path nor callable, or it returns no model, or one with a
+            `predict` of its own and no `predict_on_batch` of its own. At the first batch: if
+            Arrow or HDF5 has no type for an output, or its rows differ in shape.
         ValueError: If the file can't be loaded. At the first batch: if a column is missing, an
             output has the name of a kept column, or does not have a row for each row of the batch,
             or a model with a mixin yields no probabilities.
@@ -153,6 +154,7 @@ def _load(model: Any, custom_objects: Mapping[str, Any] | None) -> keras.Model:
 
     import kerasext.models  # noqa: F401, PLC0415 - by which Keras knows its classes
     from kerasext.keras_internals import predict_loop  # noqa: PLC0415
+    from kerasext.keras_internals.own_methods import listed, own_methods  # noqa: PLC0415
 
     is_path = isinstance(model, str | os.PathLike)
     if isinstance(model, keras.Model) or not (is_path or callable(model)):
@@ -166,6 +168,13 @@ def _load(model: Any, custom_objects: Mapping[str, Any] | None) -> keras.Model:
         raise TypeError(
             "`model` must be a callable that returns a `keras.Model`, or the file of one. "
             f"Received: a {type(made).__name__}"
+        )
+    own = own_methods(made, "predict", "predict_on_batch")
+    if set(own) == {"predict"}:
+        raise TypeError(
+            "`KerasPredictor` calls `predict_on_batch`, which leaves out the model's own "
+            "`predict`; give the model a `predict_on_batch` that does the same. "
+            f"Received: {listed(own)}"
         )
     predict_loop.leave_training(made)
     return made

@@ -78,3 +78,19 @@ def test_settings_without_a_mixin():
     """Names of classes have no place in what is stored plain."""
     with pytest.raises(InputError, match="--from-logits and --class-names needs --as"):
         dressed(dense(3, "relu"), from_logits=True, class_names=["a", "b", "c"])
+
+
+@pytest.mark.parametrize("name", ["predict", "predict_on_batch", "predict_step"])
+@pytest.mark.parametrize("kind", [None, "classifier", "multilabel"])
+def test_own_methods(name, kind):
+    """A model whose own methods would be lost is not dressed; it can be stored plain."""
+
+    def own(self, *args, **kwargs):
+        return getattr(keras.Model, name)(self, *args, **kwargs)
+
+    inputs = keras.Input((8,))
+    own_class = type("Own", (keras.Model,), {name: own})
+    model = own_class(inputs, keras.layers.Dense(3, activation="softmax")(inputs))
+    with pytest.raises(InputError, match=f"`{name}` of Own would be lost.*--as plain"):
+        dressed(model, kind)
+    assert dressed(model, "plain")[0] is model

@@ -61,6 +61,61 @@ def test_hdf5_with_ids_and_targets(kerasext, model_path, rows, path, tmp_path, e
         assert list(predictions.class_names) == ["cat", "dog", "größe", "bird"]
 
 
+@keras.saving.register_keras_serializable(package="test_predict")
+class Scaled(keras.Model):
+    """A model that prepares its data in `predict`."""
+
+    def predict(self, x, **kwargs):
+        return super().predict(keras.tree.map_structure(lambda a: a / 255, x), **kwargs)
+
+
+@pytest.mark.parametrize("source", ["npy", "hdf5", "images"])
+def test_own_predict(kerasext, rows, path, tmp_path, folder, source):
+    """A model with a `predict` of its own is not dressed, and stored plain what that returns."""
+    inputs = keras.Input((20, 30, 3) if source == "images" else (8,))
+    flat = keras.layers.Flatten()(inputs)
+    model = Scaled(inputs, keras.layers.Dense(4, activation="softmax")(flat))
+    model.save(tmp_path / "scaled.keras")
+    given, x = folder, rows
+    if source == "npy":
+        given = tmp_path / "x.npy"
+        np.save(given, rows)
+    elif source == "hdf5":
+        with h5py.File(tmp_path / "x.h5", "w") as file:
+            file["x"] = rows
+        given = f"{tmp_path / 'x.h5'}:/x"
+    else:
+        x = ImageFolder(folder, find_images(folder), (20, 30, 3))[:]
+    command = ["predict", tmp_path / "scaled.keras", given, "-o", path]
+    code, _, err = kerasext(*command)
+    assert code == 2
+    assert "`predict` of Scaled would be lost in a classifier model; --as plain stores" in err
+    assert not path.exists()
+    code, _, err = kerasext(*command, "--as", "plain")
+    assert code == 0, err
+    np.testing.assert_array_equal(stored(path)["predictions"], model.predict(x, verbose=0))
+
+
+def test_npz_for_an_own_predict(kerasext, rows, path, tmp_path):
+    """A model with a `predict` of its own gets all arrays, whatever the inputs of its graph are."""
+
+    class Joined(Scaled):
+        def predict(self, x, **kwargs):
+            return super().predict(x["left"] + x["right"], **kwargs)
+
+    keras.saving.register_keras_serializable(package="test_predict")(Joined)
+    inputs = keras.Input((8,), name="sum")
+    model = Joined(inputs, keras.layers.Dense(2)(inputs))
+    model.save(tmp_path / "joined.keras")
+    np.savez(tmp_path / "x.npz", left=rows, right=rows)
+    code, _, err = kerasext(
+        "predict", tmp_path / "joined.keras", tmp_path / "x.npz", "-o", path, "--quiet"
+    )
+    assert code == 0, err
+    expected = model.predict({"left": rows, "right": rows}, verbose=0)
+    np.testing.assert_array_equal(stored(path)["predictions"], expected)
+
+
 def test_npz_of_several_inputs(kerasext, rows, path, tmp_path):
     """Arrays go to the inputs of their names, whatever their order, and ids to none."""
     left, right = keras.Input((8,), name="left"), keras.Input((3,), name="right")

@@ -12,7 +12,12 @@ import pytest
 from keras import layers, ops
 
 from kerasext.inference import compile_predict
-from kerasext.models import BinaryClassifierModel, ClassifierMixin, ClassifierModel
+from kerasext.models import (
+    BinaryClassifierModel,
+    ClassifierMixin,
+    ClassifierModel,
+    MultiLabelClassifierModel,
+)
 
 BACKEND = keras.backend.backend()
 on_jax = pytest.mark.backends("jax", reason="only JAX has this")
@@ -364,10 +369,6 @@ STALE = {
     "enable_lora": (small, enable_lora),
     "dtype_policy": (small, set_policy),
     "adapt": (normalizing, lambda model: model.layers[0].adapt(np.ones((2, 8)))),
-    "threshold": (
-        lambda: functional(BinaryClassifierModel, 1, "sigmoid"),
-        lambda model: setattr(model, "threshold", 1.0),
-    ),
 }
 
 
@@ -387,6 +388,76 @@ def test_stale(make, change, rows):
     else:
         assert_as_predict(predict, model, rows[:3])
     assert_as_predict(compile_predict(model), model, rows[:3])
+
+
+SETTINGS = {
+    "threshold": (lambda: functional(BinaryClassifierModel, 1, "sigmoid"), 1.0),
+    "threshold of labels": (lambda: functional(MultiLabelClassifierModel, 3, "sigmoid"), [0, 1, 0]),
+    "from_logits": (lambda: ZooNet(from_logits=True), False),
+    "top_k": (lambda: functional(ClassifierModel), 2),
+    "scores": (lambda: functional(ClassifierModel), ["entropy"]),
+    "from_logits of a held model": (lambda: ClassifierModel.from_model(Net()), True),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("options", [{}, {"run_eagerly": True}], ids=str)
+def test_settings_are_followed(name, options, rows):
+    """A setting of a mixin counts from the next call, and back again."""
+    make, value = SETTINGS[name]
+    setting = name.split()[0]
+    model = make()
+    model.compile(**options)
+    before = getattr(model, setting)
+    predict = compile_predict(model)
+    first = predict(rows[:4])
+    for changed in (value, before):
+        setattr(model, setting, changed)
+        for count in (4, 1):
+            assert_as_predict(predict, model, rows[:count])
+    assert_same(predict(rows[:4]), first)
+    setattr(model, setting, value)
+    assert str(predict(rows[:4])) != str(first)  # or nothing is shown
+
+
+def test_names_are_checked_again(rows):
+    """Class names that do not fit are an error at the next call, as in `predict`."""
+    model = functional(ClassifierModel)
+    predict = compile_predict(model)
+    predict(rows[:4])
+    model.class_names = ["a"]
+    with pytest.raises(ValueError, match="Received: 1 names"):
+        predict(rows[:4])
+    model.class_names = None
+    assert_as_predict(predict, model, rows[:4])
+
+
+def test_old_settings_are_not_kept(rows):
+    """Change after change of a setting leaves one step behind for each kind of input."""
+    model = functional(BinaryClassifierModel, 1, "sigmoid")
+    predict = compile_predict(model)
+    for threshold in (0.1, 0.2, 0.3):
+        model.threshold = threshold
+        predict(rows[:4])
+    assert len(predict._steps) == 1
+
+
+def test_setting_that_changes_while_it_compiles(rows):
+    """A setting that another thread changes in the middle of the first call counts in the next."""
+    model = functional(BinaryClassifierModel, 1, "sigmoid")
+    model(rows[:1])
+    inherited = type(model).postprocess
+
+    def postprocess(y_pred):
+        outputs = inherited(model, y_pred)
+        if model.threshold != 1.0:
+            model.threshold = 1.0  # as another thread would, after it was read
+        return outputs
+
+    model.postprocess = postprocess
+    predict = compile_predict(model)
+    predict(rows[:4])
+    assert not predict(rows[:4])["labels"].any()
 
 
 def test_state_that_predict_changes():
@@ -551,6 +622,43 @@ def test_outputs_without_rows():
     predict = compile_predict(model)
     with pytest.raises(ValueError, match=r"compile the model with `jit_compile=False`\. Received"):
         predict(np.ones((3, 8), "float32"))
+
+
+@pytest.mark.parametrize(
+    ("name", "of_class"),
+    [
+        ("predict", True),
+        ("predict", False),
+        ("predict_on_batch", True),
+        ("predict_on_batch", False),
+        ("make_predict_function", True),
+    ],
+)
+def test_own_methods(name, of_class):
+    """A model whose own method the function would leave out is refused by its name."""
+
+    def own(self, *args, **kwargs):
+        return getattr(keras.Model, name)(self, *args, **kwargs)
+
+    model = functional(type("Own", (keras.Model,), {name: own}) if of_class else keras.Model)
+    if not of_class:
+        setattr(model, name, lambda *args: own(model, *args))
+    where = "of Own" if of_class else "set on the model itself"
+    with pytest.raises(TypeError, match=f"do their work in `call` .* with `{name}` {where}"):
+        compile_predict(model)
+
+
+def test_step_set_on_the_model(rows):
+    """A `predict_step` that was set on the model itself is compiled, as `predict` runs it."""
+    model = functional()
+    inherited = model.predict_step
+
+    def predict_step(*args):
+        *state, data = args  # no state but on JAX
+        return inherited(*state, data / 2)
+
+    model.predict_step = predict_step
+    assert_as_predict(compile_predict(model), model, rows[:4])
 
 
 def test_not_a_model():

@@ -130,3 +130,20 @@ def test_bad_input(model, x, arguments, message):
 def test_largest_batch(row_shape, rows):
     """What is tried is bounded in bytes of input, for large images in rows."""
     assert largest_batch(np.broadcast_to(np.float32(0), (3, *row_shape))) == rows
+
+
+@pytest.mark.parametrize("of_class", [True, False])
+def test_own_predict(of_class):
+    """A model with a `predict` of its own, which takes data and no batches of ours, is refused."""
+
+    class Scaled(keras.Model):
+        def predict(self, x, **kwargs):
+            return super().predict(x / 255, **kwargs)
+
+    inputs = keras.Input((8,))
+    model = (Scaled if of_class else keras.Model)(inputs, keras.layers.Dense(2)(inputs))
+    if not of_class:
+        model.predict = len
+    where = "of Scaled" if of_class else "set on the model itself"
+    with pytest.raises(TypeError, match=f"time `model.predict.* with `predict` {where}"):
+        tune(model, np.ones((200, 8), "float32"))

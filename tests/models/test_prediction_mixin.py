@@ -450,3 +450,48 @@ def test_own_prediction_metadata():
     trained = keras.Sequential([keras.Input((3,)), layers.Dense(2, activation="sigmoid")])
     metadata = Dated.from_model(trained).prediction_metadata()
     assert (metadata["task"], metadata["trained"]) == ("multilabel", "2024-05-01")
+
+
+@pytest.mark.parametrize(
+    "mixin", [ClassifierMixin, BinaryClassifierMixin, MultiLabelClassifierMixin]
+)
+def test_hidden_mixin(mixin, rows):
+    """A class whose own `predict_step` hides the mixin is warned of, once, where it is made."""
+
+    def predict_step(self, data):
+        return self(data)
+
+    with pytest.warns(UserWarning, match=r"`predict_step` of M hides the mixin.*class M") as caught:
+        hidden = type("M", (mixin, keras.Model), {"predict_step": predict_step})
+    assert [warning.filename for warning in caught] == [__file__]
+    type("Below", (hidden,), {})  # warnings are errors
+
+
+def test_hidden_by_another_base():
+    """A base class left of the mixin may hide it, and is named."""
+
+    class Step:
+        def predict_step(self, data):
+            return self(data)
+
+    with pytest.warns(UserWarning, match=r"`predict_step` of Step hides.*Received: class M with"):
+        type("M", (Step, ClassifierMixin, keras.Model), {})
+    type("M", (ClassifierMixin, Step, keras.Model), {})  # right of it, it computes
+
+
+@pytest.mark.parametrize("remedy", ["super", "postprocess"])
+def test_remedies_of_a_hidden_mixin(rows, remedy):
+    """Both ways that the warning names bring the mixin's outputs back."""
+
+    class Twice(ClassifierMixin, keras.Model):
+        def call(self, inputs):
+            return ops.softmax(inputs)
+
+        def predict_step(self, *args):
+            *state, data = args  # no state but on JAX
+            if remedy == "super":
+                return super().predict_step(*state, 2 * data)
+            outputs = self.postprocess(self(2 * data))
+            return (outputs, *state) if state else outputs
+
+    assert_describes(Twice().predict(rows, verbose=0), softmax(2 * rows))

@@ -1,4 +1,6 @@
 import copy
+import functools
+import inspect
 import json
 import pickle
 
@@ -407,3 +409,220 @@ def test_settings_that_do_not_fit(settings, message, rows):
     for model in (Weather(**settings), SequentialWeather(stack, **settings)):
         with pytest.raises(ValueError, match=message):
             model.predict(rows, verbose=0)
+
+
+def register(cls):
+    """Makes a class known to Keras, under its own name."""
+    return keras.saving.register_keras_serializable(package="test_settings")(cls)
+
+
+def dense(units):
+    """The inputs and outputs of a functional model of so many classes."""
+    inputs = keras.Input((8,))
+    return inputs, layers.Dense(units, activation="softmax")(inputs)
+
+
+class NeedsUnits(keras.Model):
+    """A model that Keras can't save, as it does not say how many units it has."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(units, activation="softmax")
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+class NeedsLayer(NeedsUnits):
+    """Another one, whose default argument is an object."""
+
+    def __init__(self, dense=keras.layers.Dense, **kwargs):
+        super().__init__(5, **kwargs)
+
+
+class OwnConstructor(ClassifierMixin, keras.Model):
+    """A class with the mixin, and a constructor that takes an argument of its own."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(units, activation="softmax")
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+UNSAVABLE = {
+    "own constructor": functools.partial(OwnConstructor, 5),
+    "constructor of the base": lambda: type("M", (ClassifierMixin, NeedsUnits), {})(5),
+    "below that": lambda: type("N", (type("M", (ClassifierMixin, NeedsUnits), {}),), {})(5),
+    "default of the base": type("M", (ClassifierMixin, NeedsLayer), {}),
+    "user's mixin": lambda: type("M", (type("Mine", (ClassifierMixin,), {}), NeedsUnits), {})(5),
+}
+
+
+@pytest.mark.parametrize("make", UNSAVABLE.values(), ids=UNSAVABLE)
+def test_models_that_keras_does_not_save(make, rows, tmp_path):
+    """Keras's own error for a missing `get_config` is raised, as without the mixin."""
+    model = make()
+    model(rows)
+    with pytest.raises(NotImplementedError, match="implement `get_config"):
+        model.save(tmp_path / "model.keras")
+    with pytest.raises(NotImplementedError):
+        model.get_config()
+    assert "get_config" not in vars(model)
+
+
+def test_config_without_get_config():
+    """Arguments with defaults are in the config, as Keras puts them there without the mixin."""
+
+    class Plain(NeedsUnits):
+        def __init__(self, units=3, rate=0.5, **kwargs):
+            super().__init__(units, **kwargs)
+
+    class WithMixin(ClassifierMixin, Plain):
+        pass
+
+    plain, config = Plain().get_config(), WithMixin(top_k=2).get_config()
+    assert plain["units"] == 3
+    name, top_k = config.pop("name"), config.pop("top_k")
+    assert (name[:10], top_k) == ("with_mixin", 2)
+    settings = {"from_logits": False, "class_names": None, "scores": []}
+    assert config == {**{key: plain[key] for key in plain if key != "name"}, **settings}
+
+
+@register
+class AsDocumented(keras.Model):
+    """A model with `get_config` and `from_config` as Keras's guides have them."""
+
+    def __init__(self, units=3, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.dense = layers.Dense(units, activation="softmax")
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@register
+class ByName(AsDocumented):
+    """A model whose config is no more than its constructor takes."""
+
+    def __init__(self, units):
+        super().__init__(units)
+
+    def get_config(self):
+        return {"units": self.units}
+
+
+@register
+class Functional(keras.Model):
+    """A functional model with a constructor of its own."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(*dense(units), **kwargs)
+        self.units = units
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@register
+class FunctionalByName(Functional):
+    """A functional model whose config is not that of its graph, as those of KerasHub are."""
+
+    def get_config(self):
+        return {"name": self.name, "units": self.units}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@register
+class DressedAsDocumented(ClassifierMixin, AsDocumented):
+    pass
+
+
+@register
+class DressedByName(ClassifierMixin, ByName):
+    pass
+
+
+@register
+class DressedFunctional(ClassifierMixin, Functional):
+    pass
+
+
+@register
+class DressedFunctionalByName(ClassifierMixin, FunctionalByName):
+    pass
+
+
+@register
+class Below(DressedFunctional):
+    pass
+
+
+@register
+class NamedUnits(ClassifierMixin, ByName):
+    """A class with the mixin whose own constructor takes no settings."""
+
+    def __init__(self, units):
+        super().__init__(units)
+
+
+DRESSED = {
+    "from_config(cls, config)": DressedAsDocumented,
+    "get_config without the rest": DressedByName,
+    "own constructor without settings": NamedUnits,
+    "functional": DressedFunctional,
+    "functional by name": DressedFunctionalByName,
+    "below": Below,
+}
+
+
+@pytest.mark.parametrize("round_trip", ROUND_TRIPS.values(), ids=ROUND_TRIPS)
+@pytest.mark.parametrize("name", DRESSED)
+def test_round_trip_of_other_classes(name, rows, tmp_path, round_trip):
+    """A class that Keras can save and load can be with the mixin, and keeps its settings."""
+    model = DRESSED[name](5)
+    model.class_names, model.top_k = list("abcde"), 2
+    expected = model.predict(rows, verbose=0)
+    again = round_trip(model, tmp_path)
+    assert type(again) is type(model)
+    assert (again.units, again.class_names, again.top_k) == (5, tuple("abcde"), 2)
+    keras.tree.map_structure(
+        np.testing.assert_array_equal, again.predict(rows, verbose=0), expected
+    )
+
+
+def test_custom_objects_of_a_config():
+    """`custom_objects` are handed on if they are given, where the base class takes them."""
+
+    class Layer(layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    inputs = keras.Input((3,))
+    model = ClassifierModel(inputs, Layer()(inputs))
+    again = ClassifierModel.from_config(model.get_config(), custom_objects={"Layer": Layer})
+    assert isinstance(again.layers[-1], Layer)
+    with pytest.raises(TypeError, match="custom_objects"):
+        DressedAsDocumented.from_config({}, custom_objects={})
+
+
+def test_shown_constructor():
+    """`inspect` shows the arguments of the base class and the settings of the mixin."""
+    shown = inspect.signature(DressedFunctional)
+    assert next(iter(shown.parameters)) == "units"
+    assert {"top_k", "class_names", "kwargs"} < set(shown.parameters)
+    with pytest.raises(TypeError):
+        shown.bind()
+    assert "args" in inspect.signature(ClassifierModel).parameters

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from kerasext.keras_internals.own_methods import PREDICTION_METHODS
 from kerasext.models import (
     BinaryClassifierMixin,
     BinaryClassifierModel,
@@ -51,9 +52,17 @@ class TwoInputsNet(Net):
         return self.dense(self.louder(inputs["a"] + inputs["b"]))
 
 
-class Averaging(Net):
-    def predict_step(self, data):
-        return (super().predict_step(data) + super().predict_step(-data)) / 2
+def own_class(name, *bases):
+    """A new class with a method of its own, for Keras rewrites the bases of functional ones."""
+
+    def method(self, *args, **kwargs):
+        return getattr(super(Own, self), name)(*args, **kwargs)
+
+    class Own(*bases):
+        pass
+
+    setattr(Own, name, method)
+    return Own
 
 
 class WithGini(ClassifierModel):
@@ -64,11 +73,11 @@ class WithGini(ClassifierModel):
         return {**outputs, "gini": 1 - ops.sum(outputs["probabilities"] ** 2, axis=-1)}
 
 
-def functional(inputs=None, units=3, activation="softmax"):
+def functional(inputs=None, units=3, activation="softmax", model_class=keras.Model):
     """A plain functional model of rows of 8 features, in the structure of inputs given."""
     inputs = keras.Input((8,)) if inputs is None else inputs
     x = layers.Add()(keras.tree.flatten(inputs)) if isinstance(inputs, dict | list) else inputs
-    return keras.Model(inputs, layers.Dense(units, activation=activation)(x), name="trained")
+    return model_class(inputs, layers.Dense(units, activation=activation)(x), name="trained")
 
 
 def two_inputs():
@@ -272,11 +281,107 @@ def test_unknown_settings(make, unknown):
         ClassifierModel.from_model(make(), **{unknown: 0.5})
 
 
-def test_own_predict_step():
-    """A model whose own `predict_step` would be lost is refused with the line to write."""
-    line = "class Averaging(ClassifierMixin, keras.Model)"
-    with pytest.raises(TypeError, match=re.escape(line)):
-        ClassifierModel.from_model(Averaging())
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("name", PREDICTION_METHODS)
+def test_own_methods(name, graph):
+    """A model whose own methods would be lost is refused with the line to write."""
+    own = own_class(name, keras.Model if graph else Net)
+    model = functional(model_class=own) if graph else own()
+    with pytest.raises(TypeError, match=r"class OwnClassifier\(ClassifierMixin, Own\)") as caught:
+        ClassifierModel.from_model(model)
+    assert f"with `{name}` of Own" in str(caught.value)
+
+
+def test_the_line_to_write(rows):
+    """A class as the error has it predicts as the model does, with its weights."""
+
+    class Scaled(keras.Model):
+        def predict(self, x, **kwargs):
+            return super().predict(x / 255, **kwargs)
+
+    model = functional(model_class=Scaled)
+    expected = model.predict(rows, verbose=0)
+    with pytest.raises(TypeError, match=r"`class ScaledClassifier\(ClassifierMixin, Scaled\)`"):
+        ClassifierModel.from_model(model)
+
+    class ScaledClassifier(ClassifierMixin, Scaled):
+        pass
+
+    dressed = ScaledClassifier(model.inputs, model.outputs)
+    outputs = dressed.predict(rows, verbose=0)
+    np.testing.assert_allclose(outputs["probabilities"], expected, rtol=1e-6)
+
+
+def test_own_predict_step_right_of_the_mixin():
+    """A step that a mixin adds to would be lost as well, though it is not the first of its name."""
+    model = type("M", (ClassifierMixin, own_class("predict_step", Net)), {})()
+    for ready_made in (ClassifierModel, BinaryClassifierModel):
+        with pytest.raises(TypeError, match="with `predict_step` of Own") as caught:
+            ready_made.from_model(model)
+    assert "class OwnBinaryClassifier(BinaryClassifierMixin, Own)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "base"),
+    [
+        (functional, "keras.Model"),
+        (sequential, "keras.Sequential"),
+        (Net, "Net"),
+    ],
+    ids=["functional", "sequential", "subclass"],
+)
+@pytest.mark.parametrize("name", ["predict", "predict_on_batch", "predict_step"])
+def test_methods_set_on_the_model(make, base, name):
+    """A method that was set on the model itself would be lost as well."""
+    model = make()
+    setattr(model, name, len)
+    with pytest.raises(TypeError, match=f"with `{name}` set on the model itself") as caught:
+        ClassifierModel.from_model(model)
+    assert re.search(rf"`class \w+\(ClassifierMixin, {base}\)`", str(caught.value))
+
+
+@pytest.mark.parametrize("name", ["postprocess", "prediction_metadata"])
+def test_own_hooks(name):
+    """What a class adds by a hook of the mixin is kept by that class, and refused by others."""
+
+    def hook(self, *args):
+        return getattr(super(own, self), name)(*args)
+
+    own = type("Own", (ClassifierModel,), {name: hook})
+    model = own.from_model(functional())
+    assert type(own.from_model(model)) is own
+    with pytest.raises(TypeError, match=f"own `{name}` would be lost"):
+        ClassifierModel.from_model(model)
+    plain = ClassifierModel.from_model(functional())
+    setattr(plain, name, len)
+    with pytest.raises(TypeError, match=f"own `{name}` would be lost"):
+        ClassifierModel.from_model(plain)
+
+
+def test_own_call_of_a_sequential(rows):
+    """A Sequential whose class has a `call` of its own is held, not taken apart."""
+
+    class Halved(keras.Sequential):
+        def call(self, inputs, **kwargs):
+            return super().call(inputs / 2, **kwargs)
+
+    assert_held(Halved(sequential().layers), rows)
+
+
+@pytest.mark.parametrize("make", [functional, sequential])
+def test_call_set_on_the_model(rows, make):
+    """A model whose `call` was set on it is held, not taken apart."""
+    model = make()
+    inherited = model.call
+    model.call = lambda inputs, **kwargs: inherited(inputs / 2, **kwargs)
+    assert_held(model, rows)
+
+
+def assert_held(model, rows):
+    """Asserts that a dressed model describes what the model predicts."""
+    expected = model.predict(rows, verbose=0)
+    outputs = ClassifierModel.from_model(model).predict(rows, verbose=0)
+    np.testing.assert_allclose(outputs["probabilities"], expected, rtol=1e-5)
 
 
 def test_dressed_again(rows):
@@ -284,6 +389,85 @@ def test_dressed_again(rows):
     dressed = BinaryClassifierModel.from_model(functional(units=1, activation="sigmoid"))
     again = BinaryClassifierModel.from_model(dressed, threshold=0.0)
     assert again.predict(rows, verbose=0)["labels"].tolist() == [1] * 70
+
+
+ALL = {"class_names": ("a", "b", "c"), "top_k": 2, "scores": ("margin",)}
+
+
+@pytest.mark.parametrize("make", [functional, sequential, Net], ids=["functional", "seq", "held"])
+def test_settings_of_a_dressed_model(make, rows):
+    """A model that has a mixin gives its settings to the new one; those that are given win."""
+    model = make()
+    model(rows)
+    dressed = ClassifierModel.from_model(model, **ALL)
+    again = ClassifierModel.from_model(dressed)
+    assert {name: getattr(again, name) for name in ALL} == ALL
+    keras.tree.map_structure(
+        np.testing.assert_array_equal,
+        again.predict(rows, verbose=0),
+        dressed.predict(rows, verbose=0),
+    )
+    assert_same_weights(again, model)
+    again = ClassifierModel.from_model(dressed, top_k=1, class_names=None)
+    assert (again.top_k, again.class_names, again.scores) == (1, None, ("margin",))
+
+
+def test_settings_of_a_class_with_a_mixin(rows):
+    """Settings of a class that has the mixin itself are kept, by head and in logits as well."""
+
+    class Heads(ClassifierMixin, keras.Model):
+        def call(self, inputs):
+            return {"a": inputs[:, :3], "b": ops.softmax(inputs)}
+
+    model = Heads(from_logits={"a": True}, class_names={"a": ["x", "y", "z"]})
+    again = ClassifierModel.from_model(model)
+    assert dict(again.from_logits) == {"a": True}
+    expected, outputs = (m.predict(rows, verbose=0) for m in (model, again))
+    keras.tree.map_structure(np.testing.assert_array_equal, outputs, expected)
+
+
+def test_settings_of_another_task():
+    """What means the same in another task is kept, which the names of two classes do not."""
+    inputs = keras.Input((8,))
+    logits = layers.Dense(3)(inputs)
+    settings = {"from_logits": True, "class_names": ("a", "b", "c"), "scores": ("entropy",)}
+    model = ClassifierModel(inputs, logits, top_k=2, **settings)
+    labels = MultiLabelClassifierModel.from_model(model, threshold=0.25)
+    assert {name: getattr(labels, name) for name in settings} == settings
+    assert not hasattr(labels, "top_k")
+    back = ClassifierModel.from_model(labels)
+    assert {name: getattr(back, name) for name in settings} == settings
+    assert back.top_k is None
+    one = layers.Dense(1)(inputs)
+    binary = BinaryClassifierModel(
+        inputs, one, threshold=0.25, class_names=["no", "yes"], from_logits=True
+    )
+    label = MultiLabelClassifierModel.from_model(binary)
+    assert (label.threshold, label.class_names, label.from_logits) == (0.25, None, True)
+    again = BinaryClassifierModel.from_model(binary)
+    assert (again.threshold, again.class_names, again.from_logits) == (0.25, ("no", "yes"), True)
+
+
+def test_settings_and_class_attributes():
+    """A class attribute gives way to what was set on the model, but not to its defaults."""
+
+    class Best(ClassifierModel):
+        top_k = 3
+        scores = ("margin",)
+
+    dressed = ClassifierModel.from_model(functional(), top_k=2)
+    again = Best.from_model(dressed)
+    assert (again.top_k, again.scores) == (2, ("margin",))
+
+
+@pytest.mark.parametrize("unknown", ["args", "kwargs"])
+def test_parameters_are_no_settings(unknown):
+    """The names of a constructor's `*args` and `**kwargs` are no settings."""
+    with pytest.raises(TypeError, match="The settings of ClassifierModel are") as caught:
+        ClassifierModel.from_model(functional(), **{unknown: ()})
+    known, received = str(caught.value).split("Received")
+    assert unknown in received
+    assert unknown not in known
 
 
 @pytest.mark.parametrize(

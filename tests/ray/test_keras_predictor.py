@@ -278,3 +278,44 @@ def test_a_file_that_is_not_there(tmp_path):
     """A missing file is named."""
     with pytest.raises(ValueError, match=r"none\.keras"):
         KerasPredictor(tmp_path / "none.keras")
+
+
+class Prepared(keras.Model):
+    """A model that prepares its data in `predict_on_batch`, as those of KerasHub do."""
+
+    def predict_on_batch(self, x):
+        return super().predict_on_batch(x / 255)
+
+
+class PreparedInPredict(keras.Model):
+    """A model that prepares its data in `predict` only."""
+
+    def predict(self, x, **kwargs):
+        return super().predict(x / 255, **kwargs)
+
+
+def of(model_class):
+    """A factory of functional models of a class."""
+
+    def make():
+        inputs = keras.Input((8,))
+        return model_class(inputs, keras.layers.Dense(4, activation="softmax")(inputs))
+
+    return make
+
+
+def test_own_predict_on_batch(batch):
+    """The model's own `predict_on_batch` is called."""
+    model = of(Prepared)()
+    table = KerasPredictor(lambda: model)(batch)
+    expected = model.predict_on_batch(batch["x"])
+    np.testing.assert_array_equal(columns(table)["predictions"], expected)
+    assert np.abs(expected - keras.Model.predict_on_batch(model, batch["x"])).max() > 0.1
+
+
+def test_own_predict_only(batch):
+    """A model whose own `predict` would be left out is refused by name."""
+    with pytest.raises(TypeError, match=r"give the model a `predict_on_batch`.*of PreparedInPre"):
+        KerasPredictor(of(PreparedInPredict))
+    both = type("Both", (PreparedInPredict, Prepared), {})
+    assert "predictions" in KerasPredictor(of(both))(batch).column_names
