@@ -61,7 +61,7 @@ def test_the_order_in_which_they_go(model):
     placed, gone = threading.Event(), threading.Event()
 
     def other():
-        functions.place(theirs := lambda *args: "theirs")
+        functions.place(theirs := lambda *_: "theirs")
         placed.set()
         assert gone.wait(60)
         result = model.predict_function()
@@ -70,7 +70,7 @@ def test_the_order_in_which_they_go(model):
 
     results = []
     thread = threading.Thread(target=lambda: results.append(other()))
-    functions.place(mine := lambda *args: "mine")
+    functions.place(mine := lambda *_: "mine")
     thread.start()
     assert placed.wait(60)
     functions.remove(mine, me())
@@ -85,8 +85,8 @@ def test_the_order_in_which_they_go(model):
 def test_predict_begins_anew(force, model):
     """`make_predict_function` takes away what its thread and dead ones left, and nothing else."""
     kerass, functions = model.predict_function, PredictFunctions.of(model)
-    in_a_thread(lambda: functions.place(lambda *args: "of a dead thread"))
-    functions.place(mine := lambda *args: "mine")
+    in_a_thread(lambda: functions.place(lambda *_: "of a dead thread"))
+    functions.place(mine := lambda *_: "mine")
     in_a_thread(lambda: model.make_predict_function(force=force))
     assert functions.is_placed(mine, me())
     assert model.predict_function() == "mine"
@@ -100,7 +100,7 @@ def test_predict_begins_anew(force, model):
 def test_compiled_meanwhile(model):
     """After `compile` Keras's function is made when it is needed, of the new options."""
     functions = PredictFunctions.of(model)
-    functions.place(mine := lambda *args: "mine")
+    functions.place(mine := lambda *_: "mine")
     in_a_thread(model.compile)
     assert model.predict_function is None
     functions.place(mine)
@@ -129,7 +129,7 @@ def test_functions_apart(model):
 def test_copies_and_the_end(model):
     """A model that was tapped can be copied, and keeps nothing of what stood in alive."""
     functions = PredictFunctions.of(model)
-    functions.place(mine := lambda *args: "mine")
+    functions.place(mine := lambda *_: "mine")
     functions.remove(mine, me())
     reference = weakref.ref(mine)
     del mine
@@ -147,9 +147,12 @@ def test_one_at_a_time(model):
         with predicting_alone(model):
             return "entered"
 
-    with predicting_alone(model), predicting_alone(model):
-        with pytest.raises(RuntimeError, match="one thread at a time"):
-            raise in_a_thread(lambda: _error_of(enter))
+    with (
+        predicting_alone(model),
+        predicting_alone(model),
+        pytest.raises(RuntimeError, match="one thread at a time"),
+    ):
+        raise in_a_thread(lambda: _error_of(enter))
     assert in_a_thread(enter) == "entered"
 
     class User:
