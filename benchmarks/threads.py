@@ -4,18 +4,15 @@ Each round runs the jobs of `JOBS` in some threads, on one model that returns it
 compares every file with the rows of its job. JAX is not among the backends: there one thread at a
 time can predict with a model.
 
-    KERAS_BACKEND=torch python benchmarks/threads.py --rounds 50
+    KERAS_BACKEND=torch python benchmarks/threads.py
 """
 
 from __future__ import annotations
 
-import argparse
 import collections
-import itertools
 import os
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,12 +22,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import h5py
 import keras
 import numpy as np
+from measure import Figure, amount, machine, show
 
 from kerasext import predict_to_hdf5
 from kerasext.callbacks import HDF5PredictionWriter, PredictionMonitor
 from kerasext.inference import array_job
 
 ROWS = 640
+ROUNDS = amount(50, smallest=1)
+JOBS_OF_A_ROUND = amount(32, smallest=8)
+THREADS = 4
 
 
 def make_model() -> keras.Model:
@@ -132,27 +133,28 @@ def run_round(folder: Path, *, jobs: int, threads: int) -> collections.Counter[s
     return ends
 
 
-def main() -> None:
-    """Runs the rounds and prints how the jobs ended."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--jobs", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=4)
-    args = parser.parse_args()
+def figures() -> Iterator[Figure]:
+    """Counts files that are not right.
+
+    Raises:
+        AssertionError: If there is one.
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        return
     # So that jobs of small batches put several into a step, however fast the machine.
     array_job._LEAST_LOST_SECONDS = array_job._TRACE_SHARE = 0.0
-    began = time.perf_counter()
     ends: collections.Counter[str] = collections.Counter()
-    for _ in itertools.repeat(None, args.rounds):
+    for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory() as folder:
-            ends += run_round(Path(folder), jobs=args.jobs, threads=args.threads)
-    print(
-        f"{keras.backend.backend()}: {args.rounds} rounds of {args.jobs} jobs in {args.threads} "
-        f"threads, {time.perf_counter() - began:.0f} s"
-    )
-    for end, count in ends.most_common():
-        print(f"{count:6} {end}")
+            ends += run_round(Path(folder), jobs=JOBS_OF_A_ROUND, threads=THREADS)
+    name = f"{backend}, {ROUNDS} rounds of {JOBS_OF_A_ROUND} jobs in {THREADS} threads: not right"
+    bad = ends.total() - ends["right"]
+    yield Figure(name, bad, "files", "<= 0")
+    if bad:
+        raise AssertionError(f"files of jobs in threads are wrong: {ends}")
 
 
 if __name__ == "__main__":
-    main()
+    print(machine())
+    show(figures())
