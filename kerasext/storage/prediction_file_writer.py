@@ -187,11 +187,6 @@ class PredictionFileWriter:
             OSError: If the disk is full, or fails otherwise. The rows of the last commit are safe,
                 and nothing more can be written with this object.
         """
-        if self.is_complete:
-            raise ValueError(
-                "`mode='resume'` adds no rows to a complete file; pass mode='a' to add rows, or "
-                f"mode='w' to predict again. Received: path={str(self.path)!r}"
-            )
         if self._state != "writing":
             raise ValueError(
                 "The writer must be open and without an error; make another one. "

@@ -97,7 +97,7 @@ def test_while_a_writer_writes(rows, path):
     model = functional()
     seen = []
     watch = keras.callbacks.LambdaCallback(
-        on_predict_batch_begin=lambda *_: seen.append(own_methods(model, *PREDICTION_METHODS))
+        on_predict_batch_begin=lambda *_, **__: seen.append(own_methods(model, *PREDICTION_METHODS))
     )
     writer = HDF5PredictionWriter(path, accumulate=False)
     model.predict(rows, verbose=0, callbacks=[writer, watch])
