@@ -224,16 +224,19 @@ def _check_size(dataset: h5py.Dataset, rows: int, size: int) -> None:
 def _end_of_rows(dataset: h5py.Dataset, rows: int) -> int:
     """The byte of the file at which the last of the rows ends.
 
-    Looks up the chunks of these rows only: after a loss of power the index of others, which were
-    not committed, can be half written.
+    Goes no further than their chunks: after a loss of power the index of others, which were not
+    committed, can be half written.
     """
-    inner = (0,) * (dataset.ndim - 1)
-    chunks = (
-        dataset.id.get_chunk_info_by_coord((row, *inner))
-        for row in range(0, rows, dataset.chunks[0])
-    )
-    ends = (chunk.byte_offset + chunk.size for chunk in chunks if chunk.byte_offset is not None)
-    return max(ends, default=0)
+    ends = [0]
+
+    def visit(chunk: Any) -> bool | None:
+        if chunk.chunk_offset[0] >= rows:
+            return True  # which ends it
+        ends.append(chunk.byte_offset + chunk.size)
+        return None
+
+    dataset.id.chunk_iter(visit)
+    return max(ends)
 
 
 def end_of_chunks(dataset: h5py.Dataset) -> int:

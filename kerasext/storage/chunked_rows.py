@@ -146,19 +146,18 @@ class ChunkedRows:
             self._raw_chunk = first
         self._write(first, self._block, filled)
 
+    def exceeds(self, rows: int) -> bool:
+        """Whether the dataset is longer than so many rows."""
+        return bool(self._h5id.shape[0] > rows)
+
     def trim(self, rows: int) -> None:
         """Takes off what follows the first `rows` rows.
 
-        Only at the end, for the dataset may have readers until then, and before the last `commit`:
-        HDF5 reads the chunk that it cuts, as compressed even if we have just written it as it is.
+        Only at the end, for the dataset may have readers until then, and in an h5py file by which
+        nothing was written: HDF5 reads the chunk that it cuts, as compressed even if it was written
+        as it is, and crashes.
         """
-        if self._h5id.shape[0] > rows:
-            filled = rows % self._chunk_rows
-            if filled and rows - filled == self.rows - self.rows % self._chunk_rows:
-                # After a loss of power that chunk can be one that HDF5 can't read.
-                self._raw_chunk = -1
-                self._block[filled:] = np.zeros((), self._block.dtype)
-                self._write(rows - filled, self._block, filled)
+        if self.exceeds(rows):
             self._h5id.set_extent((rows, *self._row_shape))
         self._extent = min(self._extent, rows)
 

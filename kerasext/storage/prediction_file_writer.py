@@ -258,7 +258,7 @@ class PredictionFileWriter:
         is_new = self._counted != self._committed
         if self._file is not None and self._state == "writing" and is_new:
             with self._abandoning_on_error():
-                self._commit(self._file)
+                self._commit()
 
     def finish(self) -> None:
         """Commits every row, marks the file as complete and closes it.
@@ -392,6 +392,7 @@ class PredictionFileWriter:
 
     def _open(self, specs: Mapping[str, Spec]) -> h5py.File:
         self._state = "opening"
+        self._began = time.monotonic()
         if self._present is None:
             self._create(specs)
         else:
@@ -460,7 +461,6 @@ class PredictionFileWriter:
                 part.unlink()
 
     def _begin(self, file: h5py.File, specs: Mapping[str, Spec], rows: int) -> None:
-        self._began = time.monotonic()
         self._record = CommitRecord(file)
         self._columns = {
             name: (
@@ -485,21 +485,32 @@ class PredictionFileWriter:
                 f"on from there. Received: path={str(self.path)!r}, {error}",
             ) from error
 
-    def _commit(self, file: h5py.File, *, closing: bool = False, complete: bool = False) -> None:
+    def _commit(self, *, closing: bool = False, complete: bool = False) -> None:
+        assert self._file is not None
         self._record.check_in_place(self.path)
-        if complete or self._state == "torn":
-            for column in self._columns.values():
-                column.trim(self.rows)
         for column in self._columns.values():
             column.commit(self.rows, last=complete)
         # Data, then HDF5's metadata, then the record: what it counts must be there.
-        file.flush()
+        self._file.flush()
+        if complete or self._state == "torn":
+            self._trim(self._file)
         is_synced = bool(self._fsync) or (closing and self._fsync is not None)
         if is_synced:
             self._record.sync()
         self._write_record(complete=complete, closed=closing and is_synced)
         if is_synced:
             self._record.sync()
+
+    def _trim(self, file: h5py.File) -> None:
+        """Takes off rows that were not committed, opening the file anew."""
+        if not any(column.exceeds(self.rows) for column in self._columns.values()):
+            return
+        file.close()
+        self._file = file = _open_swmr(self.path)
+        self._begin(file, self._specs, self.rows)
+        for column in self._columns.values():
+            column.trim(self.rows)
+        file.flush()
 
     def _write_record(self, *, complete: bool = False, closed: bool = False) -> None:
         self.seconds = self._seconds_before + time.monotonic() - self._began
@@ -530,27 +541,30 @@ class PredictionFileWriter:
     def _close(self, *, complete: bool) -> None:
         if os.getpid() != self._process:
             return  # a forked worker has a copy of this object, and no business with the file
-        file, self._file = self._file, None
         try:
-            if file is not None:
-                self._end(file, complete=complete)
+            if self._file is not None:
+                self._end(complete=complete)
         finally:
+            self._file = None
             self._state = "ended"
             self._columns = {}
             self._lock.release()
 
-    def _end(self, file: h5py.File, *, complete: bool) -> None:
+    def _end(self, *, complete: bool) -> None:
         try:
             if self._state in {"writing", "torn"}:
                 with self._abandoning_on_error():
-                    self._commit(file, closing=True, complete=complete)
+                    self._commit(closing=True, complete=complete)
         finally:
             # A handle that has failed, which was told when it happened, may fail to close too.
             failed = self._state == "failed"
             with contextlib.suppress(*((OSError, RuntimeError) if failed else ())):
-                self._close_hdf5(file)
+                self._close_hdf5()
 
-    def _close_hdf5(self, file: h5py.File) -> None:
+    def _close_hdf5(self) -> None:
+        file = self._file
+        if not file:  # `_trim` was interrupted between closing it and opening it anew
+            return
         if self._fsync is None:
             file.close()
             return

@@ -50,14 +50,16 @@ class PresentFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # This reader never waits. A writer reads damaged metadata again and again, for hours, if
+        # HDF5 is not told otherwise.
+        self.end, self.is_writable = 0, True
         with contextlib.closing(OpenFile(path)) as file:
-            # This reader never waits. A writer reads damaged metadata again and again, for hours,
-            # if HDF5 is not told otherwise.
-            self.end, self.is_writable = 0, True
             try:
                 self.end = file.end_of_chunks()
             except ValueError:
                 self.is_writable = False
+        # Opened anew: HDF5 crashes if it reads on after it met a damaged index.
+        with contextlib.closing(OpenFile(path)) as file:
             self.rows = sound_rows(file)
             self.lost_rows = int(file.record["rows"]) - self.rows
             self.first_row = int(file.record["first_row"])

@@ -60,6 +60,15 @@ class RaggedColumn:
             **shapes,
         }
 
+    def exceeds(self, rows: int) -> bool:
+        """Whether a dataset is longer than `rows` rows need."""
+        shapes = self._row_shapes
+        return (
+            self._values.exceeds(self._numbers(rows))
+            or self._row_splits.exceeds(rows + 1)
+            or (shapes is not None and shapes.exceeds(rows))
+        )
+
     def trim(self, rows: int) -> None:
         """Makes the datasets as long as `rows` rows need; see `ChunkedRows.trim`."""
         self._values.trim(self._numbers(rows))
