@@ -526,8 +526,10 @@ def test_weights_are_let_pass(weights, model, path):
 ON_TENSORFLOW = pytest.mark.backends("tensorflow", reason="JAX takes no text in a batch")
 
 
-@not_torch
-@pytest.mark.parametrize("in_targets", [pytest.param(True, marks=ON_TENSORFLOW), False])
+@pytest.mark.parametrize(
+    "in_targets",
+    [pytest.param(True, marks=ON_TENSORFLOW), pytest.param(False, marks=not_torch)],
+)
 def test_what_is_said_of_names_works(in_targets, model, path):
     """Names as targets, or in `x` by a key, are stored, as the error says."""
     tf = importlib.import_module("tensorflow")
