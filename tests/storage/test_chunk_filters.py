@@ -46,7 +46,7 @@ def assert_content(path):
 
 
 @pytest.mark.parametrize("commits", [0, 40])
-@pytest.mark.parametrize("choice", CHOICES, ids=str)
+@pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_is_read_by_h5py(choice, commits, path):
     """Whatever the choice, and however often it was committed on the way, the rows are the same."""
     writer = PredictionFileWriter(path, compression=choice)
