@@ -16,14 +16,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import keras
 import numpy as np
 import ray
 from measure import Figure, alternate, amount, in_own_process, machine, peak_growth, ratio, show
 from ray.data.block import BlockAccessor
 
 from kerasext import PredictionFile
-from kerasext.models import ClassifierModel
 from kerasext.ray import HDF5Datasink, KerasPredictor
 from kerasext.shards import index_shards
 from kerasext.storage import PredictionFileWriter
@@ -33,7 +31,7 @@ CLASSES = 512
 WRITTEN_ROWS = amount(200_000, smallest=1600)  # 410 MB in float32
 BLOCK_ROWS = amount(262_144, smallest=1024)  # a block of 512 MiB
 PREDICTED_ROWS = amount(1_000_000, smallest=20_000)
-ACTORS = 2
+ACTORS = amount(2, smallest=1)
 INDEX_FILES, INDEX_ROWS = amount(400, smallest=4), amount(25_000, smallest=100)
 
 
@@ -93,6 +91,11 @@ def growth_of_a_task() -> float:
 
 def predicting(folder: Path) -> Iterator[Figure]:
     """A whole job of small rows."""
+    # Here, because the processes of the other figures, and Ray's, need no Keras.
+    import keras  # noqa: PLC0415
+
+    from kerasext.models import ClassifierModel  # noqa: PLC0415
+
     layers = [keras.Input((16,)), keras.layers.Dense(64, activation="relu")]
     model = keras.Sequential([*layers, keras.layers.Dense(10, activation="softmax")])
     ClassifierModel.from_model(model).save(folder / "model.keras")

@@ -638,6 +638,14 @@ MUTATIONS = [
         ("tests/ray/test_hdf5_datasink.py",),
         needs="ray",
     ),
+    Mutation(
+        "hdf5-without-its-lock",
+        "HDF5 is called past h5py while another thread is in it, which corrupts memory.",
+        "kerasext/storage/prediction_file_writer.py",
+        "@with_phil  #",
+        "#",
+        ("tests/storage/test_prediction_file_writer.py",),
+    ),
 ]
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import h5py
 import numpy as np
+from h5py._objects import with_phil
 
 from kerasext.storage import new_file, superblock
 from kerasext.storage.checksums import RowChecksums, file_checksum
@@ -576,6 +577,7 @@ class PredictionFileWriter:
             os.close(fd)
 
 
+@with_phil  # of h5py, which ctypes does not take: two threads at once corrupt HDF5's memory
 def _read_metadata_once(access: h5py.h5p.PropFAID) -> None:
     """Makes HDF5 raise an error for damaged metadata at once.
 

@@ -1,3 +1,4 @@
+import ctypes
 import os
 import re
 import shutil
@@ -5,13 +6,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import ml_dtypes
 import numpy as np
 import pytest
+from h5py._objects import phil
 
 import kerasext
 from kerasext.storage import PredictionFile, PredictionFileWriter
@@ -848,3 +852,25 @@ def test_exit_without_closing(path, how):
         assert predictions["b"][:].tolist() in ([], [0, 1, 2, 3])
     write(path, [make_step(0, 5)], mode="w")
     check_rows(path, 5)
+
+
+def test_hdf5_is_called_by_one_thread_at_a_time(path, monkeypatch):
+    """A call to HDF5 past h5py holds h5py's lock: without it, two threads corrupt its memory."""
+
+    def is_locked():
+        is_free = phil.acquire(False)
+        if is_free:
+            phil.release()
+        return not is_free
+
+    def call(*arguments):
+        were_locked.append(other_thread.submit(is_locked).result())
+
+    were_locked = []
+    library = SimpleNamespace(H5Pset_metadata_read_attempts=call)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    with ThreadPoolExecutor(1) as other_thread:
+        write(path, make_steps([5]))
+        PredictionFileWriter(path, mode="a").close()
+    assert were_locked
+    assert all(were_locked)
