@@ -28,7 +28,7 @@ def test_what_is_imported_is_declared():
     """Every package that kerasext imports is a requirement or an extra, under its own name."""
     extras = SETTINGS["optional-dependencies"]
     users = [extras[name] for name in extras if name not in {"test", "dev", "examples"}]
-    requirements = sum([SETTINGS["dependencies"], *users], [])
+    requirements = [line for lines in [SETTINGS["dependencies"], *users] for line in lines]
     declared = {re.match(r"[\w.-]+", line)[0].lower().replace("-", "_") for line in requirements}
     distributions = packages_distributions()
     imported = set(imported_packages()) - sys.stdlib_module_names - {"kerasext"} - UNDECLARED
