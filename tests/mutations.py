@@ -199,7 +199,7 @@ MUTATIONS = [
         "kerasext/storage/open_file.py",
         "math.ceil(rows / length) if self.is_complete else rows // length",
         "rows // length",
-        ("tests/storage/test_chunk_sums.py",),
+        ("tests/storage/test_checksums.py",),
     ),
     Mutation(
         "uncommitted-rows-shown",
