@@ -75,7 +75,8 @@ def dress_model(
     if own:
         raise InputError(
             f"{listed(own)} would be lost in a {kind} model; --as plain stores what the model's "
-            "own `predict` returns, or save a model of a class that has the mixin. "
+            "own `predict` returns. For labels, add a mixin to the model's class before it is "
+            "saved, and --import its module. "
             f"Received: {model.name!r}, {said}"
         )
     ready_made = {

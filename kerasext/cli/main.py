@@ -21,6 +21,8 @@ _CALLED_HERE = {
     "`path`": "OUT",
     "`kerasext.shards.index_shards`": "`kerasext index`",
     "`kerasext.shards.merge_shards`": "`kerasext merge`",
+    "`merge_shards`": "`kerasext merge`",
+    "`sort=False`": "--no-sort",
     "`from_logits=True`": "--from-logits",
     **{
         f"`{name}`": f"--{name.replace('_', '-')}"
