@@ -6,18 +6,22 @@ job in one call, and `kerasext.evaluation` compares a file with what is true.
 """
 
 import importlib
-from typing import Any
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from kerasext._version import __version__
 from kerasext.storage import PredictionFile
 
 __all__ = [
+    "HDF5PredictionWriter",
     "PredictionFile",
     "__version__",
     "callbacks",
     "compile_predict",
     "evaluation",
     "inference",
+    "load_model",
     "models",
     "predict_to_hdf5",
     "report",
@@ -26,11 +30,34 @@ __all__ = [
     "tune_batch_size",
 ]
 
+if TYPE_CHECKING:
+    from kerasext import callbacks, evaluation, inference, models, report, shards, storage
+    from kerasext import ray as ray
+    from kerasext.callbacks import HDF5PredictionWriter
+    from kerasext.inference import compile_predict, predict_to_hdf5, tune_batch_size
+    from kerasext.models import load_model
+else:
+    _PACKAGE_OF = {
+        "HDF5PredictionWriter": "callbacks",
+        "compile_predict": "inference",
+        "load_model": "models",
+        "predict_to_hdf5": "inference",
+        "tune_batch_size": "inference",
+    }
 
-def __getattr__(name: str) -> Any:
-    # Lazily, so that reading a file loads neither Keras nor its backend.
-    if name in ("callbacks", "evaluation", "inference", "models", "report", "shards"):
-        return importlib.import_module(f"kerasext.{name}")
-    if name in __all__:
-        return getattr(importlib.import_module("kerasext.inference"), name)
-    raise AttributeError(f"module 'kerasext' has no attribute {name!r}")
+    def __getattr__(name):
+        # On demand, so that reading a file loads neither Keras nor its backend.
+        if name in _PACKAGE_OF:
+            return getattr(importlib.import_module(f"kerasext.{_PACKAGE_OF[name]}"), name)
+        if name in __all__ or name == "ray":
+            return importlib.import_module(f"kerasext.{name}")
+        raise AttributeError(f"module 'kerasext' has no attribute {name!r}")
+
+    def __dir__():
+        # `ray` is not in `__all__`: without Ray, `from kerasext import *` and `help` would fail.
+        return sorted([*__all__, *(["ray"] if find_spec("ray") else [])])
+
+
+if "keras" in sys.modules:
+    # Keras loads saved models only of classes that are registered, which this import does.
+    importlib.import_module("kerasext.models")

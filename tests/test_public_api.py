@@ -5,6 +5,7 @@ import importlib.resources
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,54 @@ def test_keras_is_loaded_when_it_is_needed():
         "print(callable(kerasext.predict_to_hdf5), 'keras' in sys.modules)"
     )
     assert run_python(code) == "False\nTrue True\n"
+
+
+def test_dir_lists_the_public_names(monkeypatch):
+    """`dir` lists what a user may use, and nothing else; all of it is there, `ray` if installed."""
+    for name in dir(kerasext):
+        assert getattr(kerasext, name) is not None
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert dir(kerasext) == sorted(kerasext.__all__)
+    monkeypatch.setitem(sys.modules, "ray", importlib.import_module("importlib"))
+    assert dir(kerasext) == sorted([*kerasext.__all__, "ray"])
+    assert {"HDF5PredictionWriter", "load_model", "predict_to_hdf5", "shards"} <= {*dir(kerasext)}
+
+
+def test_ray_is_an_attribute():
+    """`kerasext.ray` needs no import of its own, if Ray is installed."""
+    pytest.importorskip("ray")
+    code = "import kerasext; print(kerasext.ray.HDF5Datasink.__name__)"
+    assert run_python(code) == "HDF5Datasink\n"
+
+
+TYPED = """
+import kerasext
+from kerasext import HDF5PredictionWriter
+
+reveal_type(kerasext.predict_to_hdf5)
+reveal_type(kerasext.ray.HDF5Datasink)
+reveal_type(kerasext.shards.index_shards)
+reveal_type(HDF5PredictionWriter)
+kerasext.predict_to_hdf5(1, 2, "a.h5", nonsense=5)
+kerasext.modles
+"""
+
+
+@pytest.mark.slow
+def test_type_checkers_see_the_public_names(tmp_path):
+    """A type checker knows the signature of each public name, and reports misspelt ones."""
+    pytest.importorskip("mypy")
+    (tmp_path / "typed.py").write_text(TYPED)
+    command = [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml"]
+    command += ["--cache-dir", str(tmp_path), str(tmp_path / "typed.py")]
+    root = Path(__file__).parents[1]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    found = [line.partition("typed.py:")[2] for line in run.stdout.splitlines()]
+    revealed = [line for line in found if "Revealed type" in line]
+    assert len(revealed) == 4, run.stdout + run.stderr
+    assert all('is "def (' in line for line in revealed)
+    errors = [line.partition(": ")[0] for line in found if ": error:" in line]
+    assert errors == ["9", "10"], run.stdout
 
 
 def test_unknown_attribute():

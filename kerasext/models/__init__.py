@@ -2,6 +2,7 @@
 
 from kerasext.models.binary_classifier import BinaryClassifierMixin, BinaryClassifierModel
 from kerasext.models.classifier import ClassifierMixin, ClassifierModel
+from kerasext.models.load_model import load_model
 from kerasext.models.multi_label_classifier import (
     MultiLabelClassifierMixin,
     MultiLabelClassifierModel,
@@ -14,4 +15,5 @@ __all__ = [
     "ClassifierModel",
     "MultiLabelClassifierMixin",
     "MultiLabelClassifierModel",
+    "load_model",
 ]

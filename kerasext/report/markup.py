@@ -10,6 +10,19 @@ MOST_TEXT = 300
 
 Child = ET.Element | str
 
+# Control characters, but for those that end lines, and those that change the direction of text, by
+# which a file could show something else than it has.
+_SHOWN_AS_ESCAPES = {
+    code: ascii(chr(code))[1:-1]
+    for code in (
+        *range(9),
+        *range(11, 32),
+        *range(127, 160),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+}
+
 
 def tag(kind: str, /, *children: Child, **attributes: str) -> ET.Element:
     """An element with children, of which strings are text.
@@ -84,5 +97,6 @@ def document(title: str, style: str, *body: ET.Element) -> bytes:
     )
     page = tag("html", head, tag("body", *body), lang="en")
     text = ET.tostring(page, encoding="unicode", method="html")
+    text = text.translate(_SHOWN_AS_ESCAPES)
     # JSON may have halves of characters, which UTF-8 has not.
     return f"<!DOCTYPE html>\n{text}\n".encode("utf-8", "replace")

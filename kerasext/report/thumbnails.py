@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import os
-from pathlib import Path, PurePath
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ PIXELS = 96
 
 _FEW_PIXELS = 32  # width and height of pictures whose pixels are shown as they are
 _MOST_BYTES = 1_400_000  # of all, for the page is to stay below 2 MiB
+# The command line stores bytes of a file name that are not UTF-8 so.
+_ESCAPED_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # Pillow starts programs for others
 
 
@@ -42,7 +45,6 @@ class Thumbnails:
 
     def __init__(self, images: Any, predictions: PredictionFile) -> None:
         self._image: Any = optional_package("PIL.Image", needed_by="write_report")
-        self._ops: Any = optional_package("PIL.ImageOps", needed_by="write_report")
         self._images = Path(images) if isinstance(images, str | os.PathLike) else images
         self._bytes_left = _MOST_BYTES
         self._number: Any = predictions.get(ROW)
@@ -89,6 +91,8 @@ class Thumbnails:
             data = self._encoded(picture)
         except FileNotFoundError:
             return "no such image"
+        except _OutsideError:
+            return "not in the folder of images"
         # Whatever is in a file of somebody: Pillow has errors of many kinds for it.
         except Exception as error:  # noqa: BLE001
             return f"not readable: {type(error).__name__}"
@@ -103,14 +107,12 @@ class Thumbnails:
 
     def _picture(self, row: int) -> Any:
         if isinstance(self._images, Path):
-            name = PurePath(str(self._ids[row]))
-            # An id is text of a file, which must not choose from all of the disk.
-            if name.is_absolute() or ".." in name.parts:
-                raise FileNotFoundError
-            with self._image.open(self._images / name, formats=_FORMATS) as picture:
+            path = _path_of(str(self._ids[row]), self._images)
+            with self._image.open(path, formats=_FORMATS) as picture:
                 picture.draft("RGB", (2 * PIXELS, 2 * PIXELS))  # JPEG decodes a part only
                 picture.thumbnail((PIXELS, PIXELS))
-                return self._ops.exif_transpose(picture)
+                # As stored, without the rotation that Exif asks for: so Keras gives it to models.
+                return picture.copy()
         pixels = np.asarray(self._images[row if self._number is None else int(self._number[row])])
         if pixels.ndim == 3 and pixels.shape[-1] == 1:
             pixels = pixels[..., 0]
@@ -121,14 +123,43 @@ class Thumbnails:
     def _encoded(self, picture: Any) -> str:
         buffer = io.BytesIO()
         has_alpha = "A" in picture.getbands() or "transparency" in picture.info
+        picture = picture.convert("RGBA" if has_alpha else "RGB")
+        picture.info.clear()  # by which browsers rotate it, and which may say where it was taken
         # Few pixels are shown as they are; JPEG would blur them.
         if has_alpha or max(picture.size) <= _FEW_PIXELS:
             kind = "png"
-            picture.convert("RGBA" if has_alpha else "RGB").save(buffer, "PNG", optimize=True)
+            picture.save(buffer, "PNG", optimize=True)
         else:
             kind = "jpeg"
-            picture.convert("RGB").save(buffer, "JPEG", quality=80, optimize=True)
+            picture.save(buffer, "JPEG", quality=80, optimize=True)
         return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+class _OutsideError(Exception):
+    """An id names something outside of the folder of images."""
+
+
+def _path_of(id_: str, folder: Path) -> Path:
+    """The image that an id names.
+
+    An id is text of a file, which must not choose from all of the disk, nor by a link.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        _OutsideError: If it is not in the folder.
+    """
+    root = Path(os.path.realpath(folder))
+    for name in (id_, os.fsdecode(_ESCAPED_BYTE.sub(_byte, os.fsencode(id_)))):
+        path = Path(os.path.realpath(root / name))
+        if not path.is_relative_to(root):
+            raise _OutsideError
+        if path.is_file():
+            return path
+    raise FileNotFoundError(id_)
+
+
+def _byte(escape: re.Match[bytes]) -> bytes:
+    return bytes([int(escape[1], 16)])
 
 
 def _as_bytes(pixels: np.ndarray) -> np.ndarray:

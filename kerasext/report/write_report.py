@@ -13,13 +13,13 @@ from kerasext.report import evaluation_sections, sections
 from kerasext.report.markup import document, pairs, short, tag
 from kerasext.report.row_tally import RowTally
 from kerasext.report.thumbnails import Thumbnails
-from kerasext.storage import ClassNames, PredictionFile
+from kerasext.storage import ClassNames, DamagedFileError, PredictionFile
 from kerasext.storage.layout import COLUMNS, TARGETS
 from kerasext.storage.whole_file import file_made_from, renamed_when_written
 
 
 def write_report(
-    predictions: PredictionFile,
+    predictions: PredictionFile | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     head: str = "",
@@ -37,10 +37,10 @@ def write_report(
     there.
 
     Args:
-        predictions: `PredictionFile`, open.
+        predictions: `PredictionFile`, open; or string or path-like, the path of one.
         path: String or path-like. The page.
         head: String. The head that the page is about, where there are several. Defaults to `""`,
-            for outputs that are in none.
+            for the only head, or outputs that are in none.
         images: Folder that holds the files whose names are the ids, for thumbnails of the least
             confident rows; an image that is not there is named in the page. Or array-like, such as
             an array, a memory map or a dataset of h5py, of shape `(rows, height, width)` or
@@ -52,30 +52,30 @@ def write_report(
         title: String. The heading. Defaults to `None`, for the name of the file.
 
     Raises:
-        FileNotFoundError: If the folder of `path`, or the one of `images`, does not exist.
+        FileNotFoundError: If the prediction file, the folder of `path`, or the one of `images` does
+            not exist.
         ImportError: If Matplotlib is not installed, which charts need, or Pillow, which `images`
             need: `pip install 'kerasext[report]'`.
         IsADirectoryError: If `path` is a folder.
         TypeError: If `images` is neither a folder nor an array.
         ValueError: If `path` is the prediction file, `rows` is negative, the file has no such head,
-            `images` has another shape, or too few rows, or is a folder and the file has no ids, or
-            the file was closed, or is damaged.
+            or several and none was chosen, `images` has another shape, or too few rows, or is a
+            folder and the file has no ids, or the file was closed, or is damaged.
 
     Example:
 
     ```python
-    with PredictionFile("digits.h5") as predictions:
-        write_report(predictions, "digits.html", images=test_images)
+    write_report("digits.h5", "digits.html", images=test_images)
     ```
     """
     if rows < 0:
         raise ValueError(f"`rows` must not be negative. Received: rows={rows}")
+    if not isinstance(predictions, PredictionFile):
+        with PredictionFile(predictions) as opened:
+            write_report(opened, path, head=head, images=images, rows=rows, title=title)
+        return
     target_path = file_made_from(predictions.path, path)
-    heads = {name.rpartition("/")[0] for name in predictions if name.split("/")[0] not in COLUMNS}
-    if head and head not in heads:
-        raise ValueError(
-            f"`head` must be one that the file has: {sorted(heads - {''})}. Received: head={head!r}"
-        )
+    head = _chosen_head(predictions, head)
     thumbnails = None if images is None else Thumbnails(images, predictions)
 
     tally = RowTally(predictions, head, rows)
@@ -85,7 +85,7 @@ def write_report(
     result, refused = _evaluated(predictions, head, tally, target)
 
     title = title or predictions.path.name
-    parts = [_header(predictions, title, head, heads), _facts(predictions, tally, names, result)]
+    parts = [_header(predictions, title, head), _facts(predictions, tally, names, result)]
     if refused:
         parts.append(tag("p", f"Not compared with the targets: {refused}", class_="warning"))
     if tally.labels or tally.confidences:
@@ -107,6 +107,28 @@ def write_report(
         file.write(page)
 
 
+def _chosen_head(predictions: PredictionFile, head: str) -> str:
+    outputs = [name for name in predictions if name.split("/")[0] not in COLUMNS]
+    heads = {name.rpartition("/")[0] for name in outputs}
+    if head and head not in heads:
+        raise ValueError(
+            f"`head` must be one that the file has: {sorted(heads - {''})}. Received: head={head!r}"
+        )
+    # Of heads without these two the page shows nothing of its own.
+    shown = {
+        name.rpartition("/")[0]
+        for name in outputs
+        if name.rpartition("/")[2] in ("labels", "confidence")
+    }
+    if head or not shown or "" in shown:
+        return head
+    if len(shown) > 1:
+        raise ValueError(
+            f"A page is about one head; pass `head`, one of {sorted(shown)}. Received: head=''"
+        )
+    return shown.pop()
+
+
 def _evaluated(
     predictions: PredictionFile, head: str, tally: RowTally, target: str | None
 ) -> tuple[Evaluation | None, str]:
@@ -115,11 +137,13 @@ def _evaluated(
         return None, ""
     try:
         return evaluate(predictions, head=head), ""
+    except DamagedFileError:
+        raise
     except (TypeError, ValueError) as error:
         return None, short(error)
 
 
-def _header(predictions: PredictionFile, title: str, head: str, heads: set[str]) -> ET.Element:
+def _header(predictions: PredictionFile, title: str, head: str) -> ET.Element:
     origin = predictions.origin
     by = f" by model “{short(origin['model_name'])}”" if origin.get("model_name") else ""
     ended = datetime.fromisoformat(origin["ended"])
@@ -127,9 +151,6 @@ def _header(predictions: PredictionFile, title: str, head: str, heads: set[str])
     header = tag("header", tag("h1", title), tag("p", about, class_="muted"))
     if head:
         header.append(tag("p", f"This page is about the head “{short(head)}”."))
-    elif "" not in heads and heads:
-        listed = ", ".join(f"“{short(name)}”" for name in sorted(heads))
-        header.append(tag("p", f"The outputs are in heads, each of which has a page: {listed}."))
     if not predictions.complete:
         text = (
             " The call that writes this file has not come to its end. This page shows the "

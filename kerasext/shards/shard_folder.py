@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from kerasext.storage import ClassNames
+from kerasext.storage import ClassNames, DamagedFileError
 from kerasext.storage.dimensions import COORDINATES
 from kerasext.storage.layout import CLASS_NAMES, IDS
 from kerasext.storage.open_file import OpenFile
@@ -73,7 +73,7 @@ class ShardFolder:
                 unfinished, or they can't be of one run.
         """
         shards = cls(Path(folder))
-        problems = []
+        problems, is_damaged = [], False
         for path in sorted(shards.path.iterdir()):
             if path.name.startswith(".") or (path.is_file() and is_index(path)):
                 continue
@@ -83,12 +83,14 @@ class ShardFolder:
                 file = open_shard(path)
             except (OSError, ValueError) as error:
                 problems.append(f"{path.name!r}: {error}")
+                is_damaged |= isinstance(error, DamagedFileError)
                 continue
             with contextlib.closing(file):
                 shards._add(file, with_ids=with_ids)
         received = f"Received: folder={os.fspath(folder)!r}"
         if problems:
-            raise ValueError(
+            kind = DamagedFileError if is_damaged else ValueError
+            raise kind(
                 "A folder of shards must have complete prediction files only; finish the job, or "
                 f"move other files away. {received} with {listed(problems)}"
             )

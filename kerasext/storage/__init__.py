@@ -2,6 +2,7 @@
 
 from kerasext.storage.background_writer import BackgroundWriter
 from kerasext.storage.class_names import ClassNames
+from kerasext.storage.damage import DamagedFileError
 from kerasext.storage.prediction_file import PredictionFile
 from kerasext.storage.prediction_file_writer import PredictionFileWriter
 from kerasext.storage.ragged_output import RaggedOutput
@@ -11,6 +12,7 @@ from kerasext.storage.stored_output import StoredOutput
 __all__ = [
     "BackgroundWriter",
     "ClassNames",
+    "DamagedFileError",
     "PredictionFile",
     "PredictionFileWriter",
     "RaggedOutput",

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from kerasext.storage import checked_datasets, commit_record, hard_links
+from kerasext.storage import checked_datasets, commit_record, hard_links, superblock
 from kerasext.storage.checked_datasets import CheckedDatasets
 from kerasext.storage.checksums import RowChecksums, checksum, file_checksum
+from kerasext.storage.damage import DamagedFileError
 from kerasext.storage.file_view import FileView
 from kerasext.storage.layout import FORMAT, FORMAT_VERSION, RECORD_DTYPE, SHARDS, SUMS
 from kerasext.storage.stored_checksums import StoredChecksums
@@ -42,7 +43,7 @@ def _close_all() -> None:
 
 @contextlib.contextmanager
 def naming_damage(path: object, part: str = "") -> Iterator[None]:
-    """Turns what h5py raises for a damaged file into a `ValueError` that names the file.
+    """Turns what h5py raises for a damaged file into a `DamagedFileError` that names the file.
 
     Args:
         path: The file.
@@ -52,7 +53,7 @@ def naming_damage(path: object, part: str = "") -> Iterator[None]:
         yield
     except _DAMAGE as error:
         reason = error.args[0] if isinstance(error, KeyError) and error.args else error
-        raise ValueError(
+        raise DamagedFileError(
             f"The file is damaged: {part and part + ': '}{reason}. Received: path={str(path)!r}"
         ) from error
 
@@ -407,6 +408,15 @@ def _naming_what_is_no_hdf5(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(
+        kind = DamagedFileError if _begins_as_hdf5(path) else ValueError
+        raise kind(
             f"The file must be HDF5, and whole. Received: path={str(path)!r} ({error})"
         ) from error
+
+
+def _begins_as_hdf5(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(superblock.SIGNATURE)) == superblock.SIGNATURE
+    except OSError:
+        return False

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from kerasext.storage.chunked_rows import rows_per_chunk
+from kerasext.storage.damage import DamagedFileError
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.row_runs import RowRuns
 from kerasext.storage.shard_file import ShardFacts, ShardFile
@@ -66,9 +67,9 @@ def listed(problems: Sequence[str]) -> str:
     return "; ".join(problems[:_MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _changed(problems: Sequence[str], folder: Path) -> ValueError:
+def _changed(problems: Sequence[str], folder: Path) -> DamagedFileError:
     """The error for shards that are not those that an index was made of."""
-    return ValueError(
+    return DamagedFileError(
         "The shards of an index must stay as they were when it was made; put them back, or make "
         "the index anew with `kerasext.shards.index_shards`. "
         f"Received: in {str(folder)!r} {listed(problems)}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from kerasext.storage.class_names import ClassNames
+from kerasext.storage.damage import DamagedFileError
 from kerasext.storage.dimensions import COORDINATES
 from kerasext.storage.exports.arrow_table import BATCH_BYTES, arrow_table
 from kerasext.storage.exports.csv_file import write_csv_file
@@ -177,7 +178,7 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
                 return
             # A writer that resumed may have replaced rows while they were read.
             if attempt == _VERIFY_ATTEMPTS - 1 or not self._file.has_new_record():
-                raise ValueError(
+                raise DamagedFileError(
                     f"The file is damaged: {damage}. Received: path={str(self.path)!r}"
                 )
             self.refresh()
@@ -312,15 +313,27 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
             row_group_bytes=row_group_bytes,
         )
 
-    def to_csv(self, path: str | os.PathLike[str], *, outputs: Sequence[str] | None = None) -> None:
+    def to_csv(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        outputs: Sequence[str] | None = None,
+        raw_cells: bool = False,
+    ) -> None:
         """Writes a CSV file in UTF-8 with the columns of `to_pandas`, in constant memory.
 
         Arrays within a row are lists of JSON. Numbers have as many digits as bring them back. The
         file appears under its name when it is whole, as that of `to_parquet`.
 
+        A spreadsheet may run text that begins with `=`, `+`, `-`, `@`, a tab or a line break as a
+        formula. Such text, also as the name of a column, gets an apostrophe before it. Numbers stay
+        as they are.
+
         Args:
             path: String or path-like. The CSV file.
             outputs: As for `to_pandas`.
+            raw_cells: Bool. Whether text is written without that apostrophe, for a program that
+                reads it back. Defaults to `False`.
 
         Raises:
             FileNotFoundError: If the folder of `path` does not exist.
@@ -336,7 +349,7 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
         PredictionFile("digits.h5").to_csv("digits.csv", outputs=["ids", "labels", "confidence"])
         ```
         """
-        write_csv_file(path, self._exported(outputs), source=self.path)
+        write_csv_file(path, self._exported(outputs), raw_cells=raw_cells, source=self.path)
 
     def to_tf_dataset(
         self, *, batch_size: int, outputs: Sequence[str] | None = None

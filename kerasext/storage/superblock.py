@@ -14,7 +14,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # signature, version, size of offsets and of lengths, flags; base, extension, end, root; checksum
 _LAYOUT = struct.Struct("<8s4B4QI")
 _CHECKSUM = struct.Struct("<I")
@@ -46,7 +46,7 @@ def parse(content: bytes) -> Superblock | None:
     if len(content) < SIZE:
         return None
     *fields, checksum = _LAYOUT.unpack(content)
-    if fields[:2] != [_SIGNATURE, 3] or checksum != lookup3(content[: -_CHECKSUM.size]):
+    if fields[:2] != [SIGNATURE, 3] or checksum != lookup3(content[: -_CHECKSUM.size]):
         return None
     return Superblock(fields[_FLAGS] != 0, fields[_END], content)
 

@@ -1,10 +1,13 @@
 import base64
 import io
+import os
 
 import h5py
 import numpy as np
 import pytest
 from PIL import Image
+
+from kerasext.cli.image_folder import ImageFolder
 
 
 def pictures(page):
@@ -34,12 +37,12 @@ def folder(tmp_path):
 
 
 def test_folder(report, folder):
-    """The files whose names are the ids are shown small and upright, and can be seen through."""
+    """The files whose names are the ids are shown small, and can be seen through."""
     ids = ["turned.jpg", "photo.jpg", "a/drawing.png"]
     page = report(columns_of([0.1, 0.2, 0.3], ids), images=folder)
     turned, photo, drawing = pictures(page)
     assert (photo.size, photo.format) == ((96, 72), "JPEG")
-    assert turned.size == (72, 96)
+    assert turned.size == (96, 72)  # as Keras loads it for a model, which ignores Exif
     assert (drawing.size, drawing.mode) == ((96, 48), "RGBA")
     assert [attributes["alt"] for attributes in page.attributes("img")] == [
         f"Image of row {row}" for row in range(3)
@@ -64,7 +67,37 @@ def test_ids_do_not_leave_the_folder(report, folder):
     Image.new("RGB", (4, 4)).save(folder.parent / "secret.png")
     ids = ["../secret.png", str(folder.parent / "secret.png"), "a/../../secret.png"]
     page = report(columns_of([0.1, 0.2, 0.3], ids), images=folder)
-    assert [row[0] for row in page.table("Image")] == ["no such image"] * 3
+    assert [row[0] for row in page.table("Image")] == ["not in the folder of images"] * 3
+
+
+def test_links_do_not_leave_the_folder(report, folder):
+    """A link out of the folder is not followed, one inside it is, and no pipe is waited for."""
+    Image.new("RGB", (4, 4)).save(folder.parent / "secret.png")
+    (folder / "out.png").symlink_to(folder.parent / "secret.png")
+    (folder / "outside").symlink_to(folder.parent)
+    (folder / "in.png").symlink_to("photo.jpg")
+    os.mkfifo(folder / "pipe.png")
+    ids = ["out.png", "outside/secret.png", "in.png", "pipe.png"]
+    page = report(columns_of([0.1, 0.2, 0.3, 0.4], ids), images=folder)
+    cells = ["not in the folder of images"] * 2 + ["", "no such image"]
+    assert [row[0] for row in page.table("Image")] == cells
+    (folder.parent / "link").symlink_to(folder)  # which the user has chosen
+    assert len(pictures(report(columns_of([0.1], ["photo.jpg"]), images=folder.parent / "link")))
+
+
+def test_what_a_model_saw(report, folder):
+    """The picture has the pixels that `ImageFolder` and Keras read, whatever Exif says."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, (height, width) in (("large.jpg", (40, 80)), ("small.png", (10, 20))):
+        half = np.zeros((height, width, 3), "u1")
+        half[:, : width // 2] = 255
+        Image.fromarray(half).save(folder / name, exif=exif, quality=95)
+        (shown,) = pictures(report(columns_of([0.1], [name]), images=folder))
+        assert np.abs(np.asarray(shown, float) - half).mean() < 5
+        assert not shown.getexif()  # by which a browser would rotate it
+        seen = ImageFolder(folder, [name], (height, width, 3))[0:1][0]
+        assert np.abs(np.asarray(shown, float) - seen).mean() < 5
 
 
 def test_formats_that_start_programs(report, folder):

@@ -1,10 +1,12 @@
+import json
 import re
 
+import h5py
 import numpy as np
 import pytest
 
 from kerasext.report import write_report
-from kerasext.storage import PredictionFile, PredictionFileWriter, RaggedRows
+from kerasext.storage import DamagedFileError, PredictionFile, PredictionFileWriter, RaggedRows
 
 EVIL = "<script>alert('&\"1')</script>"
 NAMES = ["cat", "dog", "emu", "fox"]
@@ -253,11 +255,65 @@ def test_heads(report, outputs):
     assert "Accuracy 100.0%" in page.text
 
 
-def test_heads_without_asking_for_one(report, outputs):
-    """Without a head the page of a file with heads says which there are."""
-    page = report(heads(outputs), class_names={"a": NAMES})
-    assert "The outputs are in heads, each of which has a page: “a”, “b”." in page.text
-    assert "histogram" not in page.text
+def test_heads_without_asking_for_one(report, outputs, tmp_path):
+    """Of several heads one must be chosen, and they are listed; a single one needs no choice."""
+    with pytest.raises(ValueError, match=r"pass `head`, one of \['a', 'b'\]\. Received: head=''"):
+        report(heads(outputs), class_names={"a": NAMES})
+    assert not (tmp_path / "page.html").exists()
+    one = {f"a/{name}": rows for name, rows in outputs.items()}
+    assert "This page is about the head “a”." in report(one, class_names={"a": NAMES}).text
+
+
+def test_groups_of_a_plain_model(report):
+    """Outputs in groups without labels and confidence are no heads to choose from."""
+    page = report({"encoder/mean": np.zeros((3, 2)), "decoder/image": np.zeros((3, 4))})
+    assert [row[0] for row in page.table("Output")] == ["decoder/image", "encoder/mean"]
+
+
+def test_path_of_the_file(path, tmp_path):
+    """The file may be given by its path, as to `evaluate`."""
+    small_file(path).close()
+    for given in (path, str(path)):
+        write_report(given, tmp_path / "page.html")
+        assert b"Confidence histogram." in (tmp_path / "page.html").read_bytes()
+        (tmp_path / "page.html").unlink()
+    with pytest.raises(FileNotFoundError, match=r"none\.h5"):
+        write_report(tmp_path / "none.h5", tmp_path / "page.html")
+
+
+def test_damaged_targets(report, outputs, tmp_path):
+    """Targets that can't be read are an error, and not only left out of the page."""
+    targets = np.random.default_rng(0).integers(0, 4, 200)
+    path = report({**outputs, "targets": targets}).path.with_name("predictions.h5")
+    with h5py.File(path) as file:
+        place = file["targets"].id.get_chunk_info(0)
+        assert file["targets"].compression == "gzip"
+    content = bytearray(path.read_bytes())
+    content[place.byte_offset : place.byte_offset + place.size] = bytes(place.size)
+    path.write_bytes(content)
+    with pytest.raises(DamagedFileError, match="targets"):
+        write_report(path, tmp_path / "other.html")
+
+
+HIDDEN = "a\x1b[2Jb\x00c\x85d\u202etxt.exe\u2066e"
+SHOWN = r"a\x1b[2Jb\x00c\x85d\u202etxt.exe\u2066e"
+
+
+def test_control_characters_are_shown(report, outputs):
+    """The page has no control character, and none that changes the direction of text."""
+    names = [f"{HIDDEN}{name}" for name in ("cat", "שָׁלוֹם", "क्\u200cष", "👩\u200d🔬")]
+    ids = np.array([f"{HIDDEN[:7]}{row}" for row in range(200)], "S64")
+    page = report(
+        {**outputs, "ids": ids},
+        class_names=names,
+        attributes={"model_name": HIDDEN, "metadata": json.dumps({"note": HIDDEN})},
+        title=HIDDEN,
+    )
+    text = page.bytes.decode()
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
+    for name in names:  # what other scripts and emoji are made of stays
+        assert name.replace(HIDDEN, SHOWN) in page.text
+    assert f"“{SHOWN}”" in page.text
 
 
 def test_no_such_head(report, outputs):

@@ -1,3 +1,4 @@
+import csv
 import itertools
 import json
 import subprocess
@@ -430,6 +431,38 @@ def test_parquet_paths_that_will_not_do(predictions, tmp_path):
         predictions.to_parquet(tmp_path / "p.parquet", row_group_bytes=0)
     assert predictions.path.read_bytes() == before
     assert list(tmp_path.glob("*parquet*")) == []
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", "\uff1d1"]
+
+
+@pytest.mark.parametrize("raw_cells", [False, True])
+def test_csv_without_formulas(path, tmp_path, raw_cells):
+    """Text that a spreadsheet may take for a formula gets an apostrophe, numbers never do."""
+    pytest.importorskip("pandas")
+    texts = [*FORMULAS, "a=1", "", "'", "1-2", "a\r=1"]
+    labels = np.arange(-1, len(texts) - 1).clip(-1, 2)
+    content = {
+        "ids": np.array(texts),
+        "=name": np.array(texts[::-1]),
+        "labels": labels,
+        "number": np.arange(len(texts)) - 5.5,
+        "words": np.array([[text, "@"] for text in texts]),
+    }
+    with opened(path, content, class_names=["-a", "b", "@c"], rows=len(texts)) as predictions:
+        predictions.to_csv(tmp_path / "p.csv", raw_cells=raw_cells)
+    with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    escaped = texts if raw_cells else [f"'{text}" for text in FORMULAS] + texts[len(FORMULAS) :]
+    sign = "" if raw_cells else "'"
+    columns = dict(zip(head, zip(*rows, strict=True), strict=True))
+    assert list(columns["ids"]) == escaped
+    assert list(columns[f"{sign}=name"]) == escaped[::-1]
+    assert list(columns["words/0"]) == escaped
+    assert set(columns["words/1"]) == {f"{sign}@"}
+    assert list(columns["labels/name"])[:4] == ["", f"{sign}-a", "b", f"{sign}@c"]
+    assert list(map(float, columns["number"])) == content["number"].tolist()
+    assert list(map(int, columns["labels"])) == labels.tolist()
 
 
 # tf.data
