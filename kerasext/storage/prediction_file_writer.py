@@ -286,6 +286,10 @@ class PredictionFileWriter:
         """
         self._close(complete=False)
 
+    def expect_release(self) -> None:
+        """Says that another thread is about to close it, for which the next writer is to wait."""
+        self._lock.expect_release()
+
     def _check_target(self) -> None:
         received = f"Received: path={str(self.path)!r}"
         if self.path.is_dir():
