@@ -86,7 +86,9 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             to `None`, which keeps all.
         dtypes: Dict from output name to dtype to store it as, such as
             `{"probabilities": "float16"}`, or `"S100"` for strings of up to 100 bytes of UTF-8 (64
-            otherwise). A value that does not fit is an error. Floats in [0, 1], or NaN, can be
+            otherwise). A value that does not fit is an error. After a string that was too long,
+            `mode="resume"` rewrites the file with the width that is asked for here, or with twice
+            the width that is needed, and keeps its rows. Floats in [0, 1], or NaN, can be
             `"uint8"` or `"uint16"`: stored as whole numbers that are 1/508 or 1/131068 off at most,
             and read back as float32.
         compression: String or `None`. `"auto"` is gzip for labels and whatever else is not stored

@@ -27,7 +27,13 @@ from kerasext.storage.known_ids import KnownIds
 from kerasext.storage.known_rows import SortedRows, check_known
 from kerasext.storage.layout import IDS, RECORD_DTYPE, ROW, SUMS, health
 from kerasext.storage.open_file import OpenFile
-from kerasext.storage.present_file import FINGERPRINT, PresentFile, stored_rows
+from kerasext.storage.output_spec import TextTooLongError
+from kerasext.storage.present_file import (
+    FINGERPRINT,
+    PresentFile,
+    stored_class_names,
+    stored_rows,
+)
 from kerasext.storage.ragged_column import RaggedColumn
 from kerasext.storage.ragged_rows import RaggedRows
 from kerasext.storage.ragged_spec import RaggedSpec
@@ -53,7 +59,10 @@ class PredictionFileWriter:
         mode: `"x"` for a new file that must not exist, `"w"` to replace one, `"a"` to add rows
             after those of a complete file, `"resume"` to go on with an incomplete one. All but
             `"x"` make the file where it is missing.
-        dtypes: Mapping from output name to the dtype it is stored as. Others keep their own.
+        dtypes: Mapping from output name to the dtype it is stored as. Others keep their own. Text
+            in a file that is there can get wider: the file is rewritten, and keeps its rows. Under
+            `"resume"` it does so by itself if a longer string comes, to twice what that needs,
+            unless its width is given here.
         attributes: Mapping from name to string or number. Attributes of the file, written when it
             is made; like `class_names` it can be set until the first `append`.
         class_names: Sequence of strings, the names of the classes, or a mapping from head to such a
@@ -198,7 +207,7 @@ class PredictionFileWriter:
                 "Every step must have the same outputs. "
                 f"First step: {sorted(specs)}. Received: {sorted(step)}"
             )
-        arrays: dict[str, Any] = {name: spec.prepare(step[name]) for name, spec in specs.items()}
+        specs, arrays = self._prepare(step, specs)
         lengths = {name: len(array) for name, array in arrays.items()}
         rows = next(iter(lengths.values()))
         if any(length != rows for length in lengths.values()):
@@ -211,6 +220,8 @@ class PredictionFileWriter:
             return
         with self._abandoning_on_error():
             file = self._file or self._open(specs)
+            if specs != self._specs:
+                file = self._widen(specs)
             if known:
                 check_known(file, {name: a[:known] for name, a in arrays.items()}, self.rows)
                 arrays = {name: array[known:] for name, array in arrays.items()}
@@ -227,6 +238,20 @@ class PredictionFileWriter:
             if self.bytes - self._sent_bytes > _WRITEBACK_BYTES and self._fsync is not None:
                 start_writeback(file.id.get_vfd_handle())
                 self._sent_bytes = self.bytes
+
+    def _prepare(
+        self, step: Mapping[str, np.ndarray | RaggedRows], specs: Mapping[str, Spec]
+    ) -> tuple[Mapping[str, Spec], dict[str, Any]]:
+        """The rows of a step as they are stored, and the specs, under "resume" of wider text."""
+        while True:
+            try:
+                return specs, {name: spec.prepare(step[name]) for name, spec in specs.items()}
+            except TextTooLongError as error:
+                if self._mode != "resume" or error.output in self._dtypes:
+                    raise
+                # Twice as wide: a longer string may follow, and this takes as long as the file is.
+                spec = specs[error.output].widened(2 * error.width)
+                specs = {**specs, error.output: spec}
 
     def _compare(self, arrays: Mapping[str, Any], data_rows: int) -> None:
         """Compares the rows of a step with those that the file has of the same rows of the data."""
@@ -357,17 +382,15 @@ class PredictionFileWriter:
             compared with; `None` if there are none.
 
         Raises:
-            ValueError: If a file that is there has others, or ids are too long for it or for the
-                dtype that was asked for.
+            ValueError: If a file that is there has others, or ids are too long for the dtype that
+                was asked for, or under `"a"` for the file.
         """
         widths = self._present.text_dtypes if self._present is not None else {}
         dtype = np.dtype(self._dtypes.get(IDS, widths.get(IDS, np.void)))
         if dtype.kind == "S" and id_width is not None and id_width > dtype.itemsize:
-            raise ValueError(
-                "`ids` must fit into their place in the file; pass `dtypes={'ids': "
-                f"'S{id_width}'}}` for a new one. "
-                f"Received: an id of {id_width} bytes of UTF-8, dtype={dtype}"
-            )
+            if self._mode != "resume" or IDS in self._dtypes:
+                raise TextTooLongError(IDS, id_width, dtype)
+            self._dtypes[IDS] = np.dtype(f"S{id_width}")
         if self._present is None:
             return None
         self._present.check_columns(names)
@@ -400,46 +423,80 @@ class PredictionFileWriter:
         if self._present is None:
             self._create(specs)
         else:
-            if self._present.is_writable:
+            if self._present.is_writable and not self._present.is_narrower_than(specs):
                 superblock.repair(self.path, self._present.end)
             else:
                 self._rewrite(specs)
-            self._file = _open_swmr(self.path)
-            self._begin(self._file, specs, self.rows)
+            self._reopen(specs)
         file = self._file
         assert file is not None
         self._specs = dict(specs)
-        self._write_record()
-        if self._present is not None and self._fsync is not None:
-            # Before the first row: the file must not pass for one that was closed.
-            self._record.sync()
         self._state = "writing"
         return file
+
+    def _reopen(self, specs: Mapping[str, Spec]) -> None:
+        self._file = _open_swmr(self.path)
+        self._begin(self._file, specs, self.rows)
+        self._write_record()
+        if self._fsync is not None:
+            # Before the first row: the file must not pass for one that was closed.
+            self._record.sync()
+
+    def _widen(self, specs: Mapping[str, Spec]) -> h5py.File:
+        """Goes on in a new file with the rows so far and wider text."""
+        self._commit(closing=True)
+        self._state = "opening"
+        self._close_hdf5()
+        self._file = None
+        self._rewrite(specs)
+        self._reopen(specs)
+        self._specs = dict(specs)
+        self._state = "writing"
+        assert self._file is not None
+        return self._file
 
     def _create(self, specs: Mapping[str, Spec]) -> None:
         with self._new_file(specs) as part:
             # Before it has its name: who opened it unmarked would not see it grow.
             self._file = _open_swmr(part)
             self._begin(self._file, specs, 0)
+            self._write_record()
             if self._fsync is not None:
                 self._record.sync()
 
     def _rewrite(self, specs: Mapping[str, Spec]) -> None:
-        """Puts a file with the committed rows in the place of one that can't be written to."""
-        with (
-            self._new_file(specs) as part,
-            contextlib.closing(_open_swmr(part)) as file,
-            contextlib.closing(OpenFile(self.path)) as source,
-        ):
+        """Puts a new file with the committed rows in the place of this one.
+
+        The new one gets its name when it is whole, so that a kill leaves the one or the other.
+        """
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(contextlib.closing(OpenFile(self.path)))
+            if source.was_closed and source.record["rows"] == self.rows:
+                # Of such a file only the last rows were compared with their checksums, and the new
+                # one has checksums of its own.
+                self._check_undamaged(source)
+            self.attributes |= source.attributes()
+            self.class_names = stored_class_names(source)
+            part = stack.enter_context(self._new_file(specs))
+            file = stack.enter_context(contextlib.closing(_open_swmr(part)))
             self._begin(file, specs, 0)
             for name, column in self._columns.items():
+                dtype = specs[name].text_dtype
                 for rows in stored_rows(source, name, self.rows):
-                    column.append(rows)
+                    column.append(rows if dtype is None else rows.astype(dtype))
                 column.commit(self.rows)
             file.flush()
             self._write_record()
             if self._fsync is not None:
                 self._record.sync()
+
+    def _check_undamaged(self, source: OpenFile) -> None:
+        damage = source.find_damage()
+        if damage is not None:
+            raise ValueError(
+                f"The file must be whole to be rewritten with wider text; pass mode='w' to predict "
+                f"again. Received: path={str(self.path)!r}, in which {damage}"
+            )
 
     @contextlib.contextmanager
     def _new_file(self, specs: Mapping[str, Spec]) -> Iterator[Path]:

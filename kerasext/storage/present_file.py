@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasext.storage.layout import COLUMNS, ROW, ROW_SHAPES, ROW_SPLITS, VALUES
+from kerasext.storage.layout import CLASS_NAMES, COLUMNS, ROW, ROW_SHAPES, ROW_SPLITS, VALUES
 from kerasext.storage.open_file import OpenFile
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.ragged_rows import RaggedRows
@@ -83,9 +83,9 @@ class PresentFile:
             }
 
         self.text_dtypes = {
-            name: spec.dtype
+            name: spec.text_dtype
             for name, spec in self._specs.items()
-            if isinstance(spec, OutputSpec) and spec.dtype.kind == "S"
+            if spec.text_dtype is not None
         }
 
     def _leave_out_lost_rows(self, file: OpenFile) -> None:
@@ -113,7 +113,10 @@ class PresentFile:
             )
 
     def check_specs(self, specs: Mapping[str, Spec]) -> None:
-        """Raises `ValueError` if rows of other outputs, shapes or dtypes are to be added."""
+        """Raises `ValueError` if rows of other outputs, shapes or dtypes are to be added.
+
+        Text may get wider.
+        """
         if self._specs.keys() != specs.keys():
             raise ValueError(
                 "Rows can be added only for the outputs that the file has; write to another file. "
@@ -123,6 +126,10 @@ class PresentFile:
             self._check_same_kind(name, spec)
             stored: Any = self._specs[name]
             stored.check_same(spec, self._path)
+
+    def is_narrower_than(self, specs: Mapping[str, Spec]) -> bool:
+        """Whether text is to get wider than it is in the file."""
+        return any(specs[name].text_dtype != dtype for name, dtype in self.text_dtypes.items())
 
     def _check_same_kind(self, name: str, spec: Spec) -> None:
         if type(self._specs[name]) is type(spec):
@@ -143,6 +150,16 @@ class PresentFile:
                 "with; pass mode='w' to predict again with others. "
                 f"Stored: {FINGERPRINT}={self._fingerprint!r}. Received: {given!r}"
             )
+
+
+def stored_class_names(file: OpenFile) -> dict[str, list[str]]:
+    """The names of the classes of each head that has some."""
+    found = {}
+    for name in file.outputs:
+        texts = file.attribute(CLASS_NAMES, of=name)
+        if texts is not None:
+            found[name.rpartition("/")[0]] = [text.decode() for text in texts]
+    return found
 
 
 def stored_rows(file: OpenFile, name: str, rows: int) -> Iterator[np.ndarray | RaggedRows]:

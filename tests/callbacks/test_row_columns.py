@@ -417,7 +417,7 @@ def test_columns_must_stay(model, path):
         with pytest.raises(ValueError, match=r"Stored: \['ids', 'targets'\]"):
             predict(model, {"image": DATA}, path, **options, mode="resume", batch_size=8)
     longer = np.char.add(NAMES, "x" * 70)
-    with pytest.raises(ValueError, match="must fit into their place"):
+    with pytest.raises(ValueError, match=r"the same data.* id 'größe/0\.png' in row 0"):
         predict(
             model, {"image": DATA}, path, ids=longer, targets=TARGETS, mode="resume", batch_size=8
         )
