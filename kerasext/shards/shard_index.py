@@ -36,6 +36,7 @@ from kerasext.storage.open_index import OpenIndex, is_index
 from kerasext.storage.open_shards import check_name, checksum
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.row_runs import RowRuns
+from kerasext.storage.whole_file import take_permissions
 
 
 def index_shards(
@@ -120,6 +121,7 @@ def index_shards(
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         _write(part, shards, order)
+        take_permissions(part, target)
         replace_durably(part, target)
     finally:
         with contextlib.suppress(OSError):

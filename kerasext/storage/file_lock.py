@@ -14,6 +14,8 @@ try:
 except ImportError:  # Windows has no `flock`
     fcntl = None  # type: ignore[assignment]
 
+LOCK_SUFFIX = ".lock"
+
 # Lustre without `-o flock` has the first, NFS without its lock daemon the second, FUSE the third;
 # the last is an error of the Linux kernel that some file systems let out, and has no name.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, 524}
@@ -51,7 +53,7 @@ class FileLock:
     _fd = -1
 
     def __init__(self, path: Path) -> None:
-        self._path = path.with_name(path.name + ".lock")
+        self._path = path.with_name(path.name + LOCK_SUFFIX)
         self._key = (os.getpid(), self._path)
         self._holder = _Holder()
         self._enter(path)

@@ -38,6 +38,7 @@ from kerasext.storage.ragged_column import RaggedColumn
 from kerasext.storage.ragged_rows import RaggedRows
 from kerasext.storage.ragged_spec import RaggedSpec
 from kerasext.storage.step_specs import Ragged, Spec, check_ragged, specs_of
+from kerasext.storage.whole_file import check_replaceable, take_permissions
 from kerasext.storage.writeback import start_writeback
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["x", "w", "a", "resume"]
 
+_OF_THE_PATH = (BlockingIOError, FileExistsError, FileNotFoundError, PermissionError)
 _WRITEBACK_BYTES = 8 * 1024 * 1024
 
 
@@ -95,8 +97,8 @@ class PredictionFileWriter:
         IsADirectoryError: If the path is a folder.
         PermissionError: If the folder, or the file, is not writable.
         BlockingIOError: If another live writer has the file.
-        ValueError: If the mode is unknown, or the file under `mode="a"` is incomplete or not a
-            prediction file.
+        ValueError: If the mode is unknown, the path leads to a device or a pipe, or the file under
+            `mode="a"` is incomplete or not a prediction file.
     """
 
     def __init__(
@@ -319,6 +321,7 @@ class PredictionFileWriter:
         received = f"Received: path={str(self.path)!r}"
         if self.path.is_dir():
             raise IsADirectoryError(f"`path` must be a file, not a folder. {received}")
+        check_replaceable(self.path)
         if self.path.exists():
             if self._mode == "x":
                 raise FileExistsError(
@@ -508,8 +511,11 @@ class PredictionFileWriter:
             class_names=self.class_names,
             compression=self._compression,
         )
-        part = self.path.with_name(self.path.name + ".part")
+        # Only a killed writer of this file, whose lock this one has, can have left another.
+        part = self.path.with_name(f".{self.path.name}.part")
         try:
+            part.touch()
+            take_permissions(part, self.path)
             part.write_bytes(content)
             yield part
             self._check_target()  # others than us don't mind our lock
@@ -539,11 +545,15 @@ class PredictionFileWriter:
         except (OSError, RuntimeError) as error:  # h5py has both for a full disk
             # HDF5 may now report success for chunks that it never indexes: no more of this handle.
             self._state = "failed"
+            if isinstance(error, _OF_THE_PATH) and error.errno is None:
+                raise  # by a check of ours, which says what to do
             kind = type(error) if isinstance(error, OSError) else OSError
+            rows = self._committed[0]
+            found = f"{rows} rows are committed, and mode='resume' continues after them"
             raise kind(
                 getattr(error, "errno", None) or errno.EIO,
-                f"Writing failed; {self._committed[0]} rows are committed, and mode='resume' goes "
-                f"on from there. Received: path={str(self.path)!r}, {error}",
+                f"Writing failed; {found if rows else 'no rows are committed'}. "
+                f"Received: path={str(self.path)!r}, {error}",
             ) from error
 
     def _commit(self, *, closing: bool = False, complete: bool = False) -> None:
@@ -659,8 +669,9 @@ def _open_swmr(path: Path) -> h5py.File:
     try:
         return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
     except OSError as error:
-        raise OSError(
-            error.errno or errno.EBUSY,
-            "The file must open for writing; close what has it open in this process, such as a "
-            f"PredictionFile. Received: path={str(path)!r}, {error}",
+        if "already open" not in str(error):
+            raise
+        raise BlockingIOError(
+            "h5py must not have the file open in this process while it is written; close the "
+            f"`h5py.File`, or read with `PredictionFile`. Received: path={str(path)!r}"
         ) from error

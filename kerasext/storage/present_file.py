@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasext.storage.class_names import ClassNames
 from kerasext.storage.layout import CLASS_NAMES, COLUMNS, ROW, ROW_SHAPES, ROW_SPLITS, VALUES
 from kerasext.storage.open_file import OpenFile
 from kerasext.storage.output_spec import OutputSpec
@@ -156,9 +157,9 @@ def stored_class_names(file: OpenFile) -> dict[str, list[str]]:
     """The names of the classes of each head that has some."""
     found = {}
     for name in file.outputs:
-        texts = file.attribute(CLASS_NAMES, of=name)
-        if texts is not None:
-            found[name.rpartition("/")[0]] = [text.decode() for text in texts]
+        names = file.attribute(CLASS_NAMES, of=name)
+        if names is not None:
+            found[name.rpartition("/")[0]] = list(ClassNames.of_attribute(names))
     return found
 
 
