@@ -14,7 +14,7 @@ import numpy as np
 
 from kerasext.storage.dimensions import COORDINATES
 from kerasext.storage.file_lock import LOCK_SUFFIX
-from kerasext.storage.layout import IDS
+from kerasext.storage.layout import IDS, PLAIN_OUTPUTS
 from kerasext.storage.open_file import OpenFile
 from kerasext.storage.open_index import is_index
 from kerasext.storage.open_shards import check_name, listed
@@ -166,6 +166,8 @@ class ShardFolder:
             for name, value in file.attributes().items()
             if name not in _OWN_ATTRIBUTES and np.ndim(value) == 0
         }
+        if attributes.get(PLAIN_OUTPUTS) != self.attributes.get(PLAIN_OUTPUTS) and self.names:
+            self._refuse(file.path.name, f"has the columns {sorted(file.columns)}", "others")
         if not self.names:
             self.specs, self.class_names, self.attributes = specs, class_names, attributes
         self._check_model(file.path.name, attributes)
@@ -183,7 +185,7 @@ class ShardFolder:
             file.lengths[name] * dataset.dtype.itemsize * math.prod(dataset.shape[1:])
             for name, dataset in file.datasets.items()
         )
-        if with_ids and IDS in specs:
+        if with_ids and IDS in file.columns:
             self.ids.append(file.read(IDS, slice(0, file.lengths[IDS])))
 
     def _check_model(self, name: str, attributes: Mapping[str, Any]) -> None:

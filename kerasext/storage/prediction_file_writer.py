@@ -25,7 +25,15 @@ from kerasext.storage.durable import replace_durably
 from kerasext.storage.file_lock import FileLock
 from kerasext.storage.known_ids import KnownIds
 from kerasext.storage.known_rows import SortedRows, check_known
-from kerasext.storage.layout import IDS, RECORD_DTYPE, ROW, SUMS, health
+from kerasext.storage.layout import (
+    IDS,
+    PLAIN_OUTPUTS,
+    RECORD_DTYPE,
+    ROW,
+    SUMS,
+    health,
+    plain_outputs,
+)
 from kerasext.storage.open_file import OpenFile
 from kerasext.storage.output_spec import TextTooLongError
 from kerasext.storage.present_file import (
@@ -136,6 +144,7 @@ class PredictionFileWriter:
         self._sent_bytes = 0
         self._seconds_before = 0.0
         self._specs: dict[str, Spec] = {}
+        self._column_names: frozenset[str] | None = None
         self._is_compared = False  # the first step of a complete file
         self._columns: dict[str, Any] = {}  # `ChunkedRows`, or a `RaggedColumn`
         self._state: Literal["opening", "writing", "torn", "failed", "ended"] = "writing"
@@ -261,7 +270,7 @@ class PredictionFileWriter:
         is_first, self._is_compared = not self._is_compared, True
         after = self.first_row + rows if is_first else self.rows
         with contextlib.closing(OpenFile(self.path)) as file:
-            if ROW in file.datasets:  # so that `keep` left as many of them
+            if ROW in file.columns:  # so that `keep` left as many of them
                 data_row = self.first_data_row if is_first else self.data_rows - data_rows
                 numbers = SortedRows(file, self.first_row, self.rows)
                 kept = bisect.bisect_left(numbers, data_row + data_rows)
@@ -376,6 +385,8 @@ class PredictionFileWriter:
     def begin_columns(self, names: Collection[str], id_width: int | None) -> KnownIds | None:
         """Checks the columns that the steps will have beside their outputs.
 
+        Without this call all of such names are columns; after it others are names of outputs.
+
         Args:
             names: Those of `ids`, `targets` and `row`.
             id_width: Int. Bytes of the longest id, `None` if that is unknown or ids are numbers.
@@ -388,6 +399,7 @@ class PredictionFileWriter:
             ValueError: If a file that is there has others, or ids are too long for the dtype that
                 was asked for, or under `"a"` for the file.
         """
+        self._column_names = frozenset(names)
         widths = self._present.text_dtypes if self._present is not None else {}
         dtype = np.dtype(self._dtypes.get(IDS, widths.get(IDS, np.void)))
         if dtype.kind == "S" and id_width is not None and id_width > dtype.itemsize:
@@ -504,10 +516,13 @@ class PredictionFileWriter:
     @contextlib.contextmanager
     def _new_file(self, specs: Mapping[str, Spec]) -> Iterator[Path]:
         """A file without rows, which gets its name when the block ends without an error."""
+        attributes = self.attributes
+        if self._column_names is not None and (plain := plain_outputs(specs, self._column_names)):
+            attributes = {**attributes, PLAIN_OUTPUTS: plain}
         content = new_file.image(
             specs,
             expected_rows=self.expected_rows,
-            attributes=self.attributes,
+            attributes=attributes,
             class_names=self.class_names,
             compression=self._compression,
         )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kerasext.storage.class_names import ClassNames
-from kerasext.storage.layout import CLASS_NAMES, COLUMNS, ROW, ROW_SHAPES, ROW_SPLITS, VALUES
+from kerasext.storage.layout import CLASS_NAMES, ROW, ROW_SHAPES, ROW_SPLITS, VALUES
 from kerasext.storage.open_file import OpenFile
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.ragged_rows import RaggedRows
@@ -73,6 +73,7 @@ class PresentFile:
             self.stalled_seconds = float(file.record["stalled_seconds"])
             if self.lost_rows:
                 self._leave_out_lost_rows(file)
+            self._columns = file.columns
             self._fingerprint = file.attribute(FINGERPRINT)
             self._specs: dict[str, Spec] = {
                 name: (
@@ -100,17 +101,16 @@ class PresentFile:
         rows = self.rows - self.first_row
         self.bytes = self.bytes * rows // (rows + self.lost_rows)
         self.data_rows = self.first_data_row + rows
-        if rows and ROW in file.datasets:  # not all rows of the data were kept
+        if rows and ROW in file.columns:  # not all rows of the data were kept
             self.data_rows = int(file.read(ROW, slice(self.rows - 1, self.rows))[0]) + 1
 
     def check_columns(self, names: Collection[str]) -> None:
         """Raises `ValueError` if rows with other columns beside their outputs are to be added."""
-        stored = {name.partition("/")[0] for name in self._specs} & COLUMNS
-        if stored != set(names):
+        if self._columns != set(names):
             raise ValueError(
                 "Rows can be added only with the columns that the file has beside its outputs, "
                 "which `ids`, `targets` and `keep` (for `row`) make; write to another file. "
-                f"Stored: {sorted(stored)}. Received: {sorted(names)}"
+                f"Stored: {sorted(self._columns)}. Received: {sorted(names)}"
             )
 
     def check_specs(self, specs: Mapping[str, Spec]) -> None:
