@@ -80,11 +80,7 @@ class ShardFolder:
             try:
                 path.name.encode()
                 check_name(path.name)
-                if path.suffix == LOCK_SUFFIX:
-                    raise ValueError(
-                        f"a writer has {path.stem!r} open, or was killed; finish that file, or "
-                        "delete its lock if it is complete"
-                    )
+                _check_is_no_lock(path)
                 file = open_shard(path)
             except (OSError, ValueError) as error:
                 problems.append(f"{path.name!r}: {error}")
@@ -235,6 +231,14 @@ class ShardFolder:
             "make ids that no two rows share. "
             f"Received: folder={str(self.path)!r}, in which {self.names[first]!r} and "
             f"{self.names[second]!r} have the id {text!r}"
+        )
+
+
+def _check_is_no_lock(path: Path) -> None:
+    if path.suffix == LOCK_SUFFIX:
+        raise ValueError(
+            f"a writer has {path.stem!r} open, or was killed; finish that file, or delete its lock "
+            "if it is complete"
         )
 
 

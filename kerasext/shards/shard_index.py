@@ -206,7 +206,7 @@ def _write(path: Path, shards: ShardFolder, order: RowRuns) -> None:
         },
     )
     path.write_bytes(content)
-    with h5py.File(path, "r+", libver=("v110", "v110")) as file:
+    with h5py.File(path, "r+", libver=("v110", "v110"), locking=False) as file:
         checksums: dict[str, RowChecksums] = {}
         for name in specs:
             if not file[name].is_virtual:
@@ -220,7 +220,7 @@ def _write(path: Path, shards: ShardFolder, order: RowRuns) -> None:
         SHARD_RUNS: order.runs,
         SHARD_HEAPS: find_heaps(path),
     }
-    with h5py.File(path, "r+", libver=("v110", "v110")) as file:
+    with h5py.File(path, "r+", libver=("v110", "v110"), locking=False) as file:
         for table, values in tables.items():
             chunks = tuple(max(length, 1) for length in values.shape)
             longest = (None, *values.shape[1:])

@@ -37,9 +37,7 @@ def has_classes_last(name: str, row_shapes: Mapping[str, tuple[int, ...]]) -> bo
     return is_one and shape != () and row_shapes.get(name) == shape
 
 
-def axis_names(
-    specs: Mapping[str, Spec], columns: Collection[str]
-) -> dict[str, tuple[str, ...]]:
+def axis_names(specs: Mapping[str, Spec], columns: Collection[str]) -> dict[str, tuple[str, ...]]:
     """The names of the axes, as paths of the scales.
 
     Args:

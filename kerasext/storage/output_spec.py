@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from kerasext.storage import fixed_point
+from kerasext.storage.layout import MOST_AXES
 from kerasext.storage.ragged_rows import RaggedRows
 from kerasext.storage.utf8_text import KINDS, encode, no_type
 
@@ -87,7 +88,8 @@ class OutputSpec:
             dtype: Dtype to store it as. Defaults to the array's own, or the nearest that HDF5 has.
 
         Raises:
-            ValueError: If the array has no rows axis, or a row is too large for HDF5.
+            ValueError: If the array has no rows axis, or a row is too large or has too many axes
+                for HDF5.
             TypeError: If HDF5 has no type for it, `dtype` can't hold its values, or its rows differ
                 in shape.
         """
@@ -98,6 +100,11 @@ class OutputSpec:
             raise ValueError(
                 f"Output {name!r} must have rows as its first axis; return one value per sample. "
                 f"Received: shape={array.shape}"
+            )
+        if array.ndim - 1 > MOST_AXES:
+            raise ValueError(
+                f"Rows of output {name!r} must have at most {MOST_AXES} axes, the limit of "
+                f"HDF5; reshape them in the model. Received: shape={array.shape}"
             )
         stored = _default_dtype(name, array) if dtype is None else np.dtype(dtype)
         scale = fixed_point.scale_for(stored) if _is_float(name, array) else None

@@ -212,7 +212,7 @@ class PredictionFileWriter:
                 "The writer must be open and without an error; make another one. "
                 f"Received: a step after it was closed or failed, path={str(self.path)!r}"
             )
-        specs = self._specs or self._describe(step)
+        specs: Mapping[str, Spec] = self._specs or self._describe(step)
         if step.keys() != specs.keys():
             raise ValueError(
                 "Every step must have the same outputs. "

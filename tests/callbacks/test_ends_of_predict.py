@@ -360,7 +360,7 @@ def test_a_cell_that_is_run_again(classifier, rows, path, assert_file_equals, mo
 
 
 def test_a_job_after_an_interrupted_predict(classifier, rows, path, assert_file_equals):
-    """`predict_to_hdf5` finishes what an interrupted `predict` began whose writer is still there."""
+    """`predict_to_hdf5` finishes what an interrupted `predict` began, whose writer is there."""
     writer = HDF5PredictionWriter(path, accumulate=False)
     with pytest.raises(KeyboardInterrupt):
         classifier.predict(rows, batch_size=23, verbose=0, callbacks=[writer, Interrupts()])

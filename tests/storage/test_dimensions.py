@@ -200,9 +200,7 @@ def test_scales_in_plain_h5py(path):
         for name in file:
             if name != "_kerasext":
                 assert is_scale(file[name]) == h5py.h5ds.is_scale(file[name].id) == (name in scales)
-        for name, axes in axis_names(
-            specs(probabilities=(3,), labels=(), mask=(2, 4)), ()
-        ).items():
+        for name, axes in axis_names(specs(probabilities=(3,), labels=(), mask=(2, 4)), ()).items():
             found = [dim[0].name for dim in file[name].dims]
             assert found == [f"/{axis}" for axis in axes]
         assert file["class"].asstr()[:].tolist() == NAMES

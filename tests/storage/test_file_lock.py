@@ -136,7 +136,7 @@ def test_only_one_at_a_time(path):
 def test_second_writer_in_this_process(path, mode):
     """A second writer is refused from the first moment on, before there is a file."""
     writer = PredictionFileWriter(path)
-    with pytest.raises(BlockingIOError, match="held by this process$"):
+    with pytest.raises(BlockingIOError, match=r"held by this process$"):
         PredictionFileWriter(path, mode=mode)
     writer.close()
     PredictionFileWriter(path, mode=mode).close()
@@ -196,7 +196,7 @@ def write(path):
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, 524, 0])
 def test_file_system_without_locks(path, monkeypatch, number):
-    """Where there are no locks a file is written all the same, and one warning says what that means."""
+    """Without locks a file is written all the same, and one warning says what that means."""
     without_locks(monkeypatch, number)
     with pytest.warns(UserWarning, match="another process.*would not be noticed") as warned:
         write(path)
@@ -226,7 +226,7 @@ def test_second_writer_without_locks(path, monkeypatch):
     without_locks(monkeypatch, errno.ENOSYS)
     monkeypatch.setenv("HDF5_USE_FILE_LOCKING", "FALSE")
     lock = FileLock(path)
-    with pytest.raises(BlockingIOError, match="held by this process$"):
+    with pytest.raises(BlockingIOError, match=r"held by this process$"):
         FileLock(path)
     lock.release()
 
@@ -262,5 +262,5 @@ def test_a_lock_that_is_about_to_be_released(path, monkeypatch):
     """A writer waits for one that another thread is closing, and for no other."""
     first = FileLock(path)
     first.expect_release()
-    monkeypatch.setattr(file_lock.time, "sleep", lambda seconds: first.release())
+    monkeypatch.setattr(file_lock.time, "sleep", lambda _: first.release())
     FileLock(path).release()

@@ -26,6 +26,7 @@ BAD_FIRST_STEPS = {
     "no rows axis": {"a": np.zeros((4, 3), "f4"), "b": np.array(1, "i4")},
     "no HDF5 type": {"a": np.zeros((4, 3), "f4"), "b": np.zeros(4, "M8[s]")},
     "mixed objects": {"a": np.zeros((4, 3), "f4"), "b": np.array([1, "a", 2, 3], object)},
+    "too many axes": {"a": np.zeros((4, 3), "f4"), "b": np.zeros((4, *[1] * 32))},
     "string too long": {"a": np.zeros((4, 3), "f4"), "b": np.array(["a" * 65] * 4)},
     "huge row": {"a": np.broadcast_to(np.float32(0), (4, 2**30)), "b": np.zeros(4, "i4")},
 }

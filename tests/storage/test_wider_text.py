@@ -156,7 +156,7 @@ def test_ids_whose_width_is_known(interrupted):
 
 
 def test_a_damaged_file_is_not_rewritten(interrupted):
-    """Rows that do not match their checksums get none that do: the file stays, and the error says so."""
+    """Rows that do not match their checksums get none that do: the file stays, with an error."""
     with h5py.File(interrupted) as file:
         place = file["embedding"].id.get_chunk_info(0)
     with interrupted.open("r+b") as file:
@@ -206,7 +206,7 @@ def killed_at(call, function):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtypes", [{}, {"ids": "S150"}], ids=["by itself", "as asked"])
 def test_a_kill_while_the_file_is_rewritten(interrupted, tmp_path, dtypes):
-    """A kill at any moment leaves the old file or the new one, with all rows; the rest can follow."""
+    """A kill at any moment leaves the old file or the new one, with all rows, to be resumed."""
     options = {"mode": "resume", "compression": "gzip", "dtypes": dtypes}
     original = interrupted.read_bytes()
     whole = tmp_path / "whole" / interrupted.name
