@@ -287,11 +287,11 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         Keras tells a callback nothing of Ctrl-C between steps, and a notebook keeps the callback.
         """
         earlier = _open_writers.get(Path(os.path.realpath(self.path)))
-        if (
-            earlier is not None
-            and (earlier._thread is threading.current_thread() or not earlier._thread.is_alive())
-            and not predict_loop.is_predicting_with(earlier)
-        ):
+        if earlier is None or earlier._writer is None:
+            return
+        thread = earlier._thread
+        is_of_another = thread is not threading.current_thread() and thread.is_alive()
+        if not (is_of_another or predict_loop.is_predicting_with(earlier)):
             earlier.close()
 
     def on_predict_batch_begin(self, batch: int, logs: Any = None) -> None:

@@ -111,15 +111,17 @@ class FileLock:
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
-        if self._is_locked:
-            self._remove()  # before it is unlocked: afterwards it may be another one's
-            # A forked child shares the open file: closing alone would leave the lock with it.
-            fcntl.flock(fd, fcntl.LOCK_UN)
-            os.close(fd)
-        else:
-            os.close(fd)
-            self._remove()  # Windows removes no open file
-        del _holders[self._key]
+        try:
+            if self._is_locked:
+                self._remove()  # before it is unlocked: afterwards it may be another one's
+                # A forked child shares the open file: closing alone would leave the lock with it.
+                fcntl.flock(fd, fcntl.LOCK_UN)
+                os.close(fd)
+            else:
+                os.close(fd)
+                self._remove()  # Windows removes no open file
+        finally:
+            del _holders[self._key]
 
     def _remove(self) -> None:
         with contextlib.suppress(OSError):  # the folder itself may be gone by now

@@ -40,7 +40,8 @@ def take_permissions(part: Path, path: Path) -> None:
             os.chown(part, -1, status.st_gid)
         except OSError:
             mode &= ~stat.S_IRWXG  # which would be those of another group
-    part.chmod(mode)
+    with contextlib.suppress(OSError):  # of a file system without permissions
+        part.chmod(mode)
 
 
 def file_made_from(source: Path, path: str | os.PathLike[str]) -> Path:
