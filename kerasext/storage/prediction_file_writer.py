@@ -437,6 +437,7 @@ class PredictionFileWriter:
         self._began = time.monotonic()
         if self._present is None:
             self._create(specs)
+            self._write_record()
         else:
             if self._present.is_writable and not self._present.is_narrower_than(specs):
                 superblock.repair(self.path, self._present.end)
@@ -475,7 +476,6 @@ class PredictionFileWriter:
             # Before it has its name: who opened it unmarked would not see it grow.
             self._file = _open_swmr(part)
             self._begin(self._file, specs, 0)
-            self._write_record()
             if self._fsync is not None:
                 self._record.sync()
 
