@@ -7,10 +7,12 @@ import logging
 import math
 import operator
 import os
+import threading
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import keras
@@ -36,6 +38,10 @@ from kerasext.storage.step_specs import Ragged, check_ragged
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
+# By path, the last one of each.
+_open_writers: weakref.WeakValueDictionary[Path, HDF5PredictionWriter] = (
+    weakref.WeakValueDictionary()
+)
 SAME_STEPS = "its first and last step were computed again and are the same"
 
 
@@ -50,8 +56,9 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
     After any other end (an error in the model, the data or a callback, Ctrl-C, `stop_predicting`
     before the last step, data that end before `steps`) it holds the rows until then and says that
     it is incomplete. Keras tells a callback nothing of an error outside the step:
-    then the file is closed by the next `predict` with this callback, when the callback is deleted,
-    at the exit of the interpreter, or by `with writer:`, whichever comes first.
+    then the file is closed by the next `predict` with this callback, or of another one that writes
+    to the same path in the same thread; soon after the callback is deleted; at the exit of the
+    interpreter; or by `with writer:`, whichever comes first.
 
     Rows are written by a thread of the callback's own. They are safe from a kill of the process,
     and visible to other processes, `commit_interval` after they were predicted at the latest. An
@@ -79,7 +86,9 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             to `None`, which keeps all.
         dtypes: Dict from output name to dtype to store it as, such as
             `{"probabilities": "float16"}`, or `"S100"` for strings of up to 100 bytes of UTF-8 (64
-            otherwise). A value that does not fit is an error. Floats in [0, 1], or NaN, can be
+            otherwise). A value that does not fit is an error. After a string that was too long,
+            `mode="resume"` rewrites the file with the width that is asked for here, or with twice
+            the width that is needed, and keeps its rows. Floats in [0, 1], or NaN, can be
             `"uint8"` or `"uint16"`: stored as whole numbers that are 1/508 or 1/131068 off at most,
             and read back as float32.
         compression: String or `None`. `"auto"` is gzip for labels and whatever else is not stored
@@ -137,7 +146,8 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         FileNotFoundError: At the start of `predict`, if the folder does not exist.
         IsADirectoryError: At the start of `predict`, if the path is a folder.
         PermissionError: At the start of `predict`, if the path is not writable.
-        BlockingIOError: At the start of `predict`, if another live writer has the file.
+        BlockingIOError: At the start of `predict`, if another live writer has the file: one of
+            another process or thread, or one whose `predict` has not returned yet.
         RuntimeError: At the start of `predict` on JAX, if another thread predicts with the model.
             During `predict`, if a step was computed that the writer could not see.
 
@@ -236,6 +246,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             raise
 
     def _begin(self, model: keras.Model) -> None:
+        self._close_earlier_writer()
         jax_state.forget_state(model)
         writer = PredictionFileWriter(
             self.path,
@@ -252,8 +263,10 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             commit_interval=self.commit_interval,
             step_bytes=operator.attrgetter("nbytes") if self.ragged or self.keep else None,
         )
-        # Not a method of ours: a finalizer must not keep alive what it waits for.
-        self._finalizer = weakref.finalize(self, self._writer.close)
+        # Not a method of ours: a finalizer must not keep alive what it is for.
+        self._finalizer = weakref.finalize(self, self._writer.abandon)
+        self._thread = threading.current_thread()
+        _open_writers[writer.path] = self
         self._variables = jax_state.state_variables(model)
         self._steps = 0
         self._batches_seen = 0
@@ -267,6 +280,19 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         if writer.is_complete and model.built:
             self._describe(writer)
             writer.check_fingerprint()
+
+    def _close_earlier_writer(self) -> None:
+        """Closes the writer of an earlier `predict` of this path that has ended without a word.
+
+        Keras tells a callback nothing of Ctrl-C between steps, and a notebook keeps the callback.
+        """
+        earlier = _open_writers.get(Path(os.path.realpath(self.path)))
+        if earlier is None or earlier._writer is None:
+            return
+        thread = earlier._thread
+        is_of_another = thread is not threading.current_thread() and thread.is_alive()
+        if not (is_of_another or predict_loop.is_predicting_with(earlier)):
+            earlier.close()
 
     def on_predict_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Taps the step that is about to run."""

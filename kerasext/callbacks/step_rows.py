@@ -16,7 +16,7 @@ from kerasext.callbacks.step_outputs import (
     number_of_bytes,
     to_rows,
 )
-from kerasext.storage.layout import COLUMNS, RESERVED, ROW, check_not_reserved
+from kerasext.storage.layout import RESERVED, ROW, check_not_reserved
 
 Keep = Callable[[dict[str, Any]], Any]
 
@@ -62,7 +62,8 @@ def rows_of(step: Step, names: tuple[str, ...] | None, keep: Keep | None) -> Col
     """
     named = by_name(step.outputs)
     chosen = choose(named, names)
-    check_not_reserved(chosen, RESERVED | COLUMNS)
+    columns = {name.partition("/")[0] for name in step.columns} | ({ROW} if keep else set())
+    check_not_reserved(chosen, RESERVED | columns)
     read = named if keep else chosen
     arrays = {name: to_rows(name, tensor) for name, tensor in read.items()}
     check_rows({name: arrays[name] for name in chosen}, step.rows)

@@ -111,7 +111,8 @@ def _find(predictions: PredictionFile, head: str, targets: Any) -> tuple[str, An
         return "in `targets`", targets if is_array else np.asarray(targets)
     wanted = [targets] if targets else [*([f"targets/{head}"] if head else []), "targets"]
     for name in wanted:
-        if name in predictions:
+        # An output of the model may be called so, too.
+        if name in predictions and (targets or "targets" in predictions.columns):
             return repr(name), predictions[name]
     nested = [name for name in predictions if name.startswith("targets/")]
     raise ValueError(

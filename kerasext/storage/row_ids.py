@@ -19,11 +19,13 @@ def to_ids(values: Any, *, argument: str = "ids") -> np.ndarray:
         argument: String. What they are called, for errors.
 
     Returns:
-        Array of shape `(rows,)`: integers as they are, strings in UTF-8, of dtype `S`.
+        Array of shape `(rows,)`: integers as they are, strings in UTF-8, of dtype `S`. Bytes of a
+        file's name that are not UTF-8 are escaped.
 
     Raises:
         TypeError: If an id is neither an integer nor a string, or there are both.
-        ValueError: If ids have another shape, or a string is not UTF-8 or ends in NUL.
+        ValueError: If ids have another shape, or a string has a surrogate that is no such byte, or
+            ends in NUL.
     """
     # NumPy would make strings of numbers among strings, and look into ids that are lists.
     is_list = isinstance(values, list | tuple)
@@ -38,7 +40,7 @@ def to_ids(values: Any, *, argument: str = "ids") -> np.ndarray:
     if array.dtype == object:
         array = _of_one_type(array, argument)
     if array.dtype.kind in KINDS:
-        return encode(IDS, array)
+        return encode(IDS, array, escapes=True)
     if array.dtype.kind not in "iu":
         raise TypeError(
             f"`{argument}` must be integers or strings; convert them with `str`. "

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib
 import warnings
+from collections import ChainMap
 
 import h5py
 import keras
@@ -12,6 +13,8 @@ import pytest
 
 from kerasext import PredictionFile, predict_to_hdf5
 from kerasext.callbacks import HDF5PredictionWriter
+from kerasext.evaluation import evaluate
+from kerasext.shards import index_shards, merge_shards
 
 BACKEND = keras.backend.backend()
 ROWS = 70
@@ -321,13 +324,72 @@ def test_a_target_of_another_shape(model, path):
         assert predictions.rows == 8
 
 
-@pytest.mark.parametrize("name", ["ids", "targets", "row"])
+COLUMN = {
+    "ids": {"ids": NUMBERS},
+    "targets": {"targets": TARGETS},
+    "row": {"keep": lambda step: step["other"][:, 0] > 0},
+}
+
+
+@pytest.mark.parametrize("name", COLUMN)
 def test_an_output_of_that_name(name, structure_model, path):
-    """An output that is called as a column is refused, whether or not there is one."""
+    """An output that is called as a column is refused if that column is asked for."""
     model = structure_model(lambda x: {name: x, "other": x})
     with pytest.raises(ValueError, match=f"reserved.*name='{name}'"):
-        predict(model, DATA, path)
-    predict(model, DATA, path, outputs=["other"])
+        predict(model, DATA, path, **COLUMN[name])
+    predict(model, DATA, path, outputs=["other"], **COLUMN[name])
+
+
+@pytest.mark.parametrize("rest", ["", "/probabilities"])
+@pytest.mark.parametrize("name", ["ids", "targets", "row", "class"])
+def test_an_output_that_is_no_column(name, rest, structure_model, path):
+    """An output may have the name of a column or a scale; it is resumed, compared and read as one.
+
+    The other columns are there beside it.
+    """
+    model = structure_model(
+        lambda x: {name: {"probabilities": x} if rest else x, "probabilities": x}
+    )
+    options = dict(ChainMap(*(COLUMN[column] for column in COLUMN if column != name)))
+    options.pop("keep", None)
+    with pytest.raises(KeyboardInterrupt):
+        predict(model, DATA, path, StopsAfter(3, KeyboardInterrupt()), batch_size=8, **options)
+    for _ in range(2):  # the second time the file is complete
+        predict(model, DATA, path, batch_size=8, mode="resume", **options)
+    with PredictionFile(path) as predictions:
+        predictions.verify()
+        assert predictions.complete
+        assert predictions.columns == {*options}
+        np.testing.assert_array_equal(predictions[name + rest][:], DATA)
+        assert "plain_outputs" not in predictions.origin
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file[name + rest], DATA)
+        rows = "row_" if name == "row" else "row"
+        classes = "class_" if name == "class" else "class"
+        assert [dim[0].name for dim in file["probabilities"].dims] == [f"/{rows}", f"/{classes}"]
+
+
+def test_outputs_named_as_columns_in_shards(structure_model, tmp_path):
+    """Files with such outputs are joined, file after file: an output `ids` gives no order."""
+
+    def call(x):
+        labels, confidence = keras.ops.argmax(x, axis=1), 0 * x[:, 0]
+        columns = {"ids": x[:, 0], "targets": x, "row": x}
+        return {**columns, "labels": labels, "confidence": confidence}
+
+    model = structure_model(call)
+    folder = tmp_path / "job"
+    folder.mkdir()
+    for part in range(2):
+        predict(model, DATA[part * 12 :][:12], folder / f"{part}.h5")
+    merged = merge_shards(folder, tmp_path / "merged.h5")
+    for path in (merged, index_shards(folder)):
+        with PredictionFile(path) as predictions:
+            predictions.verify()
+            assert predictions.columns == frozenset()
+            np.testing.assert_array_equal(predictions["ids"][:], DATA[:24, 0])
+            with pytest.raises(ValueError, match="must have the column 'targets'"):
+                evaluate(predictions)
 
 
 def test_duplicates_are_reported(model, path):
@@ -417,7 +479,7 @@ def test_columns_must_stay(model, path):
         with pytest.raises(ValueError, match=r"Stored: \['ids', 'targets'\]"):
             predict(model, {"image": DATA}, path, **options, mode="resume", batch_size=8)
     longer = np.char.add(NAMES, "x" * 70)
-    with pytest.raises(ValueError, match="must fit into their place"):
+    with pytest.raises(ValueError, match=r"the same data.* id 'größe/0\.png' in row 0"):
         predict(
             model, {"image": DATA}, path, ids=longer, targets=TARGETS, mode="resume", batch_size=8
         )

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,17 @@ def test_strings(make):
     ids = to_ids(make(["a", "größe"]))
     assert ids.dtype == "S7"
     assert ids.tolist() == [b"a", "größe".encode()]
+
+
+def test_names_of_files_that_are_not_utf8():
+    """Bytes of a file's name that are not UTF-8 are escaped, as Python has them and as they are."""
+    names = [b"caf\xe9.jpg", "größe.jpg".encode(), b"plain.jpg"]
+    expected = [rb"caf\xe9.jpg", "größe.jpg".encode(), b"plain.jpg"]
+    assert to_ids([os.fsdecode(name) for name in names]).tolist() == expected
+    assert to_ids(names).tolist() == expected
+    assert to_ids(np.array(names)).tolist() == expected
+    with pytest.raises(ValueError, match="must be UTF-8"):
+        to_ids(["\ud800"])
 
 
 def test_one_column():
