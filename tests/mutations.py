@@ -739,8 +739,8 @@ MUTATIONS = [
         "hdf5-without-its-lock",
         "HDF5 is called past h5py while another thread is in it, which corrupts memory.",
         "kerasext/storage/prediction_file_writer.py",
-        "@with_phil  #",
-        "#",
+        "    with_phil(_read_metadata_once)(access)",
+        "    _read_metadata_once(access)",
         ("tests/storage/test_prediction_file_writer.py",),
     ),
 ]

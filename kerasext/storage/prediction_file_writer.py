@@ -663,7 +663,6 @@ class PredictionFileWriter:
             os.close(fd)
 
 
-@with_phil  # of h5py, which ctypes does not take: two threads at once corrupt HDF5's memory
 def _read_metadata_once(access: h5py.h5p.PropFAID) -> None:
     """Makes HDF5 raise an error for damaged metadata at once.
 
@@ -681,7 +680,8 @@ def _open_swmr(path: Path) -> h5py.File:
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_file_locking(False, True)
-    _read_metadata_once(access)
+    # ctypes takes no lock of h5py's, and two threads at once corrupt HDF5's memory.
+    with_phil(_read_metadata_once)(access)
     flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
     try:
         return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
