@@ -123,9 +123,9 @@ def _scale_of_rows(file: h5py.File, axis: str) -> h5py.Dataset:
 def _scale_of_classes(file: h5py.File, axis: str, output: h5py.Dataset) -> h5py.Dataset:
     head, slash, _ = output.name[1:].rpartition("/")
     names: Any = file[f"{head}{slash}probabilities"].attrs.get(CLASS_NAMES, ())
-    if not len(names) or len(names) != output.shape[-1]:
+    # Text of variable length, which both of xarray's engines read as text, has no null characters.
+    if not len(names) or len(names) != output.shape[-1] or any(b"\0" in name for name in names):
         return _scale_without_values(file, axis, output.shape[-1])
-    # Of variable length, which both of xarray's engines read as text. Nobody else reads it.
     texts = [name.decode() for name in names]
     scale = file.create_dataset(axis, data=texts, dtype=h5py.string_dtype("utf-8"))
     scale.make_scale(axis.rpartition("/")[2])
