@@ -12,8 +12,7 @@ INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
 
 # An error has the code of the first class that it is an instance of. `None`: what kerasext itself
 # raises is about what was given, the rest comes from the model or from a library.
-_CODES: dict[type[BaseException], int | None] = {
-    KeyboardInterrupt: INTERRUPTED,
+_CODES: dict[type[Exception], int | None] = {
     InputError: UNUSABLE,
     DamagedFileError: FAILED,
     FileNotFoundError: UNUSABLE,
@@ -26,11 +25,11 @@ _CODES: dict[type[BaseException], int | None] = {
     ValueError: None,
     TypeError: None,
     ImportError: None,
-    BaseException: FAILED,
+    Exception: FAILED,
 }
 
 
-def exit_code(error: BaseException) -> int:
+def exit_code(error: Exception) -> int:
     """The exit code after an error."""
     code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
     if code is None:
@@ -38,7 +37,7 @@ def exit_code(error: BaseException) -> int:
     return code
 
 
-def _is_raised_by_kerasext(error: BaseException) -> bool:
+def _is_raised_by_kerasext(error: Exception) -> bool:
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next

@@ -102,14 +102,13 @@ def _say_if_of_several_runs(folder: Path) -> None:
 
 def _state_of(path: Path) -> tuple[dict[str, Any], bool]:
     """What a file of a folder is, and whether it is damaged."""
-    name = printable(path.name)
     try:
         with PredictionFile(path) as predictions:
             state = "index" if is_index(path) else _state(predictions)
-            return {"name": name, "rows": predictions.rows, "state": state}, False
+            return {"name": path.name, "rows": predictions.rows, "state": state}, False
     except (OSError, ValueError) as error:
         is_damaged = isinstance(error, DamagedFileError)
-        return {"name": name, "rows": None, "state": describe(error)}, is_damaged
+        return {"name": path.name, "rows": None, "state": describe(error)}, is_damaged
 
 
 def _follow(predictions: PredictionFile, *, as_json: bool) -> None:
@@ -148,7 +147,7 @@ def _content(predictions: PredictionFile) -> dict[str, Any]:
     by_head = names if isinstance(names, dict) else {"": names} if names is not None else {}
     lists = {head: list(entries) for head, entries in by_head.items()}
     return {
-        "path": printable(predictions.path),
+        "path": str(predictions.path),
         "rows": predictions.rows,
         "complete": predictions.complete,
         "outputs": {

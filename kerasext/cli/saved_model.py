@@ -28,8 +28,8 @@ def load_model(path: Path, modules: Sequence[str] = (), *, quiet: bool = False) 
         quiet: Bool. Whether to drop what Keras's backend writes to stderr while it is imported.
 
     Raises:
-        ImportError: If there is no such module, or it can't be imported.
-        InputError: If the model can't be loaded.
+        InputError: If there is no such module, or the model can't be loaded. What a module raises
+            while it is imported is raised as it is.
     """
     with held_back() if quiet else contextlib.nullcontext():
         # Only here: the other commands do without Keras, and are fast.
