@@ -55,10 +55,10 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
     The file is complete when `predict` has ended, with as many batches as Keras was asked for.
     After any other end (an error in the model, the data or a callback, Ctrl-C, `stop_predicting`
     before the last step, data that end before `steps`) it holds the rows until then and says that
-    it is incomplete. Keras tells a callback nothing of an error outside the step:
-    then the file is closed by the next `predict` with this callback, or of another one that writes
-    to the same path in the same thread; soon after the callback is deleted; at the exit of the
-    interpreter; or by `with writer:`, whichever comes first.
+    it is incomplete. Keras tells a callback nothing of an error outside the step. Then the file is
+    closed by `with writer:`, by the next `predict` with this callback, by one of the same thread
+    whose writer has the same path, at the exit of the interpreter, or soon after the callback is
+    deleted, whichever comes first.
 
     Rows are written by a thread of the callback's own. They are safe from a kill of the process,
     and visible to other processes, `commit_interval` after they were predicted at the latest. An
@@ -282,7 +282,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             writer.check_fingerprint()
 
     def _close_earlier_writer(self) -> None:
-        """Closes the writer of an earlier `predict` of this path that has ended without a word.
+        """Closes a writer that an interrupted `predict` has left open on this path.
 
         Keras tells a callback nothing of Ctrl-C between steps, and a notebook keeps the callback.
         """

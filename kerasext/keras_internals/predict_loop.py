@@ -74,7 +74,7 @@ def make_predict_function_once(model: keras.Model) -> None:
 
 
 def is_predicting_with(callback: keras.callbacks.Callback) -> bool:
-    """Whether a `predict` with a callback has called this function, itself or by others.
+    """Whether this call comes from inside a `predict` with a callback.
 
     Keras's `predict` has its callbacks in a variable of that name.
     """

@@ -25,7 +25,7 @@ ToArrays = Callable[[Any], Rows]
 class _Wake:
     """An event that a finalizer can set.
 
-    One of `threading` has a lock, which the thread that runs the finalizer may hold.
+    `threading.Event` has a lock, which the thread that runs the finalizer may hold.
     """
 
     def __init__(self) -> None:

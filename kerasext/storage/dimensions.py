@@ -47,9 +47,8 @@ def axis_names(specs: Mapping[str, Spec], columns: Collection[str]) -> dict[str,
     Returns:
         Dict from output name to a tuple with a string for each axis: `"row"` for the first one;
         `"class"`, or `"head/class"`, for the classes; `"<output>_axis_1"` and so on for others.
-        Only the first name can be in the file already, if the numbers of the rows are; to others
-        that are names of outputs, or of groups of them, underscores are added. Outputs whose rows
-        differ in shape have none.
+        A name that an output or a group has gets underscores, except `"row"` if the file has the
+        numbers of the rows. Outputs whose rows differ in shape have no names.
     """
     row_shapes = {
         name: spec.row_shape for name, spec in specs.items() if isinstance(spec, OutputSpec)

@@ -16,8 +16,8 @@ except ImportError:  # Windows has no `flock`
 
 LOCK_SUFFIX = ".lock"
 
-# Lustre without `-o flock` has the first, NFS without its lock daemon the second, FUSE the third;
-# the last is an error of the Linux kernel that some file systems let out, and has no name.
+# Lustre without `-o flock` raises the first, NFS without its lock daemon the second, some FUSE file
+# systems the third. The last is ENOTSUPP of the Linux kernel, which has no name in `errno`.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, 524}
 _PAUSE = 0.01  # seconds, between two looks at a holder that is closing
 

@@ -57,8 +57,8 @@ not all rows of the data are kept, which of them it is; else `row` is only the n
 COLUMNS = frozenset({IDS, TARGETS, ROW})
 
 PLAIN_OUTPUTS = "plain_outputs"
-"""The attribute of a file that names what is called as one of these, and is an output of the model
-like others; names are separated by blanks. Only a file that has such an output has it."""
+"""The attribute that lists outputs of the model which are called `ids`, `targets` or `row`,
+separated by blanks. A file without such outputs does not have it."""
 
 CLASS = "class"
 """The scale of the axis of the classes, unless an output is called so; a head has its own."""
@@ -107,7 +107,7 @@ def check_not_reserved(names: Iterable[str], reserved: Collection[str]) -> None:
 
 
 def plain_outputs(names: Iterable[str], columns: Collection[str]) -> str:
-    """The value of the attribute: outputs that are called as columns and are none."""
+    """The value of `PLAIN_OUTPUTS`: names that columns may have, and that are not in `columns`."""
     roots = {name.partition("/")[0] for name in names}
     return " ".join(sorted((roots & COLUMNS) - set(columns)))
 
@@ -117,7 +117,7 @@ def columns_of(names: Iterable[str], plain: object) -> frozenset[str]:
 
     Args:
         names: Names of all outputs and columns.
-        plain: The value of the attribute; anything else than a string is none.
+        plain: The value of `PLAIN_OUTPUTS`, or `None`.
     """
     roots = {name.partition("/")[0] for name in names}
     others = plain.split() if isinstance(plain, str) else ()

@@ -36,7 +36,7 @@ class TextTooLongError(ValueError):
         super().__init__(
             f"A string of output {output!r} is longer than its place in the file; pass "
             f"`dtypes={{{output!r}: 'S{width}'}}` or more, and mode='resume' to keep the rows that "
-            f"are written. Received: {width} bytes of UTF-8, dtype={dtype}"
+            f"were written. Received: {width} bytes of UTF-8, dtype={dtype}"
         )
         self.output, self.width = output, width
 
@@ -153,9 +153,9 @@ class OutputSpec:
         if not other.can_hold(self):
             if self.row_shape == other.row_shape and self.dtype.kind == other.dtype.kind == "S":
                 raise ValueError(
-                    f"Text of output {self.name!r} must get no shorter than {path} has it; pass "
-                    f"`dtypes={{{self.name!r}: '{self.dtype.str[1:]}'}}`, or none for this output. "
-                    f"Received: {other.dtype.str[1:]!r}"
+                    f"Text of output {self.name!r} can't get narrower than in {path}; pass "
+                    f"`dtypes={{{self.name!r}: '{self.dtype.str[1:]}'}}`, or leave the output out "
+                    f"of `dtypes`. Received: {other.dtype.str[1:]!r}"
                 )
             raise ValueError(
                 f"Output {self.name!r} must keep the row shape and dtype that {path} has; write to "

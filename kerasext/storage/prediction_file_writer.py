@@ -254,7 +254,7 @@ class PredictionFileWriter:
     def _prepare(
         self, step: Mapping[str, np.ndarray | RaggedRows], specs: Mapping[str, Spec]
     ) -> tuple[Mapping[str, Spec], dict[str, Any]]:
-        """The rows of a step as they are stored, and the specs, under "resume" of wider text."""
+        """Returns the specs, under "resume" widened for longer text, and the rows as stored."""
         while True:
             try:
                 return specs, {name: spec.prepare(step[name]) for name, spec in specs.items()}
@@ -386,7 +386,8 @@ class PredictionFileWriter:
     def begin_columns(self, names: Collection[str], id_width: int | None) -> KnownIds | None:
         """Checks the columns that the steps will have beside their outputs.
 
-        Without this call all of such names are columns; after it others are names of outputs.
+        Before this call `ids`, `targets` and `row` in a step are columns. After it only those in
+        `names` are; the others are outputs.
 
         Args:
             names: Those of `ids`, `targets` and `row`.
@@ -460,7 +461,7 @@ class PredictionFileWriter:
             self._record.sync()
 
     def _widen(self, specs: Mapping[str, Spec]) -> h5py.File:
-        """Goes on in a new file with the rows so far and wider text."""
+        """Replaces the open file by one with wider text, and continues in that."""
         self._commit(closing=True)
         self._state = "opening"
         self._close_hdf5()
@@ -481,15 +482,15 @@ class PredictionFileWriter:
                 self._record.sync()
 
     def _rewrite(self, specs: Mapping[str, Spec]) -> None:
-        """Puts a new file with the committed rows in the place of this one.
+        """Replaces the file by a new one with the committed rows.
 
-        The new one gets its name when it is whole, so that a kill leaves the one or the other.
+        The new one gets its name when it is whole, so that a kill leaves one of the two.
         """
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(contextlib.closing(OpenFile(self.path)))
             if source.was_closed and source.record["rows"] == self.rows:
-                # Of such a file only the last rows were compared with their checksums, and the new
-                # one has checksums of its own.
+                # Only its last rows were compared with their checksums when it was opened. The new
+                # file gets new ones, which would hide damage.
                 self._check_undamaged(source)
             self.attributes |= source.attributes()
             self.class_names = stored_class_names(source)

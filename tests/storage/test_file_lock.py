@@ -21,6 +21,18 @@ lock = FileLock(Path(sys.argv[1]))
 print("locked", flush=True)
 sys.stdin.read()
 """
+FORK = """
+import os, sys
+from pathlib import Path
+from kerasext.storage.file_lock import FileLock
+lock = FileLock(Path(sys.argv[1]))
+if not os.fork():
+    del lock
+    os._exit(0)
+os.wait()
+print("locked", flush=True)
+sys.stdin.read()
+"""
 COUNT = """
 import sys
 from pathlib import Path
@@ -41,8 +53,7 @@ while left:
 def start(code, path):
     """Another process that runs the code."""
     command = [sys.executable, "-W", "error", "-c", code, str(path)]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen(command, **pipes, text=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
@@ -248,14 +259,11 @@ def test_a_dropped_writer_holds_no_lock(path):
 
 def test_a_forked_process_leaves_the_lock(path):
     """A forked process that drops its copy of a lock does not take it from its parent."""
-    lock = FileLock(path)
-    if not os.fork():
-        del lock
-        os._exit(0)
-    os.wait()
-    with start(HOLD, path) as other:
-        assert "held by process" in other.communicate()[1]
-    lock.release()
+    with start(FORK, path) as process:
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(BlockingIOError, match=f"held by process {process.pid}$"):
+            FileLock(path)
+        process.kill()
 
 
 def test_a_lock_that_is_about_to_be_released(path, monkeypatch):

@@ -1,8 +1,11 @@
 """A string that is longer than its column ends a job, and "resume" goes on with a wider column."""
 
+import json
 import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -203,22 +206,58 @@ def killed_at(call, function):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+KILLER = """
+import json, os, sys
+from pathlib import Path
+os.fsync = os.fstat  # no power is cut here
+sys.path.insert(0, sys.argv[1])
+from test_wider_text import calls_of_c, killed_at, write
+for line in sys.stdin:
+    call, path, options = json.loads(line)
+    run = lambda: write(Path(path), **options)
+    print(killed_at(call, run) if call else calls_of_c(run), flush=True)
+"""
+
+
+@pytest.fixture
+def killer():
+    """Asks a process that has no threads to fork others.
+
+    Given a number it returns the exit status of one that is killed before so many calls of C;
+    given 0 it returns how many calls there are.
+    """
+    command = [sys.executable, "-c", KILLER, str(Path(__file__).parent)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    with subprocess.Popen(command, **pipes, text=True, env=env) as process:
+
+        def ask(call, path, options):
+            process.stdin.write(json.dumps([call, str(path), options]) + "\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        yield ask
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtypes", [{}, {"ids": "S150"}], ids=["by itself", "as asked"])
-def test_a_kill_while_the_file_is_rewritten(interrupted, tmp_path, dtypes):
+def test_a_kill_while_the_file_is_rewritten(interrupted, tmp_path, dtypes, killer):
     """A kill at any moment leaves the old file or the new one, with all rows, to be resumed."""
     options = {"mode": "resume", "compression": "gzip", "dtypes": dtypes}
     original = interrupted.read_bytes()
-    whole = tmp_path / "whole" / interrupted.name
-    whole.parent.mkdir()
-    whole.write_bytes(original)
-    calls = calls_of_c(lambda: write(whole, **options))
-    kept = set()
-    for call in np.linspace(1, calls - 1, 40).astype(int).tolist():
-        path = tmp_path / str(call) / interrupted.name
+
+    def fresh(name):
+        path = tmp_path / name / interrupted.name
         path.parent.mkdir()
         path.write_bytes(original)
-        assert killed_at(call, lambda: write(path, **options)) == -signal.SIGKILL  # noqa: B023
+        return path
+
+    # The first time more functions are called, which keep what they return.
+    _, calls = [killer(0, fresh(name), options) for name in ("first", "second")]
+    kept = set()
+    for call in np.linspace(1, calls - 20, 40).astype(int).tolist():
+        path = fresh(str(call))
+        assert killer(call, path, options) == -signal.SIGKILL
         with PredictionFile(path) as predictions:
             rows = predictions.rows
             assert rows >= LONG
