@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 import weakref
@@ -183,14 +184,15 @@ class PredictTap:
         """The batches without what is not for the model."""
         keys = {listener.id_key for listener in listeners if listener.id_key is not None}
         if keys:
-            self._attach(state)  # or a symbolic call of the model would find no weights
-            batches = [without_keys(batch, keys, self._takes_dict) for batch in batches]
+            takes_dict = functools.partial(self._takes_dict, state)
+            batches = [without_keys(batch, keys, takes_dict) for batch in batches]
         return [without_text(batch) for batch in batches] if state else batches
 
-    def _takes_dict(self, x: dict[str, Any]) -> bool:
+    def _takes_dict(self, state: list[Any], x: dict[str, Any]) -> bool:
         known = self._functions.takes_dict
         (key,) = x
         if key not in known:  # asked once, because a symbolic call takes as long as many steps
+            self._attach(state)  # or the model would have no weights
             known[key] = takes_dict(self._model, x)
         return known[key]
 

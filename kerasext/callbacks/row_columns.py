@@ -225,7 +225,7 @@ def _is_list(values: Any) -> bool:
 
 
 def _to_targets(name: str, values: Any) -> np.ndarray:
-    """Targets as the array that is stored, text in UTF-8 as wide as the longest."""
+    """Targets as the array that is stored, text in UTF-8 at least as wide as the longest."""
     try:
         array = np.asarray(values) if _is_list(values) else to_numpy(values)
     except ValueError as error:  # lists of other lengths
@@ -233,7 +233,7 @@ def _to_targets(name: str, values: Any) -> np.ndarray:
             f"`{name}` must have the same shape in each row; fill the shorter ones up. "
             f"Received: {error}"
         ) from error
-    return encode(name, array) if array.dtype.kind in KINDS else array
+    return _wide(encode(name, array)) if array.dtype.kind in KINDS else array
 
 
 def without_keys(
@@ -353,11 +353,11 @@ def _named(structure: Any) -> dict[str, Any]:
     return by_name({TARGETS: structure})
 
 
-def _wide(ids: np.ndarray) -> np.ndarray:
-    """The ids of a step, whose longest one need not be the longest of all."""
-    if ids.dtype.kind == "S" and ids.dtype.itemsize < DEFAULT_STRING_BYTES:
-        return ids.astype(f"S{DEFAULT_STRING_BYTES}")
-    return ids
+def _wide(column: np.ndarray) -> np.ndarray:
+    """Values of a step, of which the longest text need not be the longest of all."""
+    if column.dtype.kind == "S" and column.dtype.itemsize < DEFAULT_STRING_BYTES:
+        return column.astype(f"S{DEFAULT_STRING_BYTES}")
+    return column
 
 
 def _wrong_number(name: str, received: str) -> ValueError:

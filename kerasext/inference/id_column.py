@@ -13,7 +13,8 @@ from kerasext.callbacks.row_columns import Ids, no_such_key, without_keys
 from kerasext.callbacks.step_outputs import to_numpy
 from kerasext.inference.row_slices import can_slice
 from kerasext.keras_internals import jax_state
-from kerasext.keras_internals.model_inputs import takes_dict
+from kerasext.keras_internals.model_inputs import is_frame, takes_dict
+from kerasext.keras_internals.own_methods import own_methods
 
 
 def take_ids(model: keras.Model, x: Any, key: str) -> tuple[Any, Ids]:
@@ -35,8 +36,10 @@ def take_ids(model: keras.Model, x: Any, key: str) -> tuple[Any, Ids]:
         ValueError: If arrays have no such key.
     """
     if isinstance(x, dict) and key in x:
-        return without_keys(x, [key], functools.partial(takes_dict, model)), x[key]
-    if key in getattr(x, "columns", ()):
+        # What a `predict` of the model's own takes can't be asked.
+        has_own = bool(own_methods(model, "predict"))
+        return without_keys(x, [key], lambda left: has_own or takes_dict(model, left)), x[key]
+    if is_frame(x) and key in x.columns:
         return x[[name for name in x.columns if name != key]], x[key]
     if isinstance(x, dict) or can_slice(x):
         raise no_such_key(x, key)

@@ -38,10 +38,6 @@ def read_frame(frame: Any) -> np.ndarray:
         TypeError: If Keras does not know the dtype of a column, naming it.
     """
     if frame.ndim == 1:
-        _check_column(frame.name, frame.dtype)
-        values = np.asarray(frame)
-        if values.dtype.kind in KINDS:
-            return as_text(values)
         frame = frame.to_frame()
     for name, dtype in frame.dtypes.items():
         _check_column(name, dtype)

@@ -41,9 +41,7 @@ def columns_as_inputs(model: keras.Model, x: Any) -> Any:
     Raises:
         ValueError: If an input has no column.
     """
-    structure = _inputs(model)
-    if not hasattr(x, "columns"):
-        return x
+    structure = _inputs(model) if is_frame(x) else None
     if isinstance(structure, dict):
         names = list(structure)
     elif isinstance(structure, list | tuple) and len(structure) > 1:
@@ -59,6 +57,11 @@ def columns_as_inputs(model: keras.Model, x: Any) -> Any:
     # Frames of one column: TensorFlow does not take an axis more in one call than in another.
     columns = [x[[name]] for name in names]
     return dict(zip(names, columns, strict=True)) if isinstance(structure, dict) else columns
+
+
+def is_frame(x: Any) -> bool:
+    """Whether something is a data frame, of pandas, polars or their like."""
+    return hasattr(x, "columns") and hasattr(x, "__array__")
 
 
 def fixed_batch_size(model: keras.Model) -> int | None:
