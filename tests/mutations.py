@@ -429,6 +429,14 @@ MUTATIONS = [
         "return value.get(head, next(iter(value.values()), SETTINGS[name].default))",
         ("tests/models/test_settings.py",),
     ),
+    Mutation(
+        "class-indices-reversed",
+        "A dict from name to number gives the names in the order of the dict.",
+        "kerasext/models/settings.py",
+        "return [by_number[number] for number in range(len(value))]",
+        "return list(by_number.values())",
+        ("tests/models/test_settings.py",),
+    ),
     # The callback
     Mutation(
         "nested-names",
@@ -669,7 +677,40 @@ MUTATIONS = [
         "if not np.any(same):",
         ("tests/storage/test_known_ids.py",),
     ),
+    Mutation(
+        "unchecked-resume-not-counted",
+        "A file does not say that a resumed run went on without comparing values.",
+        "kerasext/storage/prediction_file_writer.py",
+        "self._unchecked_resumes += 1",
+        "pass",
+        ("tests/callbacks/test_resume_check.py",),
+    ),
+    Mutation(
+        "skipped-targets-not-skipped",
+        "Targets of an iterable go to other rows if a resumed run skips some.",
+        "kerasext/callbacks/hdf5_prediction_writer.py",
+        "            self._columns.skip(rows)",
+        "            pass",
+        ("tests/callbacks/test_row_columns.py",),
+    ),
     # Whole jobs
+    Mutation(
+        "fixed-batch-not-filled",
+        "The last batch of a model with a fixed batch size is smaller than that size.",
+        "kerasext/inference/array_job.py",
+        "fill=self._shards > 1 or self._fixed_size is not None",
+        "fill=self._shards > 1",
+        ("tests/inference/test_fixed_batches.py",),
+    ),
+    Mutation(
+        "columns-in-another-order",
+        "The columns of a data frame go to other inputs than those of their name.",
+        "kerasext/keras_internals/model_inputs.py",
+        "columns = [x[[name]] for name in names]",
+        "columns = [x[[name]] for name in x.columns][: len(names)]",
+        ("tests/inference/test_keras_dtypes.py",),
+        needs="pandas",
+    ),
     Mutation(
         "last-batch-dropped",
         "The last batch of an array is left out if it is not full.",

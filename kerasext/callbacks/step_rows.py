@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -81,8 +82,19 @@ def rows_before(rows: Columns, row: int) -> int:
     return int(np.count_nonzero(np.asarray(rows[ROW]) < row))
 
 
+class _Arrays(dict[str, Any]):
+    """What `keep` is given: a dict that says which names it has."""
+
+    def __missing__(self, name: object) -> Any:
+        near = difflib.get_close_matches(str(name), self, n=1)
+        remedy = f"; the nearest is {near[0]!r}" if near else ""
+        raise KeyError(
+            f"`keep` is given the arrays {sorted(self)}{remedy}. Received: step[{name!r}]"
+        )
+
+
 def _kept(keep: Keep, arrays: Mapping[str, Any], rows: int) -> np.ndarray:
-    kept = np.asarray(keep(dict(arrays)))
+    kept = np.asarray(keep(_Arrays(arrays)))
     if kept.dtype != bool or kept.shape != (rows,):
         raise ValueError(
             "`keep` must return one boolean for each row of the step, such as "

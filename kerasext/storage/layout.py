@@ -25,6 +25,7 @@ RECORD_DTYPE = np.dtype(
         ("seconds", "<f8"),  # that the call took so far, since its first step or since resumed
         ("stalled_seconds", "<f8"),  # of them, how long the model waited for the disk
         ("batch_size", "<i8"),  # rows of its batches, where the whole job is known; else 0
+        ("unchecked_resumes", "<i8"),  # how often "resume" went on without comparing values
         ("rows_checksum", "<u4"),  # of all rows, see `checksums.file_checksum`
         ("checksum", "<u4"),  # CRC-32 of all before it
     ]

@@ -118,7 +118,8 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
         """Where the file comes from: model name and fingerprint, versions, times.
 
         Times are UTC, as ISO 8601: `started` and `created` those of the call that made the file and
-        of its first step, `ended` that of the last commit.
+        of its first step, `ended` that of the last commit. `unchecked_resumes` counts the calls
+        with `mode="resume"` and `resume_check=False`, which did not compare values.
         """
         stored = {
             name: value.item() if isinstance(value, np.generic) else value
@@ -127,7 +128,9 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
         }
         with naming_damage(self.path, "ended"):
             ended = datetime.fromtimestamp(float(self._file.record["ended"]), UTC)
-        return {**stored, "ended": ended.isoformat(timespec="seconds")}
+            unchecked = int(self._file.record["unchecked_resumes"])
+        times = {"ended": ended.isoformat(timespec="seconds")}
+        return {**stored, **times, "unchecked_resumes": unchecked}
 
     @property
     def health(self) -> dict[str, float]:

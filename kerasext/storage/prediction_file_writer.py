@@ -94,6 +94,10 @@ class PredictionFileWriter:
             that was interrupted.
         first_data_row: Int. How many of `data_rows` were in calls before this one.
         batch_size: Int. Rows of the batches that are predicted, 0 if unknown; kept in the file.
+        compares_values: Bool. Whether known rows are compared with those in the file, which counts
+            in the file if they are not. Can be set until the first `append`.
+        why_others: String. Why the same model may predict other values of known rows, for errors;
+            `""` if nothing is known.
         is_complete: Bool. Whether the file was complete before, under `"resume"`: then `append`
             adds nothing, but compares.
         bytes: Int. Bytes of the rows that were appended, before compression.
@@ -136,6 +140,9 @@ class PredictionFileWriter:
         self.class_names = class_names
         self.expected_rows = expected_rows
         self.batch_size = 0
+        self.compares_values = True
+        self.why_others = ""
+        self._unchecked_resumes = 0
         self._mode = mode
         self._dtypes = dict(dtypes or {})
         self._compression = check_compression(compression)
@@ -235,7 +242,11 @@ class PredictionFileWriter:
             if specs != self._specs:
                 file = self._widen(specs)
             if known:
-                check_known(file, {name: a[:known] for name, a in arrays.items()}, self.rows)
+                first = {name: array[:known] for name, array in arrays.items()}
+                if self.compares_values:
+                    check_known(file, first, self.rows, self.why_others)
+                else:
+                    self._unchecked_resumes += 1
                 arrays = {name: array[known:] for name, array in arrays.items()}
             self._state = "torn"  # until every output has the rows, whatever interrupts us
             for name, array in arrays.items():
@@ -282,7 +293,7 @@ class PredictionFileWriter:
                         f"again. Stored: {kept} of {data_rows} rows from row {data_row} of the "
                         f"data on. Received: {rows} of them"
                     )
-            check_known({**file.datasets, **file.ragged}, arrays, after)
+            check_known({**file.datasets, **file.ragged}, arrays, after, self.why_others)
 
     def commit(self) -> None:
         """Makes the rows appended so far safe from a kill, and visible to readers.
@@ -349,6 +360,7 @@ class PredictionFileWriter:
             self._tell_of_lost_rows(present)
         self.first_row, self.first_data_row = present.rows, present.data_rows
         self._counted = self._committed = (present.rows, present.data_rows)
+        self._unchecked_resumes = present.unchecked_resumes
         if self._mode == "resume":
             self.first_row = present.first_row
             self.first_data_row = present.first_data_row
@@ -624,6 +636,7 @@ class PredictionFileWriter:
         record["seconds"] = self.seconds
         record["stalled_seconds"] = self.stalled_seconds
         record["batch_size"] = self.batch_size
+        record["unchecked_resumes"] = self._unchecked_resumes
         return record
 
     def _close(self, *, complete: bool) -> None:

@@ -38,6 +38,7 @@ class PresentFile:
         is_complete: Bool. Whether that call came to its end, and no row is lost.
         bytes: Int. Bytes of the rows of that call.
         batch_size: Int. Rows of its batches, 0 if unknown.
+        unchecked_resumes: Int. How often a call went on without comparing values.
         seconds: Float. Time that it took.
         stalled_seconds: Float. Of it, how long the model waited for the disk.
         is_writable: Bool. Whether the whole index of chunks can be read. After a loss of power the
@@ -69,6 +70,7 @@ class PresentFile:
             self.is_complete = file.is_complete and not self.lost_rows
             self.bytes = int(file.record["bytes"])
             self.batch_size = int(file.record["batch_size"])
+            self.unchecked_resumes = int(file.record["unchecked_resumes"])
             self.seconds = float(file.record["seconds"])
             self.stalled_seconds = float(file.record["stalled_seconds"])
             if self.lost_rows:

@@ -1,10 +1,13 @@
 """Every row in the file joins to its input and its target, whatever the data come from."""
 
 import contextlib
+import datetime
 import functools
 import importlib
+import uuid
 import warnings
 from collections import ChainMap
+from pathlib import Path
 
 import h5py
 import keras
@@ -22,6 +25,7 @@ BIG = 2**40 + 1  # which 32 bits don't hold
 DATA = np.arange(ROWS * 8, dtype="float32").reshape(ROWS, 8)
 TARGETS = np.arange(ROWS) % 7
 NUMBERS = np.arange(ROWS) * 3 + BIG
+HOUR = datetime.timedelta(hours=1)
 NAMES = np.array([f"größe/{row}.png" for row in range(ROWS)])
 not_torch = pytest.mark.backends("tensorflow", "jax", reason="Keras refuses it on torch")
 
@@ -164,6 +168,93 @@ def test_in_the_order_of_the_rows(kind, model, path):
     assert_joined(path, expected)
 
 
+PATHS = [Path(f"/größe/{row}.png") for row in range(ROWS)]
+UUIDS = [uuid.UUID(int=row + 1) for row in range(ROWS)]
+TIMES = [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC) + row * HOUR for row in range(ROWS)]
+HOURS = np.datetime64("2026-01-01T00", "h") + np.arange(ROWS)
+AS_TEXT = {
+    "paths": (PATHS, [str(path) for path in PATHS]),
+    "UUIDs": (tuple(UUIDS), [str(one) for one in UUIDS]),
+    "times": (TIMES, [time.isoformat() for time in TIMES]),
+    "dates, one by one": ((time.date() for time in TIMES), [str(time.date()) for time in TIMES]),
+    "datetime64": (HOURS, [str(hour) for hour in HOURS]),
+    "objects": (np.array(PATHS), [str(path) for path in PATHS]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.ids. should be different")
+@pytest.mark.parametrize("kind", AS_TEXT)
+def test_ids_that_become_text(kind, model, path):
+    """Paths, dates, times and UUIDs are stored as the text that they have."""
+    ids, expected = AS_TEXT[kind]
+    predict(model, {"image": DATA}, path, ids=ids, batch_size=23)
+    assert_joined(path, np.array(expected), targets=False)
+
+
+class Sequence:
+    """What has a length and slices, as a column of a Hugging Face data set."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, index):
+        return self.values[index]
+
+    def __iter__(self):
+        return iter(self.values)
+
+
+TARGET_COLUMNS = {
+    "list": lambda values: values,
+    "tuple": tuple,
+    "sequence": Sequence,
+    "generator": lambda values: (value for value in values),
+}
+
+
+@pytest.mark.parametrize("values", [TARGETS, NAMES, DATA[:, :2]], ids=["numbers", "text", "rows"])
+@pytest.mark.parametrize("kind", TARGET_COLUMNS)
+def test_targets_in_the_order_of_the_rows(kind, values, model, path):
+    """Targets may be a list, a tuple, any sequence or an iterable, in a structure too."""
+    for nested in (False, True):
+        column = TARGET_COLUMNS[kind](values.tolist())
+        targets = {"a": column, "b": [TARGETS]} if nested else column
+        predict(model, {"image": DATA}, path, targets=targets, batch_size=23)
+        with h5py.File(path) as file:
+            stored = file["targets/a" if nested else "targets"]
+            np.testing.assert_array_equal(text_of(stored), values)
+            if nested:
+                np.testing.assert_array_equal(file["targets/b/0"][:], TARGETS)
+
+
+def test_text_of_targets_is_as_wide_as_the_longest(model, path):
+    """A list of names has one width, so that a longer one late in the data is no error."""
+    names = [*["a"] * 60, *["b" * 100] * 10]
+    for targets in (names, np.array(names)):
+        predict(model, {"image": DATA}, path, targets=targets, batch_size=23)
+        with h5py.File(path) as file:
+            assert file["targets"].dtype == "S100"
+
+
+@pytest.mark.parametrize("whole_job", [True, False])
+def test_resume_with_targets_one_by_one(whole_job, model, path):
+    """Targets of an iterable are joined to the right rows by a call that skips some."""
+    data = {"image": DATA}
+    stopping = StopsAfter(5, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        predict(model, data, path, stopping, targets=iter(TARGETS.tolist()), batch_size=8)
+    options = {"targets": iter(TARGETS.tolist()), "mode": "resume", "batch_size": 8}
+    if whole_job:
+        predict_to_hdf5(model, data, path, verbose=0, **options).close()
+    else:
+        predict(model, data, path, **options)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["targets"][:], TARGETS)
+
+
 def test_from_other_libraries(model, path, tmp_path):
     """Ids may be a column of pandas, a dataset of h5py or an output of another file."""
     pandas = pytest.importorskip("pandas")
@@ -258,12 +349,58 @@ def test_a_functional_model(path):
         assert_joined(path, NUMBERS, targets=False)
 
 
+class Dense(keras.Model):
+    """A model of one tensor, without a graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1, kernel_initializer="ones")
+
+    def call(self, x):
+        return {"first": self.dense(x)[:, 0]}
+
+
+class DenseOfDict(Dense):
+    """The same of a dict of one tensor."""
+
+    def call(self, x):
+        return super().call(x["image"])
+
+
+def functional():
+    """The same with a graph, and without a name."""
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, {"first": keras.layers.Dense(1)(inputs)[:, 0]})
+
+
+def sequential():
+    """The same as a stack of layers."""
+    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
+
+
+@pytest.mark.parametrize("make", [Dense, DenseOfDict, functional, sequential])
+@pytest.mark.parametrize("from_arrays", [True, False])
+def test_models_of_one_input(from_arrays, make, path):
+    """A model of one tensor gets it without the dict that the key was taken out of."""
+    model = make()
+    model({"image": DATA[:2]} if make is DenseOfDict else DATA[:2])
+    expected = model.predict({"image": DATA} if make is DenseOfDict else DATA, verbose=0)
+    expected = expected["first"] if isinstance(expected, dict) else expected
+    data = {"image": DATA, "id": NUMBERS} if from_arrays else Shuffled(NUMBERS)
+    predict_to_hdf5(model, data, path, ids="id", verbose=0).close()
+    order = np.arange(ROWS) if from_arrays else data.order
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["ids"][:], NUMBERS[order])
+        stored = file["first" if "first" in file else "predictions"][:]
+        np.testing.assert_allclose(stored, expected[order], rtol=1e-5, atol=1e-5)
+
+
 WRONG = {
     "too few": ({"ids": NAMES[:60]}, "60 for at least 69 rows", 46),
     "too many": ({"ids": np.arange(80)}, "80 for 70 rows", 70),
     "too few of an iterable": ({"ids": iter(range(60))}, "60 for at least 69 rows", 46),
     "too many of an iterable": ({"ids": iter(range(80))}, "more than 70 for 70 rows", 70),
-    "too few targets": ({"targets": TARGETS[:60]}, "14 for the 23 rows of a step", 46),
+    "too few targets": ({"targets": TARGETS[:60]}, "60 for at least 69 rows", 46),
     "too many targets": ({"targets": {"a": np.arange(80)}}, "80 for 70 rows", 70),
 }
 
@@ -298,9 +435,12 @@ def test_another_number(case, model, path):
         ({"ids": 7}, {"image": DATA}, TypeError, "type.ids.=int"),
         ({"ids": {"a": 1}}, {"image": DATA}, TypeError, "type.ids.=dict"),
         ({"ids": ["a", None]}, {"image": DATA}, TypeError, "NoneType"),
-        ({"targets": [0, 1]}, {"image": DATA}, TypeError, "arrays with a rows axis"),
+        ({"targets": 7}, {"image": DATA}, TypeError, "lists or iterables.*targets=int"),
+        ({"targets": {"a": "name"}}, {"image": DATA}, TypeError, "targets/a=str"),
+        ({"targets": [[0, 1], [0]]}, {"image": DATA}, ValueError, "same shape in each row"),
+        ({"targets": {"a": [0], 1: [1], "1": [1]}}, {"image": DATA}, ValueError, "same path"),
     ],
-    ids=map(str, range(12)),
+    ids=map(str, range(15)),
 )
 def test_refused(options, data, error, message, structure_model, path):
     """What can't be stored is refused before a row is, and an old file stays."""
@@ -558,9 +698,10 @@ def named_loader():
 @pytest.mark.parametrize(
     "make",
     [
+        pytest.param(named_tf_data, marks=not_torch),
         pytest.param(
-            named_tf_data,
-            marks=pytest.mark.backends("tensorflow", reason="the others take no text in a batch"),
+            lambda: Named(NAMES),
+            marks=pytest.mark.backends("jax", reason="elsewhere Keras refuses such strings"),
         ),
         pytest.param(
             named_loader,
@@ -585,13 +726,8 @@ def test_weights_are_let_pass(weights, model, path):
         np.testing.assert_array_equal(file["targets"][:], TARGETS)
 
 
-ON_TENSORFLOW = pytest.mark.backends("tensorflow", reason="JAX takes no text in a batch")
-
-
-@pytest.mark.parametrize(
-    "in_targets",
-    [pytest.param(True, marks=ON_TENSORFLOW), pytest.param(False, marks=not_torch)],
-)
+@not_torch
+@pytest.mark.parametrize("in_targets", [True, False])
 def test_what_is_said_of_names_works(in_targets, model, path):
     """Names as targets, or in `x` by a key, are stored, as the error says."""
     tf = importlib.import_module("tensorflow")

@@ -67,6 +67,21 @@ def test_hdf5_with_ids_and_targets(kerasext, model_path, rows, path, tmp_path, e
         assert list(predictions.class_names) == ["cat", "dog", "größe", "bird"]
 
 
+@pytest.mark.backends("tensorflow", reason="no other backend has strings")
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_text(kerasext, path, tmp_path, suffix):
+    """Text of a fixed width, the only one that these files have, is predicted."""
+    words = np.array([["ant"], ["größe"], ["yak"]])
+    save = np.save if suffix == "npy" else np.savez
+    save(tmp_path / f"words.{suffix}", words)
+    inputs = keras.Input((1,), dtype="string")
+    lookup = keras.layers.StringLookup(vocabulary=["ant", "größe"], output_mode="one_hot")
+    keras.Model(inputs, lookup(inputs)).save(tmp_path / "words.keras")
+    command = ["predict", tmp_path / "words.keras", tmp_path / f"words.{suffix}", "-o", path]
+    assert kerasext(*command, "--quiet")[0] == 0
+    assert stored(path)["predictions"].argmax(axis=-1).tolist() == [1, 2, 0]
+
+
 @keras.saving.register_keras_serializable(package="test_predict")
 class Scaled(keras.Model):
     """A model that prepares its data in `predict`."""

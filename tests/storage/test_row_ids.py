@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,7 +69,8 @@ def test_one_column():
         [2**64],
         [2**63, -1],
         [["a"], ["b"]],
-        np.array(["2026-11-21"], "M8[D]"),
+        np.array([1], "m8[D]"),
+        [Path("a"), 1],
     ],
     ids=str,
 )
