@@ -7,21 +7,25 @@ import logging
 import math
 import operator
 import os
+import threading
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import keras
 import numpy as np
 
 from kerasext.callbacks.model_description import ModelDescription, describe
+from kerasext.callbacks.predict_callback import PredictCallback
 from kerasext.callbacks.predict_tap import PredictTap, SeveralSteps
 from kerasext.callbacks.row_columns import Ids, RowColumns, check_weights
 from kerasext.callbacks.step_outputs import number_of_rows, that_stay
 from kerasext.callbacks.step_rows import Keep, Step, rows_before, rows_of
 from kerasext.keras_internals import jax_state, predict_loop
+from kerasext.keras_internals.model_inputs import random_states, stateful_layers
 from kerasext.keras_internals.predict_functions import PredictFunctions
 from kerasext.storage import BackgroundWriter, PredictionFileWriter
 from kerasext.storage.chunk_filters import Compression, check_compression
@@ -36,10 +40,14 @@ from kerasext.storage.step_specs import Ragged, check_ragged
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
+# By path, the last one of each.
+_open_writers: weakref.WeakValueDictionary[Path, HDF5PredictionWriter] = (
+    weakref.WeakValueDictionary()
+)
 SAME_STEPS = "its first and last step were computed again and are the same"
 
 
-class HDF5PredictionWriter(keras.callbacks.Callback):
+class HDF5PredictionWriter(PredictCallback):
     """Writes the outputs of every predict step to one HDF5 file.
 
     Each output becomes a dataset, rows first, under the name that its place in the structure gives
@@ -49,9 +57,10 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
     The file is complete when `predict` has ended, with as many batches as Keras was asked for.
     After any other end (an error in the model, the data or a callback, Ctrl-C, `stop_predicting`
     before the last step, data that end before `steps`) it holds the rows until then and says that
-    it is incomplete. Keras tells a callback nothing of an error outside the step:
-    then the file is closed by the next `predict` with this callback, when the callback is deleted,
-    at the exit of the interpreter, or by `with writer:`, whichever comes first.
+    it is incomplete. Keras tells a callback nothing of an error outside the step. Then the file is
+    closed by `with writer:`, by the next `predict` with this callback, by one of the same thread
+    whose writer has the same path, at the exit of the interpreter, or soon after the callback is
+    deleted, whichever comes first.
 
     Rows are written by a thread of the callback's own. They are safe from a kill of the process,
     and visible to other processes, `commit_interval` after they were predicted at the latest. An
@@ -72,6 +81,11 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             and the last step again, and compares them, the number of rows and all ids with the
             file; the logger `kerasext` says at level INFO that they are the same. A callback used
             again follows its mode again. Defaults to `"x"`.
+        resume_check: Bool. Whether `"resume"` compares values that it predicts again with those in
+            the file. With `False`, for models that are random or stateful, it compares everything
+            else; `PredictionFile.origin` says so in `unchecked_resumes`. A stateful model goes on
+            with the state that it has, for the rows that are in the file are skipped. Defaults to
+            `True`.
         accumulate: Bool. Whether `predict` keeps and returns all outputs too, as without the
             callback. With `False`, which `"resume"` needs, it returns `{}`, later callbacks see no
             outputs, and memory stays constant. Defaults to `True`.
@@ -79,7 +93,9 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             to `None`, which keeps all.
         dtypes: Dict from output name to dtype to store it as, such as
             `{"probabilities": "float16"}`, or `"S100"` for strings of up to 100 bytes of UTF-8 (64
-            otherwise). A value that does not fit is an error. Floats in [0, 1], or NaN, can be
+            otherwise). A value that does not fit is an error. After a string that was too long,
+            `mode="resume"` rewrites the file with the width that is asked for here, or with twice
+            the width that is needed, and keeps its rows. Floats in [0, 1], or NaN, can be
             `"uint8"` or `"uint16"`: stored as whole numbers that are 1/508 or 1/131068 off at most,
             and read back as float32.
         compression: String or `None`. `"auto"` is gzip for labels and whatever else is not stored
@@ -98,16 +114,19 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         ids: What identifies each row, stored as `ids`: integers or strings in the order of the
             rows of the data, as an array, a list or any iterable; or the name of the key that has
             them in data whose `x` is a dict. They are taken from each batch that is predicted, on
-            the host, and the model never gets them. Strings of a list or array are stored as wide
-            as the longest one, others in 64 bytes of UTF-8, or as wide as the first step needs,
-            unless `dtypes` says otherwise, as `{"ids": "S100"}`. Their number is checked when
-            `predict` ends, and duplicates are warned of. Keras takes no strings from arrays, and on
-            JAX builds a model that is not built yet with the key: `predict_to_hdf5` minds both.
-            The `file_paths` of `image_dataset_from_directory` are in the order of the rows only
-            with `shuffle=False`, which a callback can't see. Defaults to `None`.
+            the host, and the model never gets them; a model that takes one tensor gets the one
+            entry that is left. Paths, dates, times and UUIDs are stored as text. Strings of a list
+            or array are stored as wide as the longest one, others in 64 bytes of UTF-8, or as wide
+            as the first step needs, unless `dtypes` says otherwise, as `{"ids": "S100"}`. Their
+            number is checked when `predict` ends, and duplicates are warned of. Keras takes no
+            strings from arrays, and on JAX builds a model that is not built yet with the key:
+            `predict_to_hdf5` minds both. The `file_paths` of `image_dataset_from_directory` are in
+            the order of the rows only with `shuffle=False`, which a callback can't see. Defaults to
+            `None`.
         targets: `True` to store what data of `(x, y)` or `(x, y, sample_weight)` has as `y`, as
-            `targets`, or `targets/...` where it is nested. Or an array in the order of the rows,
-            or a nested structure of them. Defaults to `False`.
+            `targets`, or `targets/...` where it is nested. Or an array, a list or any iterable in
+            the order of the rows, or a nested structure of them: numbers, or names of classes,
+            which `evaluate` understands. Defaults to `False`.
         keep: Callable that says which rows to store. It is given a dict of arrays of a step,
             from the names of all outputs, `"ids"` and `"targets"` (ids that are strings as bytes),
             and returns a boolean array of shape `(rows,)`. The number of each row in the data is
@@ -137,7 +156,8 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         FileNotFoundError: At the start of `predict`, if the folder does not exist.
         IsADirectoryError: At the start of `predict`, if the path is a folder.
         PermissionError: At the start of `predict`, if the path is not writable.
-        BlockingIOError: At the start of `predict`, if another live writer has the file.
+        BlockingIOError: At the start of `predict`, if another live writer has the file: one of
+            another process or thread, or one whose `predict` has not returned yet.
         RuntimeError: At the start of `predict` on JAX, if another thread predicts with the model.
             During `predict`, if a step was computed that the writer could not see.
 
@@ -159,6 +179,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         path: str | os.PathLike[str],
         *,
         mode: Mode = "x",
+        resume_check: bool = True,
         accumulate: bool = True,
         outputs: Sequence[str] | None = None,
         dtypes: Mapping[str, DTypeLike] | None = None,
@@ -174,6 +195,11 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         verbose: int = 0,
     ) -> None:
         super().__init__()
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(
+                "`path` must be a string or path-like. "
+                f"Received: path of type {type(path).__name__}"
+            )
         if mode not in get_args(Mode):
             raise ValueError(f"`mode` must be one of {get_args(Mode)}. Received: mode={mode!r}")
         if mode == "resume" and accumulate:
@@ -193,6 +219,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             )
         self.path = os.fspath(path)
         self.mode = mode
+        self.resume_check = resume_check
         self.accumulate = accumulate
         self.outputs = None if outputs is None else check_name_list("outputs", outputs)
         self.dtypes = {name: _check_dtype(name, dtype) for name, dtype in (dtypes or {}).items()}
@@ -214,15 +241,6 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self._known_ids: KnownIds | None = None
         self._tap: PredictTap | None = None
 
-    def set_model(self, model: keras.Model) -> None:
-        """Takes the model, and makes its predict function if it has none.
-
-        Keras does that next, each thread for itself: the last one would replace what stands in for
-        the function of another that has begun.
-        """
-        super().set_model(model)
-        predict_loop.make_predict_function_once(model)
-
     def on_predict_begin(self, logs: Any = None) -> None:
         """Checks the path, locks it and prepares to write."""
         self.close()
@@ -236,6 +254,7 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             raise
 
     def _begin(self, model: keras.Model) -> None:
+        self._close_earlier_writer()
         jax_state.forget_state(model)
         writer = PredictionFileWriter(
             self.path,
@@ -252,8 +271,12 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             commit_interval=self.commit_interval,
             step_bytes=operator.attrgetter("nbytes") if self.ragged or self.keep else None,
         )
-        # Not a method of ours: a finalizer must not keep alive what it waits for.
-        self._finalizer = weakref.finalize(self, self._writer.close)
+        # Not a method of ours: a finalizer must not keep alive what it is for.
+        self._finalizer = weakref.finalize(self, self._writer.abandon)
+        self._thread = threading.current_thread()
+        _open_writers[writer.path] = self
+        writer.compares_values = self.resume_check
+        self._random_states = dict(random_states(model)) if self.resuming else {}
         self._variables = jax_state.state_variables(model)
         self._steps = 0
         self._batches_seen = 0
@@ -267,6 +290,19 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         if writer.is_complete and model.built:
             self._describe(writer)
             writer.check_fingerprint()
+
+    def _close_earlier_writer(self) -> None:
+        """Closes a writer that an interrupted `predict` has left open on this path.
+
+        Keras tells a callback nothing of Ctrl-C between steps, and a notebook keeps the callback.
+        """
+        earlier = _open_writers.get(Path(os.path.realpath(self.path)))
+        if earlier is None or earlier._writer is None:
+            return
+        thread = earlier._thread
+        is_of_another = thread is not threading.current_thread() and thread.is_alive()
+        if not (is_of_another or predict_loop.is_predicting_with(earlier)):
+            earlier.close()
 
     def on_predict_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Taps the step that is about to run."""
@@ -289,15 +325,25 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         first one, too, if the file is complete.
         """
         assert self._writer is not None
-        if self._writer.writer.is_complete and self._rows_seen == 0:
-            return False
+        if self._writer.writer.is_complete:
+            if not self.resume_check:
+                return self._rows_seen + rows <= self._rows_known
+            if self._rows_seen == 0:
+                return False
         return self._rows_seen + rows < self._rows_known
+
+    def before_step(self, batches: Sequence[Any]) -> None:
+        """Checks the first batches; called by the tap, not by Keras."""
+        if self._steps == 0:
+            check_weights(batches, self._model)
 
     def on_step_skipped(self, rows: int, batches: Sequence[Any]) -> None:
         """Counts the rows of a step that was not computed; called by the tap, not by Keras."""
         if self._known_ids is not None:
             columns = self._columns.of_step(batches, self._rows_seen, rows, self._model)
             self._known_ids.check(np.asarray(columns[IDS]))
+        else:
+            self._columns.skip(rows)
         self._batches_seen += len(batches)
         self._rows_seen += rows
 
@@ -319,9 +365,10 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
             self._known_ids.check(np.asarray(columns[IDS]))
         task = None
         if self._steps == 0:
-            check_weights(batches, self._model)
             task = self._describe(writer).task
             writer.expected_rows = None if self.keep else self._expected_rows(rows)
+        if known or writer.is_complete:
+            writer.why_others = self._why_others()
         stay = that_stay(outputs, None if self.keep else self.outputs)
         self._writer.append(
             Step(stay, columns, first_row, rows, task),
@@ -331,6 +378,16 @@ class HDF5PredictionWriter(keras.callbacks.Callback):
         self._batches_seen += len(batches)
         self._rows_seen += rows
         self._steps += 1
+
+    def _why_others(self) -> str:
+        """Why the model may predict other values than before, as far as it shows."""
+        layers = stateful_layers(self._model)
+        if layers:
+            return f"the outputs of this model depend on earlier batches, by the layers {layers}"
+        before = self._random_states
+        if any(state != before.get(of, state) for of, state in random_states(self._model)):
+            return "this model draws random numbers in `predict`"
+        return ""
 
     def other_number_of_rows(self, received: object) -> ValueError:
         """The error for data that have another number of rows than the complete file."""

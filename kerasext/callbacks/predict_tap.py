@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 import weakref
@@ -10,8 +11,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import keras
 
-from kerasext.callbacks.row_columns import without_keys
+from kerasext.callbacks.row_columns import without_keys, without_text
 from kerasext.keras_internals import jax_state, predict_loop
+from kerasext.keras_internals.model_inputs import takes_dict
 from kerasext.keras_internals.predict_functions import PredictFunctions
 
 
@@ -51,6 +53,9 @@ class StepListener(Protocol):
 
         Asked if any listener of the step is `resuming`.
         """
+
+    def before_step(self, batches: Sequence[Any]) -> None:
+        """Called before a step is computed, with its batches as they came."""
 
     def on_step_skipped(self, rows: int, batches: Sequence[Any]) -> None:
         """Called instead of `on_step_outputs` if no listener needs the step."""
@@ -131,8 +136,7 @@ class PredictTap:
             if several:
                 batches = [batch for together in batches for batch in together]
             rows = self._count_rows(batches)
-            keys = {listener.id_key for listener in listeners if listener.id_key is not None}
-            data = [without_keys(batch, keys) for batch in batches] if keys else batches
+            data = self._for_model(state, batches, listeners)
             if (
                 rows is not None
                 and any(listener.resuming for listener in listeners)
@@ -143,6 +147,8 @@ class PredictTap:
                     listener.on_step_skipped(rows, batches)
                 outputs = {}
             else:
+                for listener in listeners:
+                    listener.before_step(batches)
                 outputs, *state = self._run(state, data, several)
                 self._attach(state)
                 for listener in listeners:
@@ -171,6 +177,24 @@ class PredictTap:
         steps = (len(data),) if several else ()
         result: tuple[Any, ...] = function(*state, iter(data), *steps)
         return result
+
+    def _for_model(
+        self, state: list[Any], batches: Sequence[Any], listeners: Sequence[StepListener]
+    ) -> Sequence[Any]:
+        """The batches without what is not for the model."""
+        keys = {listener.id_key for listener in listeners if listener.id_key is not None}
+        if keys:
+            takes_dict = functools.partial(self._takes_dict, state)
+            batches = [without_keys(batch, keys, takes_dict) for batch in batches]
+        return [without_text(batch) for batch in batches] if state else batches
+
+    def _takes_dict(self, state: list[Any], x: dict[str, Any]) -> bool:
+        known = self._functions.takes_dict
+        (key,) = x
+        if key not in known:  # asked once, because a symbolic call takes as long as many steps
+            self._attach(state)  # or the model would have no weights
+            known[key] = takes_dict(self._model, x)
+        return known[key]
 
     def _attach(self, state: list[Any]) -> None:
         for values in state:

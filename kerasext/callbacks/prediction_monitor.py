@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-import keras
 import numpy as np
 
 from kerasext.callbacks.figures_log import FiguresLog
+from kerasext.callbacks.predict_callback import PredictCallback
 from kerasext.callbacks.predict_tap import PredictTap
 from kerasext.callbacks.progress_line import ProgressLine
 from kerasext.callbacks.reference_figures import read_figures
@@ -39,7 +39,7 @@ _ROWS_BEFORE_WARNING = 4096
 _MOST_CLASSES_LOGGED = 100  # a chart for each
 
 
-class PredictionMonitor(keras.callbacks.Callback):
+class PredictionMonitor(PredictCallback):
     """Counts what is predicted, while it is: classes, confidence, rows per second.
 
     For models whose `predict` yields `labels` and `confidence`, as with a mixin, alone or beside an
@@ -210,11 +210,6 @@ class PredictionMonitor(keras.callbacks.Callback):
             "confidence": stability_index(figures.confidence_counts, reference.confidence_counts),
         }
 
-    def set_model(self, model: keras.Model) -> None:
-        """Takes the model, and makes its predict function if it has none; see the writer."""
-        super().set_model(model)
-        predict_loop.make_predict_function_once(model)
-
     def on_predict_begin(self, logs: Any = None) -> None:
         """Begins anew, and reads the reference."""
         predict_loop.check_predict_loop(self._model)
@@ -255,6 +250,9 @@ class PredictionMonitor(keras.callbacks.Callback):
     def knows_step(self, rows: int) -> bool:
         """Says that no step need be computed for it; called by the tap, not by Keras."""
         return True
+
+    def before_step(self, batches: Sequence[Any]) -> None:
+        """Does nothing; called by the tap, not by Keras."""
 
     def on_step_skipped(self, rows: int, batches: Sequence[Any]) -> None:
         """Counts the rows of a step that was not computed; called by the tap, not by Keras."""

@@ -7,8 +7,9 @@ predicted, so that no shuffling and no worker can part a row from them. Never gi
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -21,9 +22,9 @@ from kerasext.storage.layout import IDS, TARGETS
 from kerasext.storage.output_spec import DEFAULT_STRING_BYTES
 from kerasext.storage.ragged_rows import join
 from kerasext.storage.row_ids import to_ids
-from kerasext.storage.utf8_text import KINDS
+from kerasext.storage.utf8_text import KINDS, encode
 
-Ids = str | Iterable[int] | Iterable[str] | None
+Ids = str | Iterable[Any] | None
 Columns = dict[str, np.ndarray | RaggedRows]
 
 
@@ -33,8 +34,8 @@ class RowColumns:
     Args:
         ids: String, for the key in `x` of each batch; or an array or iterable aligned with the rows
             of the data; or `None`.
-        targets: `True`, for the `y` of each batch; or an array aligned with the rows, or a nested
-            structure of them; or `False`.
+        targets: `True`, for the `y` of each batch; or an array, list or iterable aligned with the
+            rows, or a nested structure of them; or `False`.
 
     Attributes:
         id_key: String or `None`. The key.
@@ -48,26 +49,26 @@ class RowColumns:
     def __init__(self, ids: Any, targets: Any) -> None:
         self.id_key = ids if isinstance(ids, str) else None
         self._has_y = targets is True
-        self._ids = None if ids is None or self.id_key else _AlignedIds(ids)
-        self._targets = {} if isinstance(targets, bool) else _named(targets)
-        for name, array in self._targets.items():
-            if not len(getattr(array, "shape", ())):
-                raise TypeError(
-                    "`targets` must be a bool, or arrays with a rows axis. "
-                    f"Received: {name}={type(array).__name__}"
-                )
-        has = {IDS: ids is not None, TARGETS: self._has_y or bool(self._targets)}
+        self._aligned = {} if isinstance(targets, bool) else _aligned_targets(targets)
+        has = {IDS: ids is not None, TARGETS: self._has_y or bool(self._aligned)}
+        if ids is not None and self.id_key is None:
+            self._aligned[IDS] = _aligned_ids(ids)
         self.names = frozenset(name for name in has if has[name])
 
     @property
     def id_width(self) -> int | None:
         """Bytes of the longest id where all are known and are strings, else `None`."""
-        return self._ids.width if self._ids else None
+        return self._aligned[IDS].width if IDS in self._aligned else None
 
     def begin(self) -> None:
         """Goes back to the first row."""
-        if self._ids:
-            self._ids.begin()
+        for column in self._aligned.values():
+            column.begin()
+
+    def skip(self, rows: int) -> None:
+        """Passes over the columns of the next rows."""
+        for column in self._aligned.values():
+            column.skip(rows)
 
     def of_step(self, batches: Sequence[Any], first_row: int, rows: int, model: Any) -> Columns:
         """The columns of the rows of a step.
@@ -88,13 +89,11 @@ class RowColumns:
             ValueError: If there are fewer or more than rows, or the batches don't have them.
         """
         columns: Columns = {}
-        if self._ids:
-            columns[IDS] = self._ids.take(first_row, rows)
+        for name, aligned in self._aligned.items():
+            columns[name] = aligned.take(first_row, rows)
         if self.id_key is not None:
             parts = [_value_of(batch, self.id_key) for batch in batches]
             columns[IDS] = _wide(to_ids(_joined(IDS, [_on_host(part) for part in parts], model)))
-        for name, array in self._targets.items():
-            columns[name] = to_numpy(_slice(array, first_row, rows))
         if self._has_y:
             steps = [_named(_target_of(batch)) for batch in batches]
             for name in steps[0]:
@@ -107,70 +106,165 @@ class RowColumns:
     def check_end(self, rows: int) -> None:
         """Raises `ValueError` unless the aligned columns have as many rows as the data had."""
         self.check_lengths(rows)
-        if self._ids:
-            self._ids.check_end(rows)
+        for column in self._aligned.values():
+            column.check_end(rows)
 
     def check_lengths(self, rows: int) -> None:
         """Raises `ValueError` if a column whose length is known has another than the data."""
-        if self._ids:
-            self._ids.check_length(rows)
-        for name, array in self._targets.items():
-            if len(array) != rows:
-                raise _wrong_number(name, f"{len(array)} for {rows} rows")
+        for column in self._aligned.values():
+            column.check_length(rows)
 
 
-class _AlignedIds:
-    """Ids in the order of the rows."""
+class _AlignedRows:
+    """A column in the order of the rows of the data.
 
-    def __init__(self, ids: Any) -> None:
-        self._are_checked = isinstance(ids, list | tuple | np.ndarray) or hasattr(ids, "iloc")
-        if self._are_checked:
-            ids = to_ids(ids)
-        elif not isinstance(ids, Iterable) or isinstance(ids, bytes | Mapping):
-            raise TypeError(
-                "`ids` must be integers or strings in the order of the rows, or the name of a key "
-                f"in the data. Received: type(ids)={type(ids).__name__}"
-            )
-        self._ids: Any = ids
-        self._is_sized = hasattr(ids, "__getitem__") and hasattr(ids, "__len__")
+    Args:
+        name: String. What it is called, for errors.
+        values: Array, list, tuple, any other sequence, or an iterable.
+        to_column: Callable that makes the array that is stored of values.
+    """
+
+    def __init__(self, name: str, values: Any, to_column: Callable[[Any], np.ndarray]) -> None:
+        self._name = name
+        self._to_column = to_column
+        self._is_known = isinstance(values, list | tuple | np.ndarray) or hasattr(values, "iloc")
+        self._values: Any = to_column(values) if self._is_known else values
+        self._is_sized = hasattr(values, "__getitem__") and hasattr(values, "__len__")
         self._left: Iterator[Any] = iter(())
 
     @property
     def width(self) -> int | None:
-        is_text = self._are_checked and self._ids.dtype.kind == "S"
-        return self._ids.dtype.itemsize if is_text else None
+        """Bytes of the longest value where all are known and are text, else `None`."""
+        is_text = self._is_known and self._values.dtype.kind == "S"
+        return self._values.dtype.itemsize if is_text else None
 
     def begin(self) -> None:
         if not self._is_sized:
-            self._left = iter(self._ids)
+            self._left = iter(self._values)
 
     def take(self, first_row: int, rows: int) -> np.ndarray:
-        if not self._is_sized:
-            ids = _wide(to_ids(list(itertools.islice(self._left, rows))))
+        if self._is_known:
+            column: np.ndarray = self._values[first_row : first_row + rows]
         else:
-            ids = self._ids[first_row : first_row + rows]
-            if not self._are_checked:
-                ids = _wide(to_ids(to_numpy(ids)))
-        if len(ids) < rows:
-            raise _wrong_number(IDS, f"{first_row + len(ids)} for at least {first_row + rows} rows")
-        return ids
+            if self._is_sized:
+                values = self._values[first_row : first_row + rows]
+            else:
+                values = list(itertools.islice(self._left, rows))
+            column = _wide(self._to_column(values))
+        if len(column) < rows:
+            raise _wrong_number(
+                self._name, f"{first_row + len(column)} for at least {first_row + rows} rows"
+            )
+        return column
+
+    def skip(self, rows: int) -> None:
+        """Passes over the next rows, which are needed of an iterable only."""
+        if not self._is_sized:
+            next(itertools.islice(self._left, rows, rows), None)
 
     def check_length(self, rows: int) -> None:
-        if self._is_sized and len(self._ids) != rows:
-            raise _wrong_number(IDS, f"{len(self._ids)} for {rows} rows")
+        if self._is_sized and len(self._values) != rows:
+            raise _wrong_number(self._name, f"{len(self._values)} for {rows} rows")
 
     def check_end(self, rows: int) -> None:
         if next(self._left, self) is not self:
-            raise _wrong_number(IDS, f"more than {rows} for {rows} rows")
+            raise _wrong_number(self._name, f"more than {rows} for {rows} rows")
 
 
-def without_keys(batch: Any, keys: Collection[str]) -> Any:
-    """A batch for the model, of whose `x` some keys are taken out."""
+def _aligned_ids(ids: Any) -> _AlignedRows:
+    if not isinstance(ids, Iterable) or isinstance(ids, bytes | Mapping):
+        raise TypeError(
+            "`ids` must be integers or strings in the order of the rows, or the name of a key "
+            f"in the data. Received: type(ids)={type(ids).__name__}"
+        )
+    return _AlignedRows(IDS, ids, lambda ids: to_ids(ids if _is_list(ids) else to_numpy(ids)))
+
+
+def _aligned_targets(targets: Any) -> dict[str, _AlignedRows]:
+    columns = list(_columns_of(TARGETS, targets))
+    if len({name for name, _ in columns}) < len(columns):
+        raise ValueError(
+            "Two targets must not have the same path in the file; rename one of them. "
+            f"Received: {[name for name, _ in columns]}"
+        )
+    return dict(columns)
+
+
+def _columns_of(name: str, targets: Any) -> Iterator[tuple[str, _AlignedRows]]:
+    """The columns of nested targets. A list or tuple of values is one, of columns it is not."""
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(targets, dict):
+        parts = targets.items()
+    elif _is_list(targets) and any(map(_has_rows, targets)):
+        parts = enumerate(targets)
+    else:
+        is_scalar = not len(getattr(targets, "shape", (1,)))
+        if is_scalar or isinstance(targets, str | bytes) or not isinstance(targets, Iterable):
+            raise TypeError(
+                "`targets` must be a bool, or arrays, lists or iterables in the order of the rows. "
+                f"Received: {name}={type(targets).__name__}"
+            )
+        yield name, _AlignedRows(name, targets, functools.partial(_to_targets, name))
+    for key, part in parts:
+        yield from _columns_of(f"{name}/{key}", part)
+
+
+def _has_rows(part: Any) -> bool:
+    """Whether a part of a list is a column, or has some."""
+    if _is_list(part):
+        return any(map(_has_rows, part))
+    if isinstance(part, str | bytes):
+        return False
+    return len(getattr(part, "shape", ())) > 0 or (
+        not hasattr(part, "shape") and isinstance(part, Iterable)
+    )
+
+
+def _is_list(values: Any) -> bool:
+    return isinstance(values, list | tuple)
+
+
+def _to_targets(name: str, values: Any) -> np.ndarray:
+    """Targets as the array that is stored, text in UTF-8 at least as wide as the longest."""
+    try:
+        array = np.asarray(values) if _is_list(values) else to_numpy(values)
+    except ValueError as error:  # lists of other lengths
+        raise ValueError(
+            f"`{name}` must have the same shape in each row; fill the shorter ones up. "
+            f"Received: {error}"
+        ) from error
+    return _wide(encode(name, array)) if array.dtype.kind in KINDS else array
+
+
+def without_keys(
+    batch: Any, keys: Collection[str], takes_dict: Callable[[dict[str, Any]], bool]
+) -> Any:
+    """A batch for the model, of whose `x` some keys are taken out.
+
+    Args:
+        batch: The batch, or its `x`.
+        keys: Collection of the keys.
+        takes_dict: Callable that says whether the model takes a dict of the one entry that is left,
+            rather than the entry itself.
+    """
     if isinstance(batch, dict):
-        return {name: value for name, value in batch.items() if name not in keys}
+        left = {name: value for name, value in batch.items() if name not in keys}
+        is_one = len(left) == 1 and len(batch) > 1
+        return next(iter(left.values())) if is_one and not takes_dict(left) else left
     if isinstance(batch, list | tuple) and batch and isinstance(batch[0], dict):
-        return type(batch)([without_keys(batch[0], keys), *batch[1:]])
+        return type(batch)([without_keys(batch[0], keys, takes_dict), *batch[1:]])
     return batch
+
+
+def without_text(batch: Any) -> Any:
+    """A batch for a model on JAX, whose functions take no text, not even in targets.
+
+    Text that `predict` would not look at is left out: the targets, if there is any in them.
+    """
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
+    if y is None or not any(map(_is_text, keras.tree.flatten(y))):
+        return batch
+    return keras.utils.pack_x_y_sample_weight(x, None, weights)
 
 
 def _value_of(batch: Any, key: str) -> Any:
@@ -259,15 +353,11 @@ def _named(structure: Any) -> dict[str, Any]:
     return by_name({TARGETS: structure})
 
 
-def _slice(array: Any, first_row: int, rows: int) -> Any:
-    return getattr(array, "iloc", array)[first_row : first_row + rows]
-
-
-def _wide(ids: np.ndarray) -> np.ndarray:
-    """The ids of a step, whose longest one need not be the longest of all."""
-    if ids.dtype.kind == "S" and ids.dtype.itemsize < DEFAULT_STRING_BYTES:
-        return ids.astype(f"S{DEFAULT_STRING_BYTES}")
-    return ids
+def _wide(column: np.ndarray) -> np.ndarray:
+    """Values of a step, of which the longest text need not be the longest of all."""
+    if column.dtype.kind == "S" and column.dtype.itemsize < DEFAULT_STRING_BYTES:
+        return column.astype(f"S{DEFAULT_STRING_BYTES}")
+    return column
 
 
 def _wrong_number(name: str, received: str) -> ValueError:

@@ -219,9 +219,17 @@ def check_probabilities(outputs: Mapping[str, np.ndarray | RaggedRows], task: st
             wrong |= np.abs(values.sum(axis=-1) - 1) > _TOLERANCE
             rule += " and sum to 1"
         if wrong.any():
+            head = name.rpartition("/")[0]
+            remedy = "pass `from_logits=True` to a model that yields logits, or use the mixin that "
+            remedy += "fits its last layer"
+            if head:
+                remedy = (
+                    f"pass `from_logits={{{head!r}: True}}` if this head yields logits, or, if "
+                )
+                remedy += "it is no classifier, override `postprocess` and pass only the other "
+                remedy += "heads to `super().postprocess`"
             raise ValueError(
-                f"The rows of {name!r} must {rule}; pass `from_logits=True` to a model that yields "
-                "logits, or use the mixin that fits its last layer. "
+                f"The rows of {name!r} must {rule}; {remedy}. "
                 f"Received: a row {values[wrong][0][:8]}"
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from kerasext.callbacks.step_outputs import (
     number_of_bytes,
     to_rows,
 )
-from kerasext.storage.layout import COLUMNS, RESERVED, ROW, check_not_reserved
+from kerasext.storage.layout import RESERVED, ROW, check_not_reserved
 
 Keep = Callable[[dict[str, Any]], Any]
 
@@ -62,7 +63,8 @@ def rows_of(step: Step, names: tuple[str, ...] | None, keep: Keep | None) -> Col
     """
     named = by_name(step.outputs)
     chosen = choose(named, names)
-    check_not_reserved(chosen, RESERVED | COLUMNS)
+    columns = {name.partition("/")[0] for name in step.columns} | ({ROW} if keep else set())
+    check_not_reserved(chosen, RESERVED | columns)
     read = named if keep else chosen
     arrays = {name: to_rows(name, tensor) for name, tensor in read.items()}
     check_rows({name: arrays[name] for name in chosen}, step.rows)
@@ -80,8 +82,19 @@ def rows_before(rows: Columns, row: int) -> int:
     return int(np.count_nonzero(np.asarray(rows[ROW]) < row))
 
 
+class _Arrays(dict[str, Any]):
+    """What `keep` is given: a dict that says which names it has."""
+
+    def __missing__(self, name: object) -> Any:
+        near = difflib.get_close_matches(str(name), self, n=1)
+        remedy = f"; the nearest is {near[0]!r}" if near else ""
+        raise KeyError(
+            f"`keep` is given the arrays {sorted(self)}{remedy}. Received: step[{name!r}]"
+        )
+
+
 def _kept(keep: Keep, arrays: Mapping[str, Any], rows: int) -> np.ndarray:
-    kept = np.asarray(keep(dict(arrays)))
+    kept = np.asarray(keep(_Arrays(arrays)))
     if kept.dtype != bool or kept.shape != (rows,):
         raise ValueError(
             "`keep` must return one boolean for each row of the step, such as "

@@ -1,4 +1,4 @@
-"""The command line `kerasext`: predict, info, export, verify, report."""
+"""The command line `kerasext`: predict, info, export, verify, report, index, merge."""
 
 from kerasext.cli.main import main
 

@@ -61,22 +61,22 @@ def dress_model(
         return model, f"model {model.name!r} is a {own} model"
     said, choose = "as asked", ""
     if kind is None:
-        kind, said = _suggested(model, from_logits=from_logits)
-        others = "|".join(other for other in KINDS if other != kind)
-        choose = f"; --as {others} chooses otherwise"
+        kind, possible, said = _suggested(model, from_logits=from_logits)
+        others = "|".join(other for other in possible if other != kind)
+        choose = f"; --as {others} chooses otherwise" if others else ""
     if kind == "plain":
         if settings:
             options = " and ".join(f"--{name.replace('_', '-')}" for name in settings)
             raise InputError(
-                f"{options} needs --as classifier, binary or multilabel, for the model is stored "
-                f"plain: {said}."
+                f"{options} can't be used, for the model is stored plain, {said}{choose}."
             )
         return model, f"model {model.name!r} is stored plain, {said}{choose}"
     own = own_methods(model, *PREDICTION_METHODS)
     if own:
         raise InputError(
             f"{listed(own)} would be lost in a {kind} model; --as plain stores what the model's "
-            "own `predict` returns, or save a model of a class that has the mixin. "
+            "own `predict` returns. For labels, add a mixin to the model's class before it is "
+            "saved, and --import its module. "
             f"Received: {model.name!r}, {said}"
         )
     ready_made = {
@@ -88,22 +88,28 @@ def dress_model(
     return dressed, f"model {model.name!r} is stored as {kind}, {said}{choose}"
 
 
-def _suggested(model: keras.Model, *, from_logits: bool) -> tuple[str, str]:
-    """The kind that the outputs suggest, and why."""
+def _suggested(model: keras.Model, *, from_logits: bool) -> tuple[str, Sequence[str], str]:
+    """The kind that the outputs suggest, those that are possible, and why."""
     from kerasext.models import graph  # noqa: PLC0415 - needs Keras
 
     outputs = graph.outputs(model)
     if outputs is None:
-        return "plain", "for its file does not tell what it ends in"
-    kinds, reasons = set(), []
+        return "plain", KINDS, "for its file does not tell what it ends in"
+    kinds, units_of_heads, reasons = set(), set(), []
     for head, tensor in graph.heads(outputs).items():
         units = tensor.shape[-1] if len(tensor.shape) > 1 else None
         activation = graph.activation(model, head)
         kinds.add(_kind_of(activation, units, from_logits=from_logits))
+        units_of_heads.add(units)
         of_head = f"{head!r} " if head else ""
         reasons.append(f"{of_head}{activation or 'an unknown layer'} over {units} units")
+    possible = ["plain"]
+    if len(kinds) == 1 and units_of_heads == {1}:
+        possible = ["binary", "plain"]
+    elif len(kinds) == 1 and not units_of_heads & {1, None}:
+        possible = ["classifier", "multilabel", "plain"]
     kind = kinds.pop() if len(kinds) == 1 else "plain"
-    return kind, f"for it ends in {', '.join(reasons)}".replace(" 1 units", " 1 unit")
+    return kind, possible, f"for it ends in {', '.join(reasons)}".replace(" 1 units", " 1 unit")
 
 
 def _kind_of(activation: str | None, units: int | None, *, from_logits: bool) -> str:

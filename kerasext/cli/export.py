@@ -18,7 +18,8 @@ from kerasext.storage.whole_file import file_made_from, renamed_when_written
 DESCRIPTION = """\
 Writes the outputs of a prediction file for other tools, by the suffix of OUT:
   .parquet   a column for each output; in constant memory; needs pyarrow
-  .csv       columns such as probabilities/cat; in constant memory; needs pandas
+  .csv       columns such as probabilities/cat; in constant memory; needs pandas. Text that a
+             spreadsheet would take for a formula gets an apostrophe before it
   .npz       an array for each output, one in memory at a time; for numpy.load. Rows that
              differ in shape are three arrays, as in the file: NAME/values, .../row_splits
              and, where they have two or more axes, .../row_shapes
@@ -38,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--outputs", type=names, metavar="A,B", help="outputs, or groups of them; else all"
     )
+    parser.add_argument(
+        "--raw-cells",
+        action="store_true",
+        help="write text to .csv as it is, also if a spreadsheet takes it for a formula",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
 
@@ -46,13 +52,15 @@ def run(args: argparse.Namespace) -> int:
     suffix = args.out.suffix.lower()
     if suffix not in _SUFFIXES:
         raise InputError(f"OUT must end in {', '.join(_SUFFIXES)}. Received: {str(args.out)!r}")
+    if args.raw_cells and suffix != ".csv":
+        raise InputError(f"--raw-cells is for .csv. Received: {str(args.out)!r}")
     if args.out.exists() and not args.overwrite:
         raise InputError(f"{str(args.out)!r} exists; --overwrite replaces it.")
     with PredictionFile(args.file) as predictions:
         if suffix == ".parquet":
             predictions.to_parquet(args.out, outputs=args.outputs)
         elif suffix == ".csv":
-            predictions.to_csv(args.out, outputs=args.outputs)
+            predictions.to_csv(args.out, outputs=args.outputs, raw_cells=args.raw_cells)
         else:
             _write_npz(args.out, predictions, args.outputs)
         note = "" if predictions.complete else f"; {args.file} is incomplete"

@@ -28,6 +28,8 @@ class ImageError(Exception):
 def find_images(folder: Path) -> list[str]:
     """The images in a folder and those below.
 
+    What macOS adds to folders and archives is left out: `._photo.jpg` and `__MACOSX`.
+
     Args:
         folder: Path.
 
@@ -35,17 +37,27 @@ def find_images(folder: Path) -> list[str]:
         Sorted list of their paths, relative to the folder, with `/`.
 
     Raises:
+        ImportError: If Pillow is not installed.
         InputError: If there are none.
     """
-    found = [
-        Path(parent, name).relative_to(folder).as_posix()
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    ]
+    _pillow()
+    found = []
+    for parent, folders, names in os.walk(folder):
+        if "__MACOSX" in folders:
+            folders.remove("__MACOSX")  # `os.walk` then leaves it out
+        found += [
+            Path(parent, name).relative_to(folder).as_posix()
+            for name in names
+            if name.lower().endswith(SUFFIXES) and not name.startswith("._")
+        ]
     if not found:
         raise InputError(f"{str(folder)!r} has no images, that is no {' '.join(SUFFIXES)} files.")
     return sorted(found)
+
+
+def id_of(name: str) -> str:
+    r"""The path of an image as text: a byte that is not UTF-8 becomes its number, as in `\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def find_bad_images(folder: Path, names: Sequence[str], *, decode: bool) -> dict[str, str]:
@@ -140,7 +152,7 @@ class ImageFolder:
                     read = np.asarray(image.convert(_MODES[channels]))
             pixels[:] = resized(read.reshape(*read.shape[:2], -1), height, width)
         except Exception as error:
-            raise ImageError(f"{name!r} can't be read: {_why(error)}") from error
+            raise ImageError(f"'{printable(name)}' can't be read: {_why(error)}") from error
 
 
 def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -175,8 +187,12 @@ def _neighbours(given: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.nda
     return places[0], places[1], share
 
 
+def _pillow() -> Any:
+    return optional_package("PIL.Image", needed_by="a folder of images")
+
+
 def _open(path: Path) -> Any:
-    return optional_package("PIL.Image", needed_by="a folder of images").open(path)
+    return _pillow().open(path)
 
 
 def _why(error: Exception) -> str:

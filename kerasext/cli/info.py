@@ -14,16 +14,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from kerasext.cli.exit_codes import FAILED, SUCCESS
 from kerasext.cli.messages import InputError, describe, printable, say
 from kerasext.shards.shard_folder import ShardFolder
-from kerasext.storage import ClassNames, PredictionFile
+from kerasext.storage import ClassNames, DamagedFileError, PredictionFile
 from kerasext.storage.open_index import is_index
 
 DESCRIPTION = """\
 Shows what a prediction file holds: outputs, rows, whether it is complete, where it comes
 from and how it went. The file may be one that is being written. Of a folder it shows a line
 for each prediction file in it, and what is wrong with others, or if they are of several
-runs."""
+runs. The exit code is 1 if a file is damaged."""
 EXAMPLE = """\
 example:
   kerasext info digits.h5
@@ -57,29 +58,31 @@ def run(args: argparse.Namespace) -> int:
     if args.file.is_dir():
         if args.follow:
             raise InputError("--follow is for one file, and not for a folder.")
-        _show_folder(args.file, as_json=args.json)
-        return 0
+        return _show_folder(args.file, as_json=args.json)
     with PredictionFile(args.file) as predictions:
         if not args.follow:
             if args.json:
                 print(json.dumps(_content(predictions), indent=2))
             else:
                 Console().print(_table(predictions))
-            return 0
+            return SUCCESS
         try:
             _follow(predictions, as_json=args.json)
         except KeyboardInterrupt:
-            return 0
-    return 0
+            return SUCCESS
+    return SUCCESS
 
 
-def _show_folder(folder: Path, *, as_json: bool) -> None:
-    states = list(map(_state_of, sorted(folder.iterdir())))
+def _show_folder(folder: Path, *, as_json: bool) -> int:
+    """Shows the files of a folder; returns the exit code."""
+    found = [_state_of(path) for path in sorted(folder.iterdir())]
+    states = [state for state, _ in found]
+    code = FAILED if any(is_damaged for _, is_damaged in found) else SUCCESS
     if {state["state"] for state in states} in ({"complete"}, {"complete", "index"}):
         _say_if_of_several_runs(folder)
     if as_json:
         print(json.dumps(states, indent=2))
-        return
+        return code
     table = Table("file", "rows", "state", box=None, padding=(0, 2, 0, 0))
     for state in states:
         rows = "" if state["rows"] is None else f"{state['rows']:,}"
@@ -87,22 +90,25 @@ def _show_folder(folder: Path, *, as_json: bool) -> None:
     total = sum(state["rows"] or 0 for state in states if state["state"] != "index")
     table.add_row(_text("all but indexes", "bold"), f"{total:,}", "")
     Console().print(table)
+    return code
 
 
 def _say_if_of_several_runs(folder: Path) -> None:
     try:
         ShardFolder.read(folder, with_ids=False)
     except ValueError as error:
-        say(f"kerasext info: {printable(describe(error))}")
+        say(f"kerasext info: {describe(error)}")
 
 
-def _state_of(path: Path) -> dict[str, Any]:
+def _state_of(path: Path) -> tuple[dict[str, Any], bool]:
+    """What a file of a folder is, and whether it is damaged."""
     try:
         with PredictionFile(path) as predictions:
             state = "index" if is_index(path) else _state(predictions)
-            return {"name": path.name, "rows": predictions.rows, "state": state}
+            return {"name": path.name, "rows": predictions.rows, "state": state}, False
     except (OSError, ValueError) as error:
-        return {"name": path.name, "rows": None, "state": describe(error)}
+        is_damaged = isinstance(error, DamagedFileError)
+        return {"name": path.name, "rows": None, "state": describe(error)}, is_damaged
 
 
 def _follow(predictions: PredictionFile, *, as_json: bool) -> None:

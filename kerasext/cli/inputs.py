@@ -15,7 +15,12 @@ from kerasext.cli.messages import InputError, printable
 from kerasext.cli.options import lines
 
 _MOST_LISTED = 20
+_MOST_LINKS = 16  # that lead from one to the next, as in HDF5
 _HDF5 = (".h5", ".hdf5", ".he5", ".hdf")
+
+
+class _NoDatasetError(InputError):
+    """An HDF5 file has no such dataset."""
 
 
 def split_path(text: str) -> tuple[Path, str]:
@@ -59,8 +64,10 @@ def open_arrays(text: str, stack: contextlib.ExitStack) -> dict[str, Any]:
         if name or path.suffix in _HDF5:
             file = stack.enter_context(h5py.File(path, "r"))
             return {"": _dataset(file, name)}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{str(path)!r} can't be read: {error}") from error
+    except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        has_objects = path.suffix in (".npy", ".npz") and "object" in str(error).lower()
+        remedy = "; save text as array.astype(str)" if has_objects else ""
+        raise InputError(f"{str(path)!r} can't be read: {error}{remedy}") from error
     raise InputError(
         "What is read must be a .npy or .npz file, a dataset as file.h5:/images, or a folder of "
         f"images. Received: {text!r}"
@@ -88,7 +95,7 @@ def open_column(text: str, arrays: dict[str, Any], source: str, stack: contextli
         return arrays.pop(text)
     path, name = split_path(source)
     if name and not Path(text).exists() and ":" not in text:
-        with contextlib.suppress(InputError):
+        with contextlib.suppress(_NoDatasetError):
             return open_arrays(f"{path}:{text}", stack)[""][:]
     try:
         file, name = split_path(text)
@@ -145,8 +152,10 @@ def in_memory(x: Any) -> Any:
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    found = file.get(name) if name else None
+    found = _find(file, name) if name else None
     if isinstance(found, h5py.Dataset):
+        if found.is_virtual or found.external:
+            raise _leads_out(file, name, "the rows of this dataset are in other files")
         return found
     present: list[str] = []
     file.visititems(
@@ -155,6 +164,39 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     listed = ", ".join(map(printable, present[:_MOST_LISTED])) or "no datasets"
     more = ", ..." if len(present) > _MOST_LISTED else ""
     asked = f"there is no dataset {name!r} in it" if name else "say which of its datasets"
-    raise InputError(
+    raise _NoDatasetError(
         f"{file.filename}:/NAME is how a dataset is named; {asked}. It has: {listed}{more}"
+    )
+
+
+def _find(file: h5py.File, name: str) -> Any | None:
+    """What a path leads to, over soft links as well, but out of the file over none.
+
+    Raises:
+        InputError: If a link leads to another file.
+    """
+    node, parts, links = file["/"], name.split("/"), 0
+    while parts:
+        part = parts.pop(0)
+        if part in ("", "."):
+            continue
+        link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+        if isinstance(link, h5py.HardLink):
+            node = node[part]
+        elif isinstance(link, h5py.SoftLink) and links < _MOST_LINKS:
+            links += 1
+            parts = [*link.path.split("/"), *parts]
+            node = file["/"] if link.path.startswith("/") else node
+        elif isinstance(link, h5py.ExternalLink):
+            raise _leads_out(file, name, f"a link leads to {link.filename!r}")
+        else:
+            return None
+    return node
+
+
+def _leads_out(file: h5py.File, name: str, how: str) -> InputError:
+    return InputError(
+        "What is read of an HDF5 file must be in that file; if you trust it, pass the dataset that "
+        "h5py opens to kerasext.predict_to_hdf5 in Python. "
+        f"Received: {file.filename}:{name}, where {how}"
     )

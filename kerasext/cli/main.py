@@ -11,9 +11,27 @@ from collections.abc import Sequence
 
 from kerasext._version import __version__
 from kerasext.cli import export, index, info, merge, predict, report, verify
-from kerasext.cli.messages import InputError, describe, say
+from kerasext.cli.exit_codes import FAILED, INTERRUPTED, exit_code
+from kerasext.cli.messages import describe, say
 
-_INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
+# What messages of the library are about, and what it is called here.
+_CALLED_HERE = {
+    "mode='resume'": "--resume",
+    "mode='w'": "--overwrite",
+    "`path`": "OUT",
+    "`kerasext.shards.index_shards`": "`kerasext index`",
+    "`kerasext.shards.merge_shards`": "`kerasext merge`",
+    "`merge_shards`": "`kerasext merge`",
+    "`sort=False`": "--no-sort",
+    "`from_logits=True`": "--from-logits",
+    **{
+        f"`{name}`": f"--{name.replace('_', '-')}"
+        for name in (
+            *("batch_size", "class_names", "from_logits", "head", "ids", "images"),
+            *("outputs", "rows", "targets", "title"),
+        )
+    },
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             those of the process.
 
     Returns:
-        The exit code: 0 if all went well, 1 if a file is damaged or something failed, 2 if what was
-        given can't be used, 130 after Ctrl-C.
+        The exit code: 0 if all went well; 1 if a prediction file is damaged, the disk is full, or
+        the model or anything else fails; 2 if what was given can't be used; 130 after Ctrl-C.
 
     Raises:
         SystemExit: If the arguments are none, with code 2, or after `--help`, with 0.
@@ -44,21 +62,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             code: int = args.run(args)
         except KeyboardInterrupt:
-            return _INTERRUPTED
+            return INTERRUPTED
         except BrokenPipeError:
             # Whoever read our output has seen enough; at its exit Python would write the rest.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+            return FAILED
         except Exception as error:  # noqa: BLE001 - said in one message, or whole with --debug
             if args.debug:
                 traceback.print_exc()
-            say(f"kerasext {args.command}: error: {_with_options(describe(error))}")
-            return 2 if isinstance(error, _BAD_INPUT) else 1
+            say(f"kerasext {args.command}: error: {_called_here(describe(error))}")
+            return exit_code(error)
         return code
-
-
-# What kerasext raises of arguments that can't be used.
-_BAD_INPUT = (InputError, ValueError, TypeError, OSError, ImportError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,12 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_options(text: str) -> str:
+def _called_here(text: str) -> str:
     """A message of the library, with what its arguments are called here."""
-    for argument, option in (("mode='resume'", "--resume"), ("mode='w'", "--overwrite")):
-        text = text.replace(argument, option)
+    for name, here in _CALLED_HERE.items():
+        text = text.replace(name, here)
     return text
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    say(f"kerasext: warning: {message}")
+    say(f"kerasext: warning: {_called_here(str(message))}")

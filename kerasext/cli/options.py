@@ -24,6 +24,13 @@ def names_or_file(text: str) -> list[str]:
     return names(text)
 
 
+def module_name(text: str) -> str:
+    """The name of a module, as `import` takes it."""
+    if not all(part.isidentifier() for part in text.split(".")):
+        raise argparse.ArgumentTypeError(f"must be as my_package.layers, not {text!r}")
+    return text
+
+
 def positive(text: str) -> int:
     """A whole number from 1 on."""
     if not text.isdecimal() or int(text) < 1:

@@ -8,7 +8,6 @@ import functools
 import io
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +26,8 @@ from kerasext.cli.inputs import (
     open_column,
     split_path,
 )
-from kerasext.cli.messages import InputError, say
-from kerasext.cli.options import names, names_or_file, positive
+from kerasext.cli.messages import InputError, command_line, say
+from kerasext.cli.options import module_name, names, names_or_file, positive
 from kerasext.cli.progress import FileState, file_state, progress_bar
 
 if TYPE_CHECKING:
@@ -37,7 +36,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Predicts every row of INPUT with a saved model into one HDF5 file, in constant memory.
 
-MODEL is a .keras file, loaded in Keras's safe mode: it can't bring code of its own.
+MODEL is a .keras file, loaded in Keras's safe mode: it can't bring code of its own. If it has
+custom classes, --import names the module that defines them.
 
 INPUT is one of
   images.npy        an array, mapped into memory
@@ -56,7 +56,8 @@ After Ctrl-C, a kill or an error the same command with --resume goes on."""
 EXAMPLE = """\
 example:
   kerasext predict digits.keras photos/ -o digits.h5 --class-names names.txt
-  kerasext predict digits.keras test.h5:/images -o digits.h5 --ids /names --resume"""
+  kerasext predict digits.keras test.h5:/images -o digits.h5 --ids /names --resume
+  kerasext predict digits.keras test.npy -o digits.h5 --import my_layers"""
 
 _MOST_NAMED = 10
 
@@ -118,7 +119,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out images that can't be read, and list them. Each is decoded once before, so "
         "that all rows are known; without it only the beginning of each is looked at before",
     )
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        metavar="MODULE",
+        type=module_name,
+        action="append",
+        default=[],
+        help="import a module that defines custom classes or functions of the model, from the "
+        "current folder or an installed package; may be given several times",
+    )
+    parser.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -130,9 +141,10 @@ def run(args: argparse.Namespace) -> int:
         source = _Source(args, stack)
         # Keras and the writer print; stdout is for nobody here.
         stack.enter_context(contextlib.redirect_stdout(io.StringIO() if args.quiet else sys.stderr))
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        # Errors that TensorFlow only logs are about devices that it does without.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if args.quiet else "2")
         try:
-            model = saved_model.load_model(args.model)
+            model = saved_model.load_model(args.model, args.modules, quiet=args.quiet)
             x = source.rows_for(model)
             model, said = dress_model(
                 model, args.kind, from_logits=args.from_logits, class_names=args.class_names
@@ -213,7 +225,7 @@ class _Source:
         if self.targets is not None:
             self.targets = numbers_or_text(self.targets)
         if self.ids is None and self._images:
-            self.ids = self._images
+            self.ids = [image_folder.id_of(name) for name in self._images]
 
     def rows_for(self, model: keras.Model) -> Any:
         """The rows as a model takes them."""
@@ -221,7 +233,9 @@ class _Source:
             shape = saved_model.image_shape(model, self._args.image_size)
             return ImageFolder(self._folder, self._images, shape)
         found = by_input(self._arrays, saved_model.input_names(model))
-        return saved_model.as_structure(model, found)
+        rows = saved_model.as_structure(model, found)
+        saved_model.check_rows(model, rows)
+        return rows
 
     def count(self, x: Any) -> int:
         """The number of rows."""
@@ -252,6 +266,13 @@ def _readable(args: argparse.Namespace, folder: Path, found: list[str]) -> list[
 
 
 def _check_paths(args: argparse.Namespace) -> None:
+    if args.model.is_dir():
+        raise InputError(
+            "MODEL must be a .keras file, as model.save('model.keras') makes it. A model that was "
+            "exported to a folder can be predicted with in Python: pass keras.Sequential("
+            "[keras.Input(row_shape), keras.layers.TFSMLayer(MODEL, call_endpoint='serve')]) to "
+            f"kerasext.predict_to_hdf5. Received: the folder {str(args.model)!r}"
+        )
     if not args.model.is_file():
         raise InputError(f"There is no model {str(args.model)!r}.")
     if args.model.suffix != ".keras":
@@ -304,7 +325,7 @@ def _say_how_to_go_on(
         options = (*options, "--resume")
     elif args.overwrite:
         options = (*options, "--overwrite")
-    say(f"To go on: {shlex.join(['kerasext', *given, *options])}")
+    say(f"To go on: {command_line(['kerasext', *given, *options])}")
 
 
 def _batch_size(text: str) -> int | str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kerasext.cli.messages import describe, printable, say
+from kerasext.cli.exit_codes import FAILED, SUCCESS
+from kerasext.cli.messages import describe, say, show
 from kerasext.shards.shard_folder import ShardFolder
 from kerasext.storage import PredictionFile
 
 DESCRIPTION = """\
 Reads the whole file and compares it with the checksums that were stored with it. Of a folder
 it reads all files but hidden ones, which must be complete, and of one run.
-The exit code is 0 if everything is whole, and 1 if not."""
+The exit code is 0 if everything is whole, 1 if not, and 2 if FILE is no prediction file."""
 EXAMPLE = """\
 example:
   kerasext verify digits.h5 && cp digits.h5 /archive"""
@@ -27,13 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
+    if not args.file.is_dir():
+        show(_verify_file(args.file))
+        return SUCCESS
     try:
-        text = _verify_folder(args.file) if args.file.is_dir() else _verify_file(args.file)
-    except ValueError as error:
-        say(f"kerasext verify: {printable(describe(error))}")
-        return 1
-    print(text)
-    return 0
+        show(_verify_folder(args.file))
+    except ValueError as error:  # also of a file that is unfinished, or of another kind
+        say(f"kerasext verify: error: {describe(error)}")
+        return FAILED
+    return SUCCESS
 
 
 def _verify_file(path: Path) -> str:

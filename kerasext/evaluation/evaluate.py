@@ -42,8 +42,8 @@ def evaluate(
         head: String. The head, of a file with several. Defaults to `""`, for a file with one.
         targets: What is true: an array in the order of the rows, or the name of a column of the
             file. Whole numbers of the shape of `labels`, or with one more axis: of length 1, or
-            one-hot. Several labels a row are 0 and 1 in the shape of `labels`. Defaults to `None`,
-            for `targets/<head>` or `targets`.
+            one-hot. Several labels a row are 0 and 1 in the shape of `labels`. Text is names of
+            classes, if the file has them. Defaults to `None`, for `targets/<head>` or `targets`.
         bins: Int. Bins of confidence in `calibration`. Defaults to 15, as in Guo et al. (2017).
         batch_rows: Int. Rows that are read at once, fewer where a row has many numbers. Defaults to
             65,536.
@@ -83,6 +83,7 @@ def evaluate(
         labels_shape=labels.shape,
         is_multilabel=is_multilabel,
         classes=_number_of_classes(predictions, head, names, labels),
+        names=names,
     )
     counts = IndicatorCounts(labels.shape[-1]) if is_multilabel else ClassCounts(truth.classes)
     calibration, risk = CalibrationSums(bins), RiskSums()

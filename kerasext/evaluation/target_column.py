@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from kerasext.storage import PredictionFile, RaggedOutput
+from kerasext.storage.utf8_text import KINDS
 
 MOST_LABEL = 2**31 - 1
 """The largest number that may be meant for a class, before it is looked at whether it is one."""
@@ -22,6 +25,7 @@ class TargetColumn:
         labels_shape: Tuple of ints. Shape of the labels.
         is_multilabel: Bool. Whether the last axis of the labels has several labels.
         classes: Int. Number of classes, `None` if unknown.
+        names: Sequence of strings, the names of the classes. Defaults to `None`, for unknown ones.
 
     Attributes:
         classes: Int. Number of classes, `None` if one-hot targets don't show it either.
@@ -41,6 +45,7 @@ class TargetColumn:
         labels_shape: tuple[int, ...],
         is_multilabel: bool,
         classes: int | None,
+        names: Sequence[str] | None = None,
     ) -> None:
         self._name, self._values = _find(predictions, head, targets)
         if isinstance(self._values, RaggedOutput):
@@ -49,10 +54,11 @@ class TargetColumn:
                 f"Received: targets {self._name} of shape {self._values.shape}"
             )
         shape, dtype = tuple(self._values.shape), np.dtype(self._values.dtype)
-        if dtype.kind not in "biuf":
+        self._numbers = self._numbers_of_names(names, is_multilabel) if _is_text(dtype) else None
+        if dtype.kind not in "biuf" and self._numbers is None:
             raise TypeError(
-                "Targets must be the numbers of the classes, or 0 and 1 for each; "
-                f"translate names to numbers. Received: targets {self._name} of dtype {dtype}"
+                "Targets must be the numbers of the classes, or 0 and 1 for each. "
+                f"Received: targets {self._name} of dtype {dtype}"
             )
         self._shape = labels_shape[1:]
         has_axis = len(shape) == len(labels_shape) + 1 and not is_multilabel
@@ -83,6 +89,8 @@ class TargetColumn:
                 classes is 1.
         """
         values = np.asarray(self._values[rows])
+        if self._numbers is not None:
+            values = self._translated(values)
         if (
             values.dtype.kind == "f"
             and not (np.isfinite(values) & (values == np.rint(values))).all()
@@ -97,11 +105,48 @@ class TargetColumn:
         truth: np.ndarray = values.astype(np.int64).reshape(-1, *self._shape)
         return truth
 
+    def _numbers_of_names(self, names: Sequence[str] | None, is_multilabel: bool) -> dict[str, int]:
+        if names is None or is_multilabel:
+            what = "several labels a row" if is_multilabel else "a file without `class_names`"
+            raise TypeError(
+                "Targets can be names of classes where each row has one, and the file has "
+                f"`class_names`; pass their numbers. Received: {what}, and targets {self._name} "
+                "that are text"
+            )
+        numbers = {name: number for number, name in enumerate(names)}
+        if len(numbers) < len(names):
+            raise ValueError(
+                "Targets can be names of classes if no two have the same; pass their numbers. "
+                f"Received: class_names={list(names)}"
+            )
+        return numbers
+
+    def _translated(self, values: np.ndarray) -> np.ndarray:
+        """The numbers of the classes of these names."""
+        assert self._numbers is not None
+        if values.dtype.kind == "S":
+            values = np.char.decode(values, "utf-8")
+        found, inverse = np.unique(values.astype(np.str_), return_inverse=True)
+        for name in found.tolist():
+            if name not in self._numbers:
+                near = difflib.get_close_matches(name, self._numbers, n=1)
+                remedy = f"; the nearest is {near[0]!r}" if near else ""
+                raise ValueError(
+                    f"Targets must be names in `class_names`{remedy}. "
+                    f"Received: targets {self._name} with {name!r}"
+                )
+        numbers = np.array([self._numbers[name] for name in found.tolist()], np.int64)
+        return numbers[inverse].reshape(values.shape)
+
     def _refuse(self, rule: str, values: np.ndarray) -> None:
         raise ValueError(
             f"Targets must be {rule}. Received: targets {self._name} from {values.min()} to "
             f"{values.max()}"
         )
+
+
+def _is_text(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in KINDS
 
 
 def _find(predictions: PredictionFile, head: str, targets: Any) -> tuple[str, Any]:
@@ -111,7 +156,8 @@ def _find(predictions: PredictionFile, head: str, targets: Any) -> tuple[str, An
         return "in `targets`", targets if is_array else np.asarray(targets)
     wanted = [targets] if targets else [*([f"targets/{head}"] if head else []), "targets"]
     for name in wanted:
-        if name in predictions:
+        # An output of the model may be called so, too.
+        if name in predictions and (targets or "targets" in predictions.columns):
             return repr(name), predictions[name]
     nested = [name for name in predictions if name.startswith("targets/")]
     raise ValueError(

@@ -8,15 +8,17 @@ import time
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerasext.callbacks.predict_tap import SeveralSteps
 from kerasext.inference.batch_size_trials import SIZES, Trials
 from kerasext.inference.job_writer import JobWriter
 from kerasext.inference.out_of_memory import is_out_of_memory
-from kerasext.inference.row_slices import RowSlices
+from kerasext.inference.row_slices import RowSlices, read_rows
 from kerasext.inference.tune_batch_size import largest_batch, remember, remembered
 from kerasext.keras_internals import predict_loop
 from kerasext.keras_internals.jax_state import weights_kept
+from kerasext.keras_internals.model_inputs import fixed_batch_size
 from kerasext.keras_internals.predict_functions import PredictFunctions
 
 # A job that takes less at the smallest batch size is not worth trying others for.
@@ -45,6 +47,7 @@ class ArrayJob:
         self._rows = rows
         self._writer = writer
         self._shards = predict_loop.data_shards()
+        self._fixed_size = fixed_batch_size(model)
         self._functions = PredictFunctions.of(model)
 
     def run(self, batch_size: int | None, **options: Any) -> None:
@@ -59,8 +62,14 @@ class ArrayJob:
                 f"`batch_size` must be a multiple of the {self._shards} devices that share a batch "
                 f"under `keras.distribution`. Received: batch_size={batch_size}"
             )
+        fixed = self._fixed_size
+        if batch_size and fixed and batch_size != fixed:
+            raise ValueError(
+                f"`batch_size` must be {fixed}, which the inputs or the state of the model have; "
+                f"leave it out. Received: batch_size={batch_size}"
+            )
         earlier = self._writer.begin(self._model)
-        size = batch_size or earlier or remembered(self._model, self._x)
+        size = batch_size or fixed or earlier or (self._rows and remembered(self._model, self._x))
         if SIZES[0] % self._shards:
             size = self._divisible(size or SIZES[0])
         if not self._writer.is_complete:
@@ -68,6 +77,8 @@ class ArrayJob:
         try:
             if self._writer.is_complete:
                 self._compare(self._divisible(earlier or size or SIZES[0]))
+            elif not self._rows:
+                self._predict_no_rows(self._divisible(size or 1))
             else:
                 self._predict_all(size or self._tune(), **options)
         except Exception as error:
@@ -82,8 +93,11 @@ class ArrayJob:
 
         The batches are those that the file was written with, if it says so.
         """
+        if not self._writer.resume_check:
+            self._writer.go_on_from(self._rows, size)
+            return
         self._predict(min(size, self._rows), size)
-        self._writer.go_on_from((self._rows - 1) // size * size, size)
+        self._writer.go_on_from(max(self._rows - 1, 0) // size * size, size)
         self._predict(self._left, size)
 
     def _go_to_first_missing_row(self, size: int) -> None:
@@ -96,6 +110,22 @@ class ArrayJob:
         # The last row that is there is predicted again, to see that it is the same; and where a
         # batch began in the run that was interrupted, so that the same batches are computed.
         self._writer.go_on_from(max(known - 1, 0) // size * size, size)
+
+    def _predict_no_rows(self, size: int) -> None:
+        """Predicts a batch of zeros, which shows the outputs, and keeps none of its rows."""
+        zeros = keras.tree.map_structure(lambda array: _zeros(array, size), self._x)
+        self._writer.last_row = 0
+        try:
+            with weights_kept(self._model):
+                self._model.predict(RowSlices(zeros, size), verbose=0, callbacks=[self._writer])
+        except Exception as error:
+            if self._writer.has_failed:  # which has nothing to do with the rows
+                raise
+            raise ValueError(
+                "Data without rows make a file only if the model can predict zeros in their place, "
+                "which show the outputs; leave out this part of the job. "
+                f"Received: x={_describe(self._x)}, and the model raised {error!r}"
+            ) from error
 
     def _tune(self) -> int:
         began = time.perf_counter()
@@ -126,7 +156,7 @@ class ArrayJob:
             try:
                 self._predict_with(size, **options)
             except Exception as error:
-                smaller = self._divisible(size // 2)
+                smaller = self._divisible(self._fixed_size or size // 2)
                 if smaller >= size or not is_out_of_memory(error) or self._writer.has_failed:
                     raise
                 size = smaller
@@ -190,7 +220,7 @@ class ArrayJob:
                 first_row=self._writer.row,
                 rows=rows,
                 batches_at_once=several.batches if several else None,
-                fill=self._shards > 1,
+                fill=self._shards > 1 or self._fixed_size is not None,
             )
             self._writer.several_steps = several
             self._writer.last_row = self._writer.row + rows
@@ -210,6 +240,13 @@ class ArrayJob:
     @property
     def _left(self) -> int:
         return self._rows - self._writer.row
+
+
+def _zeros(array: Any, rows: int) -> np.ndarray:
+    """So many rows of zeros, or of empty strings, with the shape and dtype of an array."""
+    no_rows = read_rows(array, range(0))
+    fill: Any = "" if no_rows.dtype == object else 0
+    return np.full((rows, *no_rows.shape[1:]), fill, no_rows.dtype)
 
 
 def _describe(x: Any) -> Any:

@@ -10,8 +10,11 @@ import keras
 import numpy as np
 
 from kerasext.inference.compiled_step import Array, Step, make_step, needs_fixed_shapes
+from kerasext.inference.keras_dtypes import as_text, is_other_float
+from kerasext.keras_internals.model_check import check_model
 from kerasext.keras_internals.own_methods import listed, own_methods
 from kerasext.models.prediction_mixin import PredictionMixin
+from kerasext.storage.utf8_text import KINDS
 
 _Path = tuple[Any, ...]  # of keys and positions that lead to an array in a structure
 
@@ -40,14 +43,15 @@ def compile_predict(model: keras.Model) -> Callable[[Any], Any]:
         model: A `keras.Model`, built or not, compiled or not.
 
     Returns:
-        Function from `x`, an array or the dict, list or tuple of arrays that the model takes, to
-        what `model.predict` would return if the rows of `x` were one batch: the same structure and
-        dtypes, in NumPy arrays. The first `x` settles the structure and the shape of a row.
+        Function from `x`, an array or the dict, list or tuple of arrays that the model takes, with
+        `None` for optional inputs that are not given, to what `model.predict` would return if the
+        rows of `x` were one batch: the same structure and dtypes, in NumPy arrays. The first `x`
+        settles the structure and the shape of a row.
 
     Raises:
         TypeError: If `model` is not a `keras.Model`, or if it or its class has a `predict`,
             `predict_on_batch` or `make_predict_function` of its own. By the function, if an
-            input is not an array.
+            input is not an array, or text on another backend than TensorFlow.
         ValueError: By the function, if arrays have no rows, not equally many, or other shapes than
             the first ones; if an output has no rows where they had to be filled up.
 
@@ -58,8 +62,7 @@ def compile_predict(model: keras.Model) -> Callable[[Any], Any]:
     predict(image[None])  # one row is a batch of one
     ```
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
+    check_model(model)
     own = own_methods(model, "predict", "predict_on_batch", "make_predict_function")
     if own:
         raise TypeError(
@@ -80,7 +83,8 @@ class _CompiledPredict:
 
     def __call__(self, x: Any) -> Any:
         leaves = [((), x)] if isinstance(x, np.ndarray) else keras.tree.flatten_with_path(x)
-        arrays = {path: _as_array(path, leaf) for path, leaf in leaves}
+        # Optional inputs may be `None`.
+        arrays = {path: _as_array(path, leaf) for path, leaf in leaves if leaf is not None}
         rows = _count_rows(arrays)
         size = 1 << (rows - 1).bit_length() if needs_fixed_shapes(self._model) else None
         # Dtypes too: JSON makes integers of one request and floats of the next.
@@ -137,9 +141,11 @@ def _as_array(path: _Path, leaf: Any) -> Array:
             "`np.asarray`. "
             f"Received: {_name(path)}={leaf!r}"
         )
-    floatx = keras.config.floatx()
-    if array.dtype not in (floatx, object) and keras.backend.is_float_dtype(array.dtype):
-        return array.astype(floatx)  # as `predict` does, which leaves integers as they are
+    if array.dtype.kind in KINDS:
+        return as_text(array)
+    if is_other_float(array.dtype):
+        # As `predict` does, which leaves integers as they are.
+        return array.astype(keras.config.floatx())
     return array
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,8 @@ from kerasext.callbacks.row_columns import Ids, no_such_key, without_keys
 from kerasext.callbacks.step_outputs import to_numpy
 from kerasext.inference.row_slices import can_slice
 from kerasext.keras_internals import jax_state
+from kerasext.keras_internals.model_inputs import is_frame, takes_dict
+from kerasext.keras_internals.own_methods import own_methods
 
 
 def take_ids(model: keras.Model, x: Any, key: str) -> tuple[Any, Ids]:
@@ -33,14 +36,17 @@ def take_ids(model: keras.Model, x: Any, key: str) -> tuple[Any, Ids]:
         ValueError: If arrays have no such key.
     """
     if isinstance(x, dict) and key in x:
-        return without_keys(x, [key]), x[key]
-    if hasattr(x, "iloc") and key in getattr(x, "columns", ()):
-        return x.drop(columns=[key]), x[key]
+        # What a `predict` of the model's own takes can't be asked.
+        has_own = bool(own_methods(model, "predict"))
+        return without_keys(x, [key], lambda left: has_own or takes_dict(model, left)), x[key]
+    if is_frame(x) and key in x.columns:
+        return x[[name for name in x.columns if name != key]], x[key]
     if isinstance(x, dict) or can_slice(x):
         raise no_such_key(x, key)
     if keras.backend.backend() == "jax" and not model.built:
         x, batch = _first_batch(x)
-        inputs, _, _ = keras.utils.unpack_x_y_sample_weight(without_keys(batch, [key]))
+        left = without_keys(batch, [key], functools.partial(takes_dict, model))
+        inputs, _, _ = keras.utils.unpack_x_y_sample_weight(left)
         jax_state.build(model, keras.tree.map_structure(to_numpy, inputs))
     return x, key
 

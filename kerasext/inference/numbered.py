@@ -12,11 +12,12 @@ import keras
 
 
 def numbered(structure: Any) -> Any:
-    """The structure, with the position of each leaf in `keras.tree.flatten` for the leaf."""
-    positions = {id(leaf): at for at, leaf in enumerate(keras.tree.flatten(structure))}
-    return keras.tree.map_structure(lambda leaf: positions[id(leaf)], structure)
+    """The structure, with its position among the leaves for each leaf that is not `None`."""
+    leaves = [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
+    positions = {id(leaf): at for at, leaf in enumerate(leaves)}
+    return keras.tree.map_structure(lambda leaf: positions.get(id(leaf)), structure)
 
 
 def filled(numbers: Any, leaves: Sequence[Any]) -> Any:
     """What `numbered` has returned, with other leaves for the numbers."""
-    return keras.tree.map_structure(leaves.__getitem__, numbers)
+    return keras.tree.map_structure(lambda at: None if at is None else leaves[at], numbers)

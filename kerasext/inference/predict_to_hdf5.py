@@ -21,6 +21,8 @@ from kerasext.inference.row_slices import can_slice, count_rows
 from kerasext.keras_internals import predict_loop
 from kerasext.keras_internals.dataset_order import shuffles_its_file_paths
 from kerasext.keras_internals.jax_state import weights_kept
+from kerasext.keras_internals.model_check import check_model
+from kerasext.keras_internals.model_inputs import columns_as_inputs
 from kerasext.keras_internals.own_methods import own_methods
 from kerasext.keras_internals.predict_functions import predicting_alone
 from kerasext.keras_internals.private_classes import DataAdapter
@@ -41,6 +43,7 @@ def predict_to_hdf5(
     batch_size: int | Literal["auto"] = "auto",
     steps: int | None = None,
     mode: Mode = "x",
+    resume_check: bool = True,
     outputs: Sequence[str] | None = None,
     dtypes: Mapping[str, DTypeLike] | None = None,
     compression: Compression | Mapping[str, Compression] = "auto",
@@ -53,7 +56,7 @@ def predict_to_hdf5(
     fsync: bool = False,
     queue_bytes: int = 32 * 1024 * 1024,
     verbose: int | str = "auto",
-    callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None = None,
 ) -> PredictionFile:
     """Predicts all rows of `x` into one HDF5 file, in constant memory and as fast as Keras goes.
 
@@ -80,13 +83,19 @@ def predict_to_hdf5(
     Args:
         model: The model.
         x: Whatever `model.predict` takes; best NumPy arrays, memory maps, datasets of an open h5py
-            file, or pandas, or dicts and lists of them.
+            file, or pandas, or dicts and lists of them. On TensorFlow text may have any of NumPy's
+            dtypes. A model with a graph and several named inputs takes them from the columns of a
+            data frame. Arrays without rows make a complete file without rows, if the model can
+            predict zeros, which show the outputs.
         path: String or path-like. The file to write.
         batch_size: Int, or `"auto"` to find a good one on the first rows of arrays, whose
             predictions are kept. A job of a few seconds is not tuned, and a model is tuned once in
-            a process for rows of the same shape. Defaults to `"auto"`.
+            a process for rows of the same shape. Inputs with a `batch_shape`, and stateful layers,
+            have one size, which is taken; the last batch is filled up with copies of its last row.
+            Defaults to `"auto"`.
         steps: Int. Number of batches of a generator or dataset without an end. Not for arrays.
         mode: As for `HDF5PredictionWriter`, and so are all of the following but the last two.
+        resume_check: As above.
         outputs: As above.
         dtypes: As above.
         compression: As above.
@@ -100,16 +109,18 @@ def predict_to_hdf5(
         fsync: As above.
         queue_bytes: As above.
         verbose: As for `model.predict`: `"auto"` or 1 for a progress bar, 0 for silence.
-        callbacks: List of further callbacks.
+        callbacks: Further callback, or list of them.
 
     Returns:
         The file, open as a `PredictionFile`; to be closed, or used in a `with` statement. It is
         incomplete if a callback has stopped the job.
 
     Raises:
-        TypeError: If the model has a `predict` of its own that does not take `callbacks`.
+        TypeError: If the arguments are in another order, the model is no `keras.Model`, or has a
+            `predict` of its own that does not take `callbacks`; if Keras does not know the dtype of
+            a column of a data frame.
         ValueError: If an argument is out of range, `steps` or a batch size is given for data that
-            it does not fit, arrays are empty or of different lengths, `ids` are the `file_paths` of
+            it does not fit, arrays are of different lengths, `ids` are the `file_paths` of
             a data set that shuffles, or the model does not take the rows; if the model's own
             `predict` does not hand `callbacks` to Keras's, calls that more than once, or returns
             something else than it does. See `HDF5PredictionWriter` for further errors.
@@ -122,6 +133,7 @@ def predict_to_hdf5(
     predictions["labels"][:10]
     ```
     """
+    _check_order(model, x, path)
     if batch_size != "auto" and (
         isinstance(batch_size, bool | str) or not isinstance(batch_size, int | np.integer)
     ):
@@ -132,6 +144,7 @@ def predict_to_hdf5(
         raise ValueError(f"`batch_size` must be positive. Received: batch_size={batch_size}")
     options: dict[str, Any] = {
         "mode": mode,
+        "resume_check": resume_check,
         "outputs": outputs,
         "dtypes": dtypes,
         "compression": compression,
@@ -143,7 +156,7 @@ def predict_to_hdf5(
         "fsync": fsync,
         "queue_bytes": queue_bytes,
     }
-    others = list(callbacks or ())
+    others = list(keras.tree.flatten(callbacks)) if callbacks is not None else []
     size = None if batch_size == "auto" else int(batch_size)
     if DataAdapter is None:
         warnings.warn(
@@ -154,6 +167,7 @@ def predict_to_hdf5(
         )
     if isinstance(ids, str):
         x, ids = take_ids(model, x, ids)
+    x = columns_as_inputs(model, x)
     if shuffles_its_file_paths(x, ids):
         raise ValueError(
             "`ids` must be in the order of the rows, and this data set shuffles the files that "
@@ -194,3 +208,17 @@ def predict_to_hdf5(
     with predicting_alone(model), job:
         ArrayJob(model, x, rows, job).run(size, verbose=verbose, callbacks=others)
     return PredictionFile(path)
+
+
+def _check_order(model: Any, x: Any, path: Any) -> None:
+    is_path = isinstance(path, str | os.PathLike)
+    if not is_path or isinstance(x, keras.Model):
+        received = {"model": model, "x": x, "path": path}
+        raise TypeError(
+            "The arguments must be a model, its data and the path of the file, in this order: "
+            "`predict_to_hdf5(model, x, 'predictions.h5')`. Received: "
+            + ", ".join(
+                f"{name} of type {type(value).__name__}" for name, value in received.items()
+            )
+        )
+    check_model(model)

@@ -16,9 +16,11 @@ import keras
 import numpy as np
 
 from kerasext.callbacks.step_outputs import to_numpy
+from kerasext.inference.keras_dtypes import as_text, is_other_float, read_frame
 from kerasext.inference.numbered import filled, numbered
 from kerasext.inference.read_ahead import read_ahead
 from kerasext.keras_internals.private_classes import DataAdapter
+from kerasext.storage.utf8_text import KINDS
 
 # Cut at once from arrays in memory: less makes the calls for it count, more leaves the cache.
 _BLOCK_BYTES = 1024 * 1024
@@ -46,7 +48,7 @@ def count_rows(x: Any) -> int:
         x: What `can_slice` accepts.
 
     Raises:
-        ValueError: If `can_slice` does not accept it, if the numbers differ, or if there are none.
+        ValueError: If `can_slice` does not accept it, or if the numbers differ.
     """
     if not can_slice(x):
         raise ValueError(
@@ -58,10 +60,10 @@ def count_rows(x: Any) -> int:
         for path, array in keras.tree.flatten_with_path(x)
     }
     rows = min(lengths.values())
-    if rows < 1 or rows != max(lengths.values()):
+    if rows != max(lengths.values()):
         received = ", ".join(f"len({name})={length}" for name, length in lengths.items())
         raise ValueError(
-            "All arrays must have the same number of rows, at least one; cut the longer ones. "
+            "All arrays must have the same number of rows; cut the longer ones. "
             f"Received: {received}"
         )
     return rows
@@ -146,7 +148,7 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
         # An eighth: one is read, cast and made a tensor while one is in use and one about to go.
         block_bytes = read_ahead_bytes // 8 if self._is_on_disk else _BLOCK_BYTES
         row_bytes = sum(
-            _read(array, range(first_row, first_row + 1)).nbytes for array in self._arrays
+            read_rows(array, range(first_row, first_row + 1)).nbytes for array in self._arrays
         )
         self._block_rows = batch_size * max(block_bytes // max(batch_size * row_bytes, 1), 1)
 
@@ -213,7 +215,9 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
 
     def _read_batches(self, rows: range) -> Iterable[Any]:
         missing = -len(rows) % self._batch_size if self._fill else 0
-        columns = [self._split(_filled_up(_read(array, rows), missing)) for array in self._arrays]
+        columns = [
+            self._split(_filled_up(read_rows(array, rows), missing)) for array in self._arrays
+        ]
         batches = zip(*columns, strict=True)
         return [filled(self._numbers, batch) for batch in batches]
 
@@ -251,24 +255,15 @@ def _is_on_disk(array: Any) -> bool:
     return not is_in_memory or isinstance(array, np.memmap)
 
 
-def _read(array: Any, rows: range) -> np.ndarray:
+def read_rows(array: Any, rows: range) -> np.ndarray:
     """Rows as an array, with the type that Keras gives to models."""
     key = slice(rows.start, rows.stop)
     if hasattr(array, "iloc"):
-        frame = array.iloc[key] if array.ndim == 2 else array.iloc[key].to_frame()
-        # By column: the array of them all may have a wider type than any.
-        as_floatx = any(map(_is_other_float, frame.dtypes))
-        return np.asarray((frame.astype(keras.config.floatx()) if as_floatx else frame).to_numpy())
+        return read_frame(array.iloc[key])
     values = to_numpy(array[key])
-    if _is_other_float(values.dtype):
+    if values.dtype.kind in KINDS:
+        return as_text(values)
+    if is_other_float(values.dtype):
         return values.astype(keras.config.floatx())
     # Nothing is read of a memory map before it is copied.
     return values.copy() if isinstance(array, np.memmap) else values
-
-
-def _is_other_float(dtype: Any) -> bool:
-    if dtype == "object" and keras.backend.backend() == "tensorflow":
-        return False  # strings, which `keras.backend` does not know
-    if not keras.backend.is_float_dtype(dtype):
-        return False
-    return bool(keras.backend.standardize_dtype(dtype) != keras.config.floatx())

@@ -14,6 +14,8 @@ import numpy as np
 from kerasext.inference.batch_size_trials import SIZES, Trial, Trials
 from kerasext.inference.row_slices import RowSlices, count_rows
 from kerasext.keras_internals.jax_state import weights_kept
+from kerasext.keras_internals.model_check import check_model
+from kerasext.keras_internals.model_inputs import columns_as_inputs, fixed_batch_size
 from kerasext.keras_internals.own_methods import listed, own_methods
 from kerasext.keras_internals.predict_functions import predicting_alone
 
@@ -107,8 +109,9 @@ def tune_batch_size(
         `TunedBatchSize`, with the attributes `batch_size` and `table`.
 
     Raises:
-        TypeError: If the model or its class has a `predict` of its own.
-        ValueError: If `x` is no array, has too few rows, or an argument is not positive.
+        TypeError: If the model is no `keras.Model`, or it or its class has a `predict` of its own.
+        ValueError: If `x` is no array, has too few rows, or an argument is not positive; if the
+            model takes batches of one size only.
         RuntimeError: On JAX, if another thread writes predictions of the model.
 
     Example:
@@ -119,6 +122,7 @@ def tune_batch_size(
     model.predict(images, batch_size=tuned.batch_size)
     ```
     """
+    check_model(model)
     own = own_methods(model, "predict")
     if own:
         raise TypeError(
@@ -126,6 +130,14 @@ def tune_batch_size(
             "batches cut by kerasext; time `model.predict(x, batch_size=...)` at some sizes. "
             f"Received: model={model!r} with {listed(own)}"
         )
+    fixed = fixed_batch_size(model)
+    if fixed is not None:
+        raise ValueError(
+            "`tune_batch_size` is for models that take batches of any size; predict with "
+            f"batch_size={fixed}, which the inputs or the state of this model have. "
+            f"Received: model={model!r}"
+        )
+    x = columns_as_inputs(model, x)
     rows = count_rows(x)
     if max_batch_size < 1 or not max_seconds > 0:
         raise ValueError(

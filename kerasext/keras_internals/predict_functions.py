@@ -27,9 +27,15 @@ _creating = threading.Lock()
 
 
 class PredictFunctions:
-    """Keras's predict function of a model, and its stand-ins; `of` has the one of each model."""
+    """Keras's predict function of a model, and its stand-ins; `of` has the one of each model.
+
+    Attributes:
+        takes_dict: Dict from key to whether the model takes a dict of that key alone; whoever asks
+            the model keeps the answer here.
+    """
 
     def __init__(self, model: keras.Model) -> None:
+        self.takes_dict: dict[str, bool] = {}
         self._model = weakref.ref(model)
         self._attributes = vars(model)
         self._lock = threading.RLock()

@@ -17,6 +17,7 @@ holding every output (keras-team/keras#21642).
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -70,6 +71,23 @@ def make_predict_function_once(model: keras.Model) -> None:
     """
     if keras.backend.backend() != "jax" and vars(model).get("predict_function", 0) is None:
         PredictFunctions.of(model).function()
+
+
+def is_predicting_with(callback: keras.callbacks.Callback) -> bool:
+    """Whether this call comes from inside a `predict` with a callback.
+
+    Keras's `predict` has its callbacks in a variable of that name.
+    """
+    frame = sys._getframe().f_back
+    while frame is not None:
+        if frame.f_code.co_name == "predict":
+            callbacks = frame.f_locals.get("callbacks")
+            if isinstance(callbacks, keras.callbacks.CallbackList) and any(
+                one is callback for one in callbacks.callbacks
+            ):
+                return True
+        frame = frame.f_back
+    return False
 
 
 def leave_training(model: keras.Model) -> None:

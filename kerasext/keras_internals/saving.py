@@ -82,6 +82,16 @@ def show_constructor(cls: type) -> None:
     this.__init__ = init
 
 
+def is_made_of_a_graph(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether Keras's functional constructor, which ignores unknown keywords, gets the arguments.
+
+    As `functional_init_arguments` in Keras's `src/models/model.py` tells it.
+    """
+    owner, _ = implementation(cls, "__init__")
+    given = len(args) + len({"inputs", "outputs"} & kwargs.keys())
+    return owner in (keras.Model, Functional) and given > 1
+
+
 def without_unknown(cls: type, config: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """A config without those of these entries that the constructor of a class does not take."""
     constructor: Any = inspect.getattr_static(cls, "__init__")

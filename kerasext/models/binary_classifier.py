@@ -42,8 +42,8 @@ class BinaryClassifierMixin(PredictionMixin):
     Args:
         from_logits: Bool. Whether the model yields logits, to be put through a sigmoid. Defaults to
             `False`. For a model with several heads a dict from head to bool is possible.
-        class_names: Sequence of two strings, of class 0 and class 1, or a dict of them by head.
-            Defaults to `None`.
+        class_names: Sequence of two strings, of class 0 and class 1; or a dict from class to name,
+            or from name to class; or a dict of those by head. Defaults to `None`.
         threshold: Float in [0, 1], or a dict of them by head. Defaults to 0.5.
         scores: Sequence out of `"entropy"` and `"margin"`, or a dict of them by head. Defaults to
             `()`.
@@ -72,7 +72,7 @@ class BinaryClassifierMixin(PredictionMixin):
         self,
         *args: Any,
         from_logits: bool | Mapping[str, bool] | None = None,
-        class_names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        class_names: Sequence[str] | Mapping[Any, Any] | None = None,
         threshold: float | Mapping[str, float] | None = None,
         scores: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         **kwargs: Any,

@@ -46,8 +46,10 @@ class ClassifierMixin(PredictionMixin):
     Args:
         from_logits: Bool. Whether the model yields logits, to be put through a softmax. Defaults to
             `False`. For a model with several heads a dict from head to bool is possible.
-        class_names: Sequence of strings, one per class. For a model with several heads a dict from
-            head to sequence is possible. Defaults to `None`.
+        class_names: Sequence of strings, one per class; or a dict from class to name, as
+            `{0: "cat", 1: "dog"}`, or from name to class, as the `class_indices` of Keras's
+            generators. For a model with several heads a dict from head to one of these is possible.
+            Defaults to `None`.
         top_k: Integer, from 1 to the number of classes, or a dict of them by head. Defaults to
             `None`, for neither of its outputs.
         scores: Sequence out of `"entropy"` and `"margin"`, or a dict of them by head. Defaults to
@@ -85,7 +87,7 @@ class ClassifierMixin(PredictionMixin):
         self,
         *args: Any,
         from_logits: bool | Mapping[str, bool] | None = None,
-        class_names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        class_names: Sequence[str] | Mapping[Any, Any] | None = None,
         top_k: int | Mapping[str, int] | None = None,
         scores: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         **kwargs: Any,

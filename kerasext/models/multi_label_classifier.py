@@ -41,8 +41,8 @@ class MultiLabelClassifierMixin(PredictionMixin):
     Args:
         from_logits: Bool. Whether the model yields logits, to be put through a sigmoid. Defaults to
             `False`. For a model with several heads a dict from head to bool is possible.
-        class_names: Sequence of strings, one per label, or a dict of them by head. Defaults to
-            `None`.
+        class_names: Sequence of strings, one per label; or a dict from label to name, or from name
+            to label; or a dict of those by head. Defaults to `None`.
         threshold: Float in [0, 1], or a sequence of one per label, or a dict of either by head.
             Defaults to 0.5.
         scores: Sequence out of `"entropy"` and `"margin"`, or a dict of them by head. Defaults to
@@ -73,7 +73,7 @@ class MultiLabelClassifierMixin(PredictionMixin):
         self,
         *args: Any,
         from_logits: bool | Mapping[str, bool] | None = None,
-        class_names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        class_names: Sequence[str] | Mapping[Any, Any] | None = None,
         threshold: float | Sequence[float] | Mapping[str, float | Sequence[float]] | None = None,
         scores: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         **kwargs: Any,

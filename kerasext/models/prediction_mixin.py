@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import keras
@@ -70,6 +71,23 @@ class PredictionMixin(_Model):
                     f"Received: class {cls.__name__} with a `predict_step` that does neither",
                     stacklevel=3,
                 )
+
+    @cooperative
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if saving.is_made_of_a_graph(type(self), args, kwargs):
+            kerass = {"inputs", "outputs", "trainable", "dtype"}
+            self._check_settings(kwargs.keys() - kerass, {*self._settings, "name"})
+        super().__init__(*args, **kwargs)
+
+    @classmethod
+    def _check_settings(cls, given: Iterable[str], known: Collection[str]) -> None:
+        """Raises `TypeError` for an unknown one, which Keras's functional constructor ignores."""
+        for name in sorted(set(given).difference(known)):
+            near = difflib.get_close_matches(name, known, n=1)
+            remedy = f"; the nearest is {near[0]!r}" if near else ""
+            raise TypeError(
+                f"The settings of {cls.__name__} are {sorted(known)}{remedy}. Received: {name!r}"
+            )
 
     def _configure(self, **settings: Any) -> None:
         for name, value in settings.items():
@@ -209,8 +227,19 @@ class PredictionMixin(_Model):
                     f"`{name}` given as a dict must be by head, and the model has {heads}. "
                     f"Received: {name} for {unknown}"
                 )
+        self._check_one_kind({head: tuple(tensor.shape) for head, tensor in tensors.items()})
         for head, tensor in tensors.items():
             self._check_head(head, tensor)
+
+    def _check_one_kind(self, shapes: Mapping[str, tuple[int | None, ...]]) -> None:
+        one = sorted(head for head, shape in shapes.items() if shape[-1:] == (1,))
+        if one and len(one) < len(shapes) and self.task != "multilabel":
+            raise ValueError(
+                "All heads must be of one kind, and this model has heads of one unit beside heads "
+                "of several; predict without a mixin, or override `postprocess`: pass the heads "
+                "that fit to `super().postprocess` in a dict, and add the others to what it "
+                f"returns. Received: the heads {sorted(shapes)}, of which {one} have one unit"
+            )
 
     def _check_head(self, head: str, tensor: Any) -> None:
         of_head = f" of head {head!r}" if head else ""
@@ -242,7 +271,10 @@ class PredictionMixin(_Model):
         if self._setting("from_logits", head) or squashed in (None, self._activation):
             return
         if squashed == "linear":
-            remedy = "pass `from_logits=True` if it yields logits"
+            flag = f"{{{head!r}: True}}" if head else "True"
+            remedy = f"pass `from_logits={flag}` if it yields logits"
+            if head:
+                remedy += ", or override `postprocess` if it is no classifier"
         elif squashed in ("softmax", "sigmoid"):
             remedy = "use the mixin that fits it"
         else:

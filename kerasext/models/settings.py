@@ -19,7 +19,7 @@ def checked(name: str, value: Any) -> Any:
         ValueError: If it is out of range.
     """
     check = SETTINGS[name].check
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and not (name == "class_names" and _numbers_classes(value)):
         return MappingProxyType({str(head): check(name, entry) for head, entry in value.items()})
     return check(name, value)
 
@@ -38,12 +38,43 @@ def _check_flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def _numbers_classes(value: Mapping[Any, Any]) -> bool:
+    """Whether a dict is from number to name, as `id2label`, or from name to number."""
+    if all(isinstance(entry, str) for entry in value.values()):
+        # JSON makes text of keys.
+        return all(_is_int(key) or (isinstance(key, str) and key.isdecimal()) for key in value)
+    return all(map(_is_int, value.values()))
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _in_order(name: str, value: Mapping[Any, Any]) -> list[Any]:
+    """The names of a dict from number to name, or from name to number, in the order of numbers."""
+    by_number = {
+        int(key if isinstance(entry, str) else entry): entry if isinstance(entry, str) else key
+        for key, entry in value.items()
+    }
+    if sorted(by_number) != list(range(len(value))):
+        raise ValueError(
+            f"`{name}` must be numbered from 0 on, each class once, if it is a dict of numbers. "
+            f"Received: {name}={dict(value)!r}"
+        )
+    return [by_number[number] for number in range(len(value))]
+
+
 def _check_class_names(name: str, value: Any) -> tuple[str, ...] | None:
     """Checks names of classes, in the order of the model's units."""
     if value is None:
         return None
-    if isinstance(value, str | Set) or not isinstance(value, Iterable):
-        raise TypeError(f"`{name}` must be a sequence of strings. Received: {name}={value!r}")
+    if isinstance(value, Mapping) and _numbers_classes(value):
+        value = _in_order(name, value)
+    if isinstance(value, str | Set | Mapping) or not isinstance(value, Iterable):
+        raise TypeError(
+            f"`{name}` must be a sequence of strings, a dict from the number of each class to its "
+            f"name or from name to number, or a dict of those by head. Received: {name}={value!r}"
+        )
     names = tuple(value)
     wrong = [entry for entry in names if not isinstance(entry, str)]
     if wrong or not names:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 
+from kerasext.keras_internals.model_check import check_model
 from kerasext.keras_internals.own_methods import PREDICTION_METHODS, listed, own_methods
 from kerasext.keras_internals.private_classes import Functional
 from kerasext.models import graph
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from keras import Model as _Model
 else:
     _Model = object
+
+# What a class of one's own is derived from instead of these.
+_KERAS_CLASSES = {
+    keras.Model: "keras.Model",
+    Functional: "keras.Model",
+    keras.Sequential: "keras.Sequential",
+}
 
 
 class HeldModel(keras.Model):
@@ -99,8 +107,7 @@ class FromModel(_Model):
         outputs = ClassifierModel.from_model(model).predict(images)
         ```
         """
-        if not isinstance(model, keras.Model):
-            raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
+        check_model(model)
         own = own_methods(model, *PREDICTION_METHODS)
         if own:
             raise TypeError(
@@ -118,10 +125,7 @@ class FromModel(_Model):
                 )
         parameters = inspect.signature(cls).parameters.values()
         named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        known = sorted({*cls._held._settings, "name", *named})
-        unknown = sorted(settings.keys() - known)
-        if unknown:  # a functional constructor of Keras takes any keyword without a word
-            raise TypeError(f"The settings of {cls.__name__} are {known}. Received: {unknown}")
+        cls._check_settings(settings, {*cls._held._settings, "name", *named})
         settings = {"name": model.name, **cls._settings_of(model), **settings}
         functional = graph.functional(model)
         if functional is not None:
@@ -153,13 +157,16 @@ class FromModel(_Model):
             for base in model_class.__mro__
             if issubclass(base, keras.Model) and not issubclass(base, PredictionMixin)
         )
-        if base is keras.Sequential:
-            return f"class MyModel({mixin}, keras.Sequential)"
-        if base in (keras.Model, Functional):
-            return f"class MyModel({mixin}, keras.Model)"
+        if base in _KERAS_CLASSES:
+            return f"class MyModel({mixin}, {_KERAS_CLASSES[base]})"
         return f"class {base.__name__}{mixin.removesuffix('Mixin')}({mixin}, {base.__name__})"
 
     @classmethod
     def _class_line(cls, model_class: type) -> str:
-        mixin = cls._held.__bases__[0]
-        return f"class {model_class.__name__}({mixin.__name__}, keras.Model)"
+        """The class with the mixin in place of another one, and its other bases."""
+        if model_class in _KERAS_CLASSES:
+            return cls._subclass_line(model_class)
+        mixin = cls._held.__bases__[0].__name__
+        bases = [base for base in model_class.__bases__ if not issubclass(base, PredictionMixin)]
+        names = [_KERAS_CLASSES.get(base, base.__name__) for base in bases] or ["keras.Model"]
+        return f"class {model_class.__name__}({', '.join([mixin, *names])})"

@@ -128,11 +128,11 @@ def least_confident(
     columns: dict[str, list[Child]] = {}
     if thumbnails:
         columns["Image"] = [thumbnails.of(int(row)) for row in rows]
-    if IDS in predictions:
+    if IDS in predictions.columns:
         columns["Id"] = [short(value) for value in predictions[IDS][rows]]
     else:
         columns["Row"] = [f"{row:,}" for row in rows]
-    if ROW in predictions:
+    if ROW in predictions.columns:
         columns["Row in the data"] = [f"{row:,}" for row in predictions[ROW][rows]]
     numbers = [place for place, title in enumerate(columns) if title.startswith("Row")]
     for title, name in (("Label", f"{head}/labels".lstrip("/")), ("Target", target)):

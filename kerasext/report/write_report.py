@@ -14,7 +14,7 @@ from kerasext.report.markup import document, pairs, short, tag
 from kerasext.report.row_tally import RowTally
 from kerasext.report.thumbnails import Thumbnails
 from kerasext.storage import ClassNames, DamagedFileError, PredictionFile
-from kerasext.storage.layout import COLUMNS, TARGETS
+from kerasext.storage.layout import TARGETS
 from kerasext.storage.whole_file import file_made_from, renamed_when_written
 
 
@@ -81,7 +81,10 @@ def write_report(
     tally = RowTally(predictions, head, rows)
     names = predictions.class_names
     names = names.get(head) if isinstance(names, dict) else None if head else names
-    target = next((name for name in (f"{TARGETS}/{head}", TARGETS) if name in predictions), None)
+    target = None
+    if TARGETS in predictions.columns:
+        wanted = (f"{TARGETS}/{head}", TARGETS)
+        target = next((name for name in wanted if name in predictions), None)
     result, refused = _evaluated(predictions, head, tally, target)
 
     title = title or predictions.path.name
@@ -108,7 +111,7 @@ def write_report(
 
 
 def _chosen_head(predictions: PredictionFile, head: str) -> str:
-    outputs = [name for name in predictions if name.split("/")[0] not in COLUMNS]
+    outputs = [name for name in predictions if name.split("/")[0] not in predictions.columns]
     heads = {name.rpartition("/")[0] for name in outputs}
     if head and head not in heads:
         raise ValueError(

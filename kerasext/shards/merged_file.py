@@ -89,6 +89,9 @@ def merge_shards(
                 writer.append(step, data_rows=rows + missing)
                 writer.commit()
         writer.finish()
+    except FileExistsError:  # another one, made meanwhile
+        writer.close()
+        raise
     except BaseException:
         writer.close()
         target.unlink(missing_ok=True)

@@ -6,20 +6,21 @@ import contextlib
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from kerasext.storage import ClassNames, DamagedFileError
+from kerasext.storage import DamagedFileError
 from kerasext.storage.dimensions import COORDINATES
-from kerasext.storage.layout import CLASS_NAMES, IDS
+from kerasext.storage.file_lock import LOCK_SUFFIX
+from kerasext.storage.layout import IDS, PLAIN_OUTPUTS
 from kerasext.storage.open_file import OpenFile
 from kerasext.storage.open_index import is_index
 from kerasext.storage.open_shards import check_name, listed
 from kerasext.storage.output_spec import OutputSpec
-from kerasext.storage.present_file import FINGERPRINT
+from kerasext.storage.present_file import FINGERPRINT, stored_class_names
 from kerasext.storage.ragged_spec import RaggedSpec
 from kerasext.storage.row_runs import RowRuns
 from kerasext.storage.shard_file import ShardFacts, facts_of, open_shard
@@ -80,6 +81,7 @@ class ShardFolder:
             try:
                 path.name.encode()
                 check_name(path.name)
+                _check_is_no_lock(path)
                 file = open_shard(path)
             except (OSError, ValueError) as error:
                 problems.append(f"{path.name!r}: {error}")
@@ -157,12 +159,14 @@ class ShardFolder:
             )
             for name in file.outputs
         }
-        class_names = _class_names(file)
+        class_names = stored_class_names(file)
         attributes = {
             name: value
             for name, value in file.attributes().items()
             if name not in _OWN_ATTRIBUTES and np.ndim(value) == 0
         }
+        if attributes.get(PLAIN_OUTPUTS) != self.attributes.get(PLAIN_OUTPUTS) and self.names:
+            self._refuse(file.path.name, f"has the columns {sorted(file.columns)}", "others")
         if not self.names:
             self.specs, self.class_names, self.attributes = specs, class_names, attributes
         self._check_model(file.path.name, attributes)
@@ -180,7 +184,7 @@ class ShardFolder:
             file.lengths[name] * dataset.dtype.itemsize * math.prod(dataset.shape[1:])
             for name, dataset in file.datasets.items()
         )
-        if with_ids and IDS in specs:
+        if with_ids and IDS in file.columns:
             self.ids.append(file.read(IDS, slice(0, file.lengths[IDS])))
 
     def _check_model(self, name: str, attributes: Mapping[str, Any]) -> None:
@@ -206,9 +210,10 @@ class ShardFolder:
             if theirs.can_hold(ours):
                 return theirs
         elif isinstance(ours, RaggedSpec) and isinstance(theirs, RaggedSpec):
-            one, other = (replace(spec.values, name="") for spec in (ours, theirs))
-            if ours.axes == theirs.axes and one.stored_as == other.stored_as:
+            if ours.axes == theirs.axes and ours.values.can_hold(theirs.values):
                 return ours
+            if ours.axes == theirs.axes and theirs.values.can_hold(ours.values):
+                return theirs
         return self._refuse(
             name, f"has output {theirs.name!r} of {_shown(theirs)}", f"of {_shown(ours)}"
         )
@@ -232,13 +237,12 @@ class ShardFolder:
         )
 
 
-def _class_names(file: OpenFile) -> dict[str, list[str]]:
-    found = {}
-    for name in file.outputs:
-        names = file.attribute(CLASS_NAMES, of=name)
-        if names is not None:
-            found[name.rpartition("/")[0]] = list(ClassNames.of_attribute(names))
-    return found
+def _check_is_no_lock(path: Path) -> None:
+    if path.suffix == LOCK_SUFFIX:
+        raise ValueError(
+            f"a writer has {path.stem!r} open, or was killed; finish that file, or delete its lock "
+            "if it is complete"
+        )
 
 
 def _shown(spec: Spec) -> str:

@@ -36,6 +36,12 @@ from kerasext.storage.open_index import OpenIndex, is_index
 from kerasext.storage.open_shards import check_name, checksum
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.row_runs import RowRuns
+from kerasext.storage.whole_file import take_permissions
+
+try:
+    import resource
+except ImportError:  # Windows has no such limit
+    resource = None  # type: ignore[assignment]
 
 
 def index_shards(
@@ -120,6 +126,7 @@ def index_shards(
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         _write(part, shards, order)
+        take_permissions(part, target)
         replace_durably(part, target)
     finally:
         with contextlib.suppress(OSError):
@@ -161,7 +168,24 @@ def verify_index(path: str | os.PathLike[str]) -> None:
                 "`path` must be what `index_shards` makes; `PredictionFile.verify` is for other "
                 f"files. Received: path={os.fspath(path)!r}"
             )
+        _check_open_files(len(file.shard_names), file.path)
         file.check_shards()
+
+
+def _check_open_files(shards: int, path: Path) -> None:
+    """Raises `ValueError` if HDF5 may not have all shards open at once, as it does."""
+    folder = Path("/dev/fd")
+    if resource is None or not folder.is_dir():
+        return
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    free = most - len(list(folder.iterdir()))
+    if most != resource.RLIM_INFINITY and shards > free:
+        raise ValueError(
+            "HDF5 opens all shards of an index at once, and reads fill values for those that the "
+            "process may not open; raise the limit with `ulimit -n`, copy the rows to one file "
+            "with `kerasext.shards.merge_shards`, or read with `PredictionFile`. Received: "
+            f"path={str(path)!r} of {shards} shards, with {max(free, 0)} more files to open at most"
+        )
 
 
 def _write(path: Path, shards: ShardFolder, order: RowRuns) -> None:
@@ -175,11 +199,14 @@ def _write(path: Path, shards: ShardFolder, order: RowRuns) -> None:
         virtual={
             name: _layout(spec, shards, order)
             for name, spec in specs.items()
-            if isinstance(spec, OutputSpec) and name != IDS and order.rows and spec.row_bytes
+            if isinstance(spec, OutputSpec)
+            and not (name == IDS and shards.ids)
+            and order.rows
+            and spec.row_bytes
         },
     )
     path.write_bytes(content)
-    with h5py.File(path, "r+", libver=("v110", "v110")) as file:
+    with h5py.File(path, "r+", libver=("v110", "v110"), locking=False) as file:
         checksums: dict[str, RowChecksums] = {}
         for name in specs:
             if not file[name].is_virtual:
@@ -193,7 +220,7 @@ def _write(path: Path, shards: ShardFolder, order: RowRuns) -> None:
         SHARD_RUNS: order.runs,
         SHARD_HEAPS: find_heaps(path),
     }
-    with h5py.File(path, "r+", libver=("v110", "v110")) as file:
+    with h5py.File(path, "r+", libver=("v110", "v110"), locking=False) as file:
         for table, values in tables.items():
             chunks = tuple(max(length, 1) for length in values.shape)
             longest = (None, *values.shape[1:])
@@ -222,7 +249,7 @@ def _fill(
 ) -> dict[str, RowChecksums]:
     dataset = file[name]
     column = ChunkedRows(dataset, 0, file[f"{SUMS}/{name}"])
-    if name == IDS:
+    if name == IDS and shards.ids:
         for shard, rows, _ in order.pieces(range(order.rows)):
             column.append(shards.ids[shard][rows].astype(dataset.dtype.str))
     else:  # of no bytes

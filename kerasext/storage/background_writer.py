@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import queue
 import threading
 import time
 from collections import deque
@@ -19,8 +22,33 @@ Rows = Mapping[str, np.ndarray | RaggedRows]
 ToArrays = Callable[[Any], Rows]
 
 
+class _Wake:
+    """An event that a finalizer can set.
+
+    `threading.Event` has a lock, which the thread that runs the finalizer may hold.
+    """
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def set(self) -> None:
+        self._calls.put(None)
+
+    def is_set(self) -> bool:
+        return not self._calls.empty()
+
+    def wait(self, timeout: float) -> None:
+        """Waits until it is set, but so many seconds at most, and clears it."""
+        with contextlib.suppress(queue.Empty):
+            self._calls.get(timeout=timeout)
+            while True:
+                self._calls.get_nowait()
+
+
 class BackgroundWriter:
     """Hands the steps to a `PredictionFileWriter` that runs in a thread of its own.
+
+    At the exit of the interpreter a file that is open is closed, as by `close`.
 
     The caller waits until the first step is written, so that what is wrong with the outputs shows
     there. After it the caller only leaves a reference: no call of h5py, no copy, and no lock unless
@@ -61,11 +89,12 @@ class BackgroundWriter:
         # Each is counted by one thread only, so that neither needs a lock.
         self._bytes_come = self._bytes_gone = 0
         self._row_bytes = 0.0
-        self._wake = threading.Event()
+        self._wake = _Wake()
         self._gone = threading.Event()
         self._begun = threading.Event()
         self._first: tuple[Any, int, int | Callable[[Rows], int]] = (None, 0, 0)
         self._end: Literal["", "finish", "close"] = ""
+        self._is_abandoned = False
         self.is_over = False
         self._error: BaseException | None = None  # until it is raised
         self._failure: BaseException | None = None  # for good
@@ -123,12 +152,29 @@ class BackgroundWriter:
         """
         self._stop("close")
 
+    def abandon(self) -> None:
+        """Lets the thread write what is left and close the file, and does not wait for it.
+
+        For finalizers: a garbage collection may run one inside a call of h5py, whose lock the
+        thread needs. The next writer of the file waits for the thread.
+        """
+        if self._thread is None:
+            self.writer.close()  # which has no HDF5 file yet
+            return
+        self._is_abandoned = True
+        self.writer.expect_release()
+        self._end = "close"
+        self._wake.set()
+        if self.is_over:
+            self._raise_error()
+
     def _begin(self, step: Any, rows: int, known: int | Callable[[Rows], int]) -> None:
         # A daemon: the interpreter would wait for another at its exit, before anybody can stop it.
         self._thread = threading.Thread(
             target=self._run, name=f"writes {self.writer.path.name}", daemon=True
         )
         self._first = step, rows, known
+        atexit.register(self.close)
         self._thread.start()
         self._begun.wait()
         if self.is_over:
@@ -182,7 +228,10 @@ class BackgroundWriter:
                 self.writer.close()  # which keeps the rows before a step that was wrong
             except OSError as another:
                 error.add_note(str(another))
+            if self._is_abandoned:
+                self._raise_error()  # which shows it: there is no next call
         finally:
+            atexit.unregister(self.close)
             self.is_over = True
             self._begun.set()
             self._gone.set()
@@ -191,7 +240,6 @@ class BackgroundWriter:
         commit_at = time.monotonic() + self._commit_interval
         while True:
             self._wake.wait(max(commit_at - time.monotonic(), 0))
-            self._wake.clear()
             end = self._end  # before the queue is emptied: what came before it is to be written
             while self._steps and time.monotonic() < commit_at:
                 self._write_some()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +15,6 @@ import numpy as np
 from kerasext.storage import fixed_point, hard_links
 from kerasext.storage.dimensions import is_scale
 from kerasext.storage.layout import (
-    CLASS,
     GROUP,
     MOST_AXES,
     RAGGED_AXES,
@@ -123,7 +124,7 @@ def _outputs(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset | h5py.Group]]
                 raise ValueError(f"{part!r} is the name of no output and no group")
             name = prefix + part
             node = _follow_hard_link(group, part, name)
-            if node is None or node in seen or name in {GROUP, CLASS}:
+            if node is None or node in seen or name == GROUP:
                 continue
             seen.add(node)
             if isinstance(node, h5py.Dataset):
@@ -183,9 +184,12 @@ def _check_layout(dataset: h5py.Dataset) -> None:
     for number in range(properties.get_nfilters()):
         code, *_ = properties.get_filter(number)
         if not h5py.h5z.filter_avail(code):
+            with contextlib.suppress(ImportError):
+                importlib.import_module("hdf5plugin")  # which registers its filters
+        if not h5py.h5z.filter_avail(code):
             raise ValueError(
                 f"{name!r} is compressed by HDF5's filter {code}, which is not there; "
-                "hdf5plugin may have it"
+                "pip install 'kerasext[compression]'"
             )
 
 

@@ -101,5 +101,6 @@ class CommitRecord:
             in_place = False
         if not in_place:
             raise FileNotFoundError(
-                f"The file must stay where it is while it is written. Received: path={str(path)!r}"
+                "The file must stay where it is while it is written; move it back, or predict "
+                f"again. Received: path={str(path)!r}, which leads to another file, or to none"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import h5py
@@ -37,34 +37,35 @@ def has_classes_last(name: str, row_shapes: Mapping[str, tuple[int, ...]]) -> bo
     return is_one and shape != () and row_shapes.get(name) == shape
 
 
-def axis_names(specs: Mapping[str, Spec]) -> dict[str, tuple[str, ...]]:
+def axis_names(specs: Mapping[str, Spec], columns: Collection[str]) -> dict[str, tuple[str, ...]]:
     """The names of the axes, as paths of the scales.
 
     Args:
         specs: The outputs by name.
+        columns: Names of the columns beside the outputs.
 
     Returns:
         Dict from output name to a tuple with a string for each axis: `"row"` for the first one;
         `"class"`, or `"head/class"`, for the classes; `"<output>_axis_1"` and so on for others.
-        Only the first name can be that of an output, of the numbers of the rows. Outputs whose rows
-        differ in shape have none.
+        A name that an output or a group has gets underscores, except `"row"` if the file has the
+        numbers of the rows. Outputs whose rows differ in shape have no names.
     """
     row_shapes = {
         name: spec.row_shape for name, spec in specs.items() if isinstance(spec, OutputSpec)
     }
     taken = with_groups(specs)
+    row = ROW if ROW in columns else _untaken(ROW, taken)
     names = {}
     for name, shape in row_shapes.items():
         axes = [_untaken(f"{name}_axis_{number}", taken) for number in range(1, len(shape) + 1)]
         head, slash, _ = name.rpartition("/")
-        classes = f"{head}{slash}{CLASS}"
-        if has_classes_last(name, row_shapes) and classes not in taken:
-            axes[-1] = classes
-        names[name] = (ROW, *axes)
+        if has_classes_last(name, row_shapes):
+            axes[-1] = _untaken(f"{head}{slash}{CLASS}", taken)
+        names[name] = (row, *axes)
     return names
 
 
-def make_scales(file: h5py.File, specs: Mapping[str, Spec]) -> None:
+def make_scales(file: h5py.File, specs: Mapping[str, Spec], columns: Collection[str]) -> None:
     """Makes the scales of a new file, and attaches them to its outputs.
 
     Outputs of more than 3000 axes in all get none: scales for those take most of a second, and the
@@ -73,24 +74,27 @@ def make_scales(file: h5py.File, specs: Mapping[str, Spec]) -> None:
     Args:
         file: The file, with all outputs and the names of their classes.
         specs: The outputs by name.
+        columns: Names of the columns beside the outputs.
     """
-    names = axis_names(specs)
+    names = axis_names(specs, columns)
     if sum(map(len, names.values())) > _MOST_AXES:
         return
+    row_shapes = {name: file[name].shape[1:] for name in names}
     scales: dict[str, h5py.Dataset] = {}
     for name, axes in names.items():
         for number, axis in enumerate(axes):
             if axis not in scales:
-                scales[axis] = _make_scale(file, axis, file[name].shape[number])
+                output = file[name]
+                if number == 0:
+                    scales[axis] = _scale_of_rows(file, axis)
+                elif number == len(axes) - 1 and has_classes_last(name, row_shapes):
+                    scales[axis] = _scale_of_classes(file, axis, output)
+                else:
+                    scales[axis] = _scale_without_values(file, axis, output.shape[number])
             if axis != name:
                 file[name].dims[number].attach_scale(scales[axis])
-    if IDS in names:
+    if IDS in names and IDS in columns:
         file.attrs[COORDINATES] = np.bytes_(IDS.encode())
-
-
-def mark_as_text(dataset: h5py.Dataset) -> None:
-    """Makes xarray read a dataset of bytes as text."""
-    dataset.attrs["_Encoding"] = np.bytes_(b"utf-8")  # h5py would store a `str` in a heap
 
 
 def is_scale(dataset: h5py.Dataset) -> bool:
@@ -108,20 +112,29 @@ def _untaken(name: str, taken: set[str]) -> str:
     return name
 
 
-def _make_scale(file: h5py.File, axis: str, length: int) -> h5py.Dataset:
-    head, slash, last = axis.rpartition("/")
-    of_classes = f"{head}{slash}probabilities"
-    names: Any = file[of_classes].attrs.get(CLASS_NAMES, ()) if last == CLASS else ()
+def _scale_of_rows(file: h5py.File, axis: str) -> h5py.Dataset:
     if axis in file:  # the numbers of the rows
-        scale = file[axis]
-    elif length and length == len(names):
-        dtype = h5py.string_dtype("utf-8", names.dtype.itemsize)
-        scale = file.create_dataset(axis, data=names, dtype=dtype)
-        mark_as_text(scale)
-    else:
-        # Never written, and so without a byte of data.
-        growing = {"dtype": np.int64, "maxshape": (None,)} if axis == ROW else {"dtype": np.int8}
-        scale = file.create_dataset(axis, shape=(length,), **growing)
-        last = _NO_VALUES.format(length)
-    scale.make_scale(last)
+        file[axis].make_scale(axis)
+        return file[axis]
+    return _scale_without_values(file, axis, 0, dtype=np.int64, maxshape=(None,))
+
+
+def _scale_of_classes(file: h5py.File, axis: str, output: h5py.Dataset) -> h5py.Dataset:
+    head, slash, _ = output.name[1:].rpartition("/")
+    names: Any = file[f"{head}{slash}probabilities"].attrs.get(CLASS_NAMES, ())
+    # Text of variable length, which both of xarray's engines read as text, has no null characters.
+    if not len(names) or len(names) != output.shape[-1] or any(b"\0" in name for name in names):
+        return _scale_without_values(file, axis, output.shape[-1])
+    texts = [name.decode() for name in names]
+    scale = file.create_dataset(axis, data=texts, dtype=h5py.string_dtype("utf-8"))
+    scale.make_scale(axis.rpartition("/")[2])
+    return scale
+
+
+def _scale_without_values(
+    file: h5py.File, axis: str, length: int, *, dtype: Any = np.int8, **options: Any
+) -> h5py.Dataset:
+    # Never written, and so without a byte of data.
+    scale = file.create_dataset(axis, shape=(length,), dtype=dtype, **options)
+    scale.make_scale(_NO_VALUES.format(length))
     return scale

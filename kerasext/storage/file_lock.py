@@ -1,13 +1,35 @@
 """One writer at a time: a lock beside the file, held by a live process only."""
 
+from __future__ import annotations
+
 import contextlib
+import errno
 import os
+import time
+import warnings
 from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows has no flock: there a second writer is not refused
+except ImportError:  # Windows has no `flock`
     fcntl = None  # type: ignore[assignment]
+
+LOCK_SUFFIX = ".lock"
+
+# Lustre without `-o flock` raises the first, NFS without its lock daemon the second, some FUSE file
+# systems the third. The last is ENOTSUPP of the Linux kernel, which has no name in `errno`.
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, 524}
+_PAUSE = 0.01  # seconds, between two looks at a holder that is closing
+
+
+class _Holder:
+    """Who holds a lock in this process."""
+
+    is_closing = False
+
+
+# By process, too: a forked one inherits the dictionary, and holds nothing.
+_holders: dict[tuple[int, Path], _Holder] = {}
 
 
 class FileLock:
@@ -15,62 +37,128 @@ class FileLock:
 
     HDF5's own lock won't do: a writer that others may read beside (SWMR) holds none.
 
+    On a file system without locks, and on Windows, only a second writer in this process is noticed,
+    and a warning says so. If the environment variable `HDF5_USE_FILE_LOCKING` is `FALSE`, there is
+    no warning, and no other failure to lock raises an error.
+
     Args:
         path: Path of the file to lock; the lock is `path` with `.lock` appended.
 
     Raises:
         BlockingIOError: If another writer, in this process or another, holds the lock.
+        OSError: If the lock can't be taken for another reason.
         PermissionError: If the folder is not writable.
     """
 
+    _fd = -1
+
     def __init__(self, path: Path) -> None:
-        self._path = path.with_name(path.name + ".lock")
+        self._path = path.with_name(path.name + LOCK_SUFFIX)
+        self._key = (os.getpid(), self._path)
+        self._holder = _Holder()
+        self._enter(path)
+        try:
+            self._lock(path)
+        except BaseException:
+            del _holders[self._key]
+            raise
+
+    def _enter(self, path: Path) -> None:
+        """Makes this the one holder in the process, once one that is closing has gone."""
+        while (other := _holders.setdefault(self._key, self._holder)) is not self._holder:
+            if not other.is_closing:
+                raise BlockingIOError(
+                    "Only one writer at a time may write a prediction file; close the other one, "
+                    "which a `with` statement does, or choose another path. "
+                    f"Received: path={str(path)!r}, held by this process"
+                )
+            time.sleep(_PAUSE)
+
+    def _lock(self, path: Path) -> None:
         while True:
             try:
-                self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
             except OSError as error:
                 raise type(error)(
                     "The folder of `path` must be writable, for the file and for its lock. "
                     f"Received: path={str(path)!r} ({error.strerror})"
                 ) from error
             try:
-                self._take(path)
-                if self._is_current():
+                self._is_locked = _take(fd, path)
+                if self._is_current(fd):
                     break
             except BaseException:
-                os.close(self._fd)
+                os.close(fd)
                 raise
-            os.close(self._fd)
-        os.ftruncate(self._fd, 0)
-        os.write(self._fd, str(os.getpid()).encode())
+            os.close(fd)
+        self._fd = fd
+        os.ftruncate(fd, 0)
+        os.write(fd, str(os.getpid()).encode())
 
-    def _take(self, path: Path) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(self._fd, 32, 0).decode(errors="replace") or "unknown"
-            raise BlockingIOError(
-                "Only one writer at a time may write a prediction file; wait for the other one or "
-                f"choose another path. Received: path={str(path)!r}, held by process {holder}"
-            ) from error
-
-    def _is_current(self) -> bool:
+    def _is_current(self, fd: int) -> bool:
         # The last holder may have removed the file between our opening and locking it.
         try:
-            return os.path.samestat(self._path.stat(), os.fstat(self._fd))
+            return os.path.samestat(self._path.stat(), os.fstat(fd))
         except FileNotFoundError:
             return False
 
+    def expect_release(self) -> None:
+        """Says that another thread is about to release it, for which the next writer is to wait."""
+        self._holder.is_closing = True
+
     def release(self) -> None:
         """Removes the lock and its file; safe to call again."""
-        if self._fd < 0:
+        fd, self._fd = self._fd, -1
+        if fd < 0:
             return
+        try:
+            if self._is_locked:
+                self._remove()  # before it is unlocked: afterwards it may be another one's
+                # A forked child shares the open file: closing alone would leave the lock with it.
+                fcntl.flock(fd, fcntl.LOCK_UN)
+                os.close(fd)
+            else:
+                os.close(fd)
+                self._remove()  # Windows removes no open file
+        finally:
+            del _holders[self._key]
+
+    def _remove(self) -> None:
         with contextlib.suppress(OSError):  # the folder itself may be gone by now
             self._path.unlink()
+
+    def __del__(self) -> None:
+        # Of a writer that was dropped. In a forked process it is a copy, and the lock another's.
+        if self._fd >= 0 and os.getpid() == self._key[0]:
+            self.release()
+
+
+def _take(fd: int, path: Path) -> bool:
+    """Locks an open file; returns whether the file system has locks."""
+    is_asked_for = os.environ.get("HDF5_USE_FILE_LOCKING", "").upper() not in {"FALSE", "0"}
+    try:
         if fcntl is not None:
-            # A forked child shares the open file: closing alone would leave the lock with it.
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-        os.close(self._fd)
-        self._fd = -1
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except BlockingIOError as error:
+        holder = os.pread(fd, 32, 0).decode(errors="replace") or "unknown"
+        raise BlockingIOError(
+            "Only one writer at a time may write a prediction file; wait for the other one or "
+            f"choose another path. Received: path={str(path)!r}, held by process {holder}"
+        ) from error
+    except OSError as error:
+        if is_asked_for and error.errno not in _NO_LOCKS:
+            raise OSError(
+                error.errno,
+                "The file must be locked while it is written; set the environment variable "
+                "HDF5_USE_FILE_LOCKING=FALSE to write it without a lock. "
+                f"Received: path={str(path)!r}, {error}",
+            ) from error
+    if is_asked_for:
+        warnings.warn(
+            "The file system has no locks, so that another process that writes to the same file "
+            "would not be noticed; set the environment variable HDF5_USE_FILE_LOCKING=FALSE if "
+            f"there is none. Received: path={str(path)!r}",
+            stacklevel=5,
+        )
+    return False

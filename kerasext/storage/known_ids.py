@@ -29,6 +29,7 @@ class KnownIds:
         self._row = int(record["first_row"])
         self._rows = int(record["rows"]) if rows is None else rows
         self._data_row = int(record["first_data_row"])
+        self._has_rows = ROW in self._file.columns
         self._blocks: dict[str, tuple[int, np.ndarray]] = {}
 
     def check(self, ids: np.ndarray) -> None:
@@ -44,7 +45,7 @@ class KnownIds:
             given = ids[start : start + _BLOCK_ROWS]
             after = self._data_row + len(given)
             stored = self._read(IDS, len(given))
-            if ROW in self._file.datasets:
+            if self._has_rows:
                 kept = self._read(ROW, len(given))
                 kept = kept[kept < after]
                 stored, given = stored[: len(kept)], given[kept - self._data_row]

@@ -18,7 +18,10 @@ _TOLERANCE = {"rtol": 1e-2, "atol": 1e-4}
 
 
 def check_known(
-    file: Mapping[str, Any], step: Mapping[str, np.ndarray | RaggedRows], rows: int
+    file: Mapping[str, Any],
+    step: Mapping[str, np.ndarray | RaggedRows],
+    rows: int,
+    why_others: str = "",
 ) -> None:
     """Compares rows with the last ones before a row of a file.
 
@@ -26,6 +29,7 @@ def check_known(
         file: The file, or another mapping from output name to dataset, or group of a ragged output.
         step: Mapping from output name to rows as they would be stored.
         rows: Int. The row that follows them.
+        why_others: String. Why the same model may predict other values, if that is known.
 
     Raises:
         ValueError: If they differ, naming the output.
@@ -37,10 +41,14 @@ def check_known(
         else:
             same = _same_values(file[name], known, given)
         if not same:
+            rule = "goes on with the same model, and with the same data in the same order"
+            unless = "if the model is random or has a state"
+            if why_others:
+                rule, unless = f"compares values, and {why_others}", "not to compare them"
             raise ValueError(
-                "`mode='resume'` goes on with the same model, and with the same data in the same "
-                "order; pass mode='w' to predict again. Received: other values of output "
-                f"{name!r} in the rows before row {rows}"
+                f"`mode='resume'` {rule}; pass mode='w' to predict again, or resume_check=False "
+                f"{unless}. "
+                f"Received: other values of output {name!r} in the rows before row {rows}"
             )
 
 

@@ -25,6 +25,7 @@ RECORD_DTYPE = np.dtype(
         ("seconds", "<f8"),  # that the call took so far, since its first step or since resumed
         ("stalled_seconds", "<f8"),  # of them, how long the model waited for the disk
         ("batch_size", "<i8"),  # rows of its batches, where the whole job is known; else 0
+        ("unchecked_resumes", "<i8"),  # how often "resume" went on without comparing values
         ("rows_checksum", "<u4"),  # of all rows, see `checksums.file_checksum`
         ("checksum", "<u4"),  # CRC-32 of all before it
     ]
@@ -56,11 +57,15 @@ not all rows of the data are kept, which of them it is; else `row` is only the n
 
 COLUMNS = frozenset({IDS, TARGETS, ROW})
 
-CLASS = "class"
-"""The scale of the axis of the classes; a head has its own."""
+PLAIN_OUTPUTS = "plain_outputs"
+"""The attribute that lists outputs of the model which are called `ids`, `targets` or `row`,
+separated by blanks. A file without such outputs does not have it."""
 
-RESERVED = frozenset({GROUP, CLASS})
-"""Other names at the root that are not for outputs."""
+CLASS = "class"
+"""The scale of the axis of the classes, unless an output is called so; a head has its own."""
+
+RESERVED = frozenset({GROUP})
+"""Names at the root that are not for outputs."""
 
 CLASS_NAMES = "class_names"
 CLASS_OUTPUTS = ("labels", "probabilities", "top_k_labels")
@@ -96,9 +101,28 @@ def check_not_reserved(names: Iterable[str], reserved: Collection[str]) -> None:
     for name in names:
         if name.partition("/")[0] in reserved:
             raise ValueError(
-                f"The names {sorted(reserved)} are reserved at the root of a prediction file; give "
-                f"the output another name. Received: name={name!r}"
+                f"The names {sorted(reserved)} are reserved at the root of this prediction file; "
+                "give the output another name, or leave it out with `outputs`. "
+                f"Received: name={name!r}"
             )
+
+
+def plain_outputs(names: Iterable[str], columns: Collection[str]) -> str:
+    """The value of `PLAIN_OUTPUTS`: names that columns may have, and that are not in `columns`."""
+    roots = {name.partition("/")[0] for name in names}
+    return " ".join(sorted((roots & COLUMNS) - set(columns)))
+
+
+def columns_of(names: Iterable[str], plain: object) -> frozenset[str]:
+    """The columns beside the outputs.
+
+    Args:
+        names: Names of all outputs and columns.
+        plain: The value of `PLAIN_OUTPUTS`, or `None`.
+    """
+    roots = {name.partition("/")[0] for name in names}
+    others = plain.split() if isinstance(plain, str) else ()
+    return frozenset((roots & COLUMNS) - set(others))
 
 
 def with_groups(outputs: Iterable[str]) -> set[str]:

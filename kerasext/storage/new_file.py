@@ -15,16 +15,18 @@ from kerasext.storage.checksums import CHUNK_DTYPE, RowChecksums, file_checksum
 from kerasext.storage.chunk_filters import Compression, compression_of, dataset_options
 from kerasext.storage.chunked_rows import rows_per_chunk
 from kerasext.storage.commit_record import with_checksum
-from kerasext.storage.dimensions import make_scales, mark_as_text
+from kerasext.storage.dimensions import make_scales
 from kerasext.storage.layout import (
     CLASS_NAMES,
     CLASS_OUTPUTS,
     FORMAT,
     FORMAT_VERSION,
+    PLAIN_OUTPUTS,
     RAGGED_AXES,
     RECORD,
     RECORD_DTYPE,
     SUMS,
+    columns_of,
 )
 from kerasext.storage.output_spec import NewColumn, OutputSpec
 from kerasext.storage.ragged_spec import RaggedSpec
@@ -53,7 +55,8 @@ def image(
     Args:
         specs: The outputs by name.
         expected_rows: Rows that the file will hold, if known.
-        attributes: Attributes of the file besides those of this library.
+        attributes: Attributes of the file besides those of this library; and `PLAIN_OUTPUTS`, if it
+            has such outputs.
         class_names: Names of the classes, or of those of each head.
         compression: As `check_compression` takes it.
         virtual: Mapping from output name to where its rows are, for those whose are in other files.
@@ -85,7 +88,7 @@ def image(
             names = _class_names_of(name, class_names)
             if names is not None:
                 file[name].attrs[CLASS_NAMES] = _fixed_width(names)
-        make_scales(file, specs)
+        make_scales(file, specs, columns_of(specs, attributes.get(PLAIN_OUTPUTS)))
     # The last page is written only as far as it is used, and counts in full.
     missing = -content.getbuffer().nbytes % _PAGE_BYTES
     return content.getvalue() + bytes(missing)
@@ -154,8 +157,6 @@ def _create_virtual(file: h5py.File, spec: Spec, layout: h5py.VirtualLayout) -> 
 def _describe(dataset: h5py.Dataset, spec: OutputSpec) -> None:
     if spec.scale is not None:
         dataset.attrs.update(fixed_point.attributes_for(spec.dtype))
-    if spec.dtype.kind == "S":
-        mark_as_text(dataset)
 
 
 def _class_names_of(name: str, class_names: ClassNamesByHead | None) -> Sequence[str] | None:

@@ -20,7 +20,15 @@ from kerasext.storage.checked_datasets import CheckedDatasets
 from kerasext.storage.checksums import RowChecksums, checksum, file_checksum
 from kerasext.storage.damage import DamagedFileError
 from kerasext.storage.file_view import FileView
-from kerasext.storage.layout import FORMAT, FORMAT_VERSION, RECORD_DTYPE, SHARDS, SUMS
+from kerasext.storage.layout import (
+    FORMAT,
+    FORMAT_VERSION,
+    PLAIN_OUTPUTS,
+    RECORD_DTYPE,
+    SHARDS,
+    SUMS,
+    columns_of,
+)
 from kerasext.storage.stored_checksums import StoredChecksums
 
 # A read that meets a write may see half of it, and is repeated.
@@ -109,6 +117,11 @@ class OpenFile:
             self.close()
             raise
 
+    def __reduce__(self) -> tuple[type[OpenFile], tuple[Path]]:
+        """Pickles the path: another process opens the file for itself."""
+        self.check_open()
+        return type(self), (self.path.absolute(),)
+
     @property
     def is_open(self) -> bool:
         """Whether it was not closed yet."""
@@ -118,6 +131,11 @@ class OpenFile:
     def is_complete(self) -> bool:
         """Whether the predict call that wrote it came to its end."""
         return bool(self.record["complete"])
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Which of `ids`, `targets` and `row` stand beside the outputs, and are none themselves."""
+        return columns_of(self.outputs, self.attributes(PLAIN_OUTPUTS).get(PLAIN_OUTPUTS))
 
     @property
     def was_closed(self) -> bool:

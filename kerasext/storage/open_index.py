@@ -26,7 +26,6 @@ from kerasext.storage.open_shards import (
     ShardedRows,
     Shards,
     check_name,
-    check_open_files,
     checksum,
 )
 from kerasext.storage.output_spec import OutputSpec
@@ -47,8 +46,7 @@ class OpenIndex(OpenFile):
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: As of `OpenFile`; or if files of the index are missing, changed or unreadable,
-            or more than the process may open.
+        ValueError: As of `OpenFile`; or if files of the index are missing, changed or unreadable.
     """
 
     reads_indexes = True
@@ -137,8 +135,7 @@ class OpenIndex(OpenFile):
             return
         with naming_damage(self.path, "the list of its shards"):
             names, facts, runs = self._parse_tables()
-            self._shards = Shards(self.path.parent, names, facts, ShardFile)
-        check_open_files(len(names), self.path)
+            self._shards = Shards(self.path.absolute().parent, names, facts, ShardFile)
         self._shards.check(lambda path, facts: view_of(path, facts).close())
         for name, dataset in self.datasets.items():
             rows = ShardedRows(dataset, self._shards, runs)
@@ -202,6 +199,11 @@ class OpenIndex(OpenFile):
             raise ValueError(f"{path!r} of shape {dataset.shape} is too large")
         table: np.ndarray = dataset[:]
         return table
+
+    @property
+    def shard_names(self) -> list[str]:
+        """Names of the shards of an index."""
+        return [] if self._shards is None else list(self._shards.names)
 
     def check_shards(self) -> None:
         """Opens all shards of an index, and looks for the outputs.

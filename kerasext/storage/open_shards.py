@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -16,11 +17,6 @@ from kerasext.storage.damage import DamagedFileError
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.row_runs import RowRuns
 from kerasext.storage.shard_file import ShardFacts, ShardFile
-
-try:
-    import resource
-except ImportError:  # Windows has no such limit
-    resource = None  # type: ignore[assignment]
 
 _MOST_OPEN = 128  # each keeps a chunk of every output that was read from it
 _MOST_SHOWN = 10
@@ -44,21 +40,6 @@ def checksum(tables: Iterable[np.ndarray]) -> int:
     return zlib.crc32(
         b"".join(table.astype(table.dtype.newbyteorder("<")).tobytes() for table in tables)
     )
-
-
-def check_open_files(shards: int, path: Path) -> None:
-    """Raises `ValueError` if this process may not have all shards open at once, as HDF5 has."""
-    if resource is None:
-        return
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    free = most - len(list(Path("/dev/fd").iterdir()))
-    if most != resource.RLIM_INFINITY and shards > free:
-        raise ValueError(
-            "A process must be able to open all shards of an index at once, for HDF5 reads fill "
-            "values where it is not; raise the limit with `ulimit -n`, or copy the rows to one "
-            f"file with `kerasext.shards.merge_shards`. Received: path={str(path)!r} of {shards} "
-            f"shards, with {max(free, 0)} more files to open at most"
-        )
 
 
 def listed(problems: Sequence[str]) -> str:
@@ -104,12 +85,15 @@ class Shards(Generic[_File]):
         Raises:
             ValueError: If it is missing, changed or unreadable, naming it.
         """
-        if number not in self._open:
+        while number not in self._open:
             name = self.names[number]
             try:
                 self._open[number] = self._opener(self._folder / name, self.facts[number])
             except (OSError, ValueError) as error:
-                raise _changed([f"{name!r}: {error}"], self._folder) from error
+                # The process may have fewer files open than there are to be here.
+                if getattr(error, "errno", None) != errno.EMFILE or not self._open:
+                    raise _changed([f"{name!r}: {error}"], self._folder) from error
+                self._open.popitem(last=False)[1].close()
             if len(self._open) > _MOST_OPEN:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(number)

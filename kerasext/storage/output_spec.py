@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import numpy as np
 
 from kerasext.storage import fixed_point
+from kerasext.storage.layout import MOST_AXES
 from kerasext.storage.ragged_rows import RaggedRows
 from kerasext.storage.utf8_text import KINDS, encode, no_type
 
@@ -20,6 +21,24 @@ MOST_PER_CHUNK = 65536
 """Rows, so that few bytes per row make no chunk of very many."""
 
 _LARGEST_ROW_BYTES = 2**32 - 1  # HDF5's limit on a chunk, and a chunk holds at least one row
+
+
+class TextTooLongError(ValueError):
+    """A string is longer than its place in the file.
+
+    Args:
+        output: String. Name of the output.
+        width: Int. Bytes of UTF-8 that it needs.
+        dtype: The dtype that it is stored as.
+    """
+
+    def __init__(self, output: str, width: int, dtype: np.dtype[Any]) -> None:
+        super().__init__(
+            f"A string of output {output!r} is longer than its place in the file; pass "
+            f"`dtypes={{{output!r}: 'S{width}'}}` or more, and mode='resume' to keep the rows that "
+            f"were written. Received: {width} bytes of UTF-8, dtype={dtype}"
+        )
+        self.output, self.width = output, width
 
 
 class NewColumn(NamedTuple):
@@ -69,7 +88,8 @@ class OutputSpec:
             dtype: Dtype to store it as. Defaults to the array's own, or the nearest that HDF5 has.
 
         Raises:
-            ValueError: If the array has no rows axis, or a row is too large for HDF5.
+            ValueError: If the array has no rows axis, or a row is too large or has too many axes
+                for HDF5.
             TypeError: If HDF5 has no type for it, `dtype` can't hold its values, or its rows differ
                 in shape.
         """
@@ -80,6 +100,11 @@ class OutputSpec:
             raise ValueError(
                 f"Output {name!r} must have rows as its first axis; return one value per sample. "
                 f"Received: shape={array.shape}"
+            )
+        if array.ndim - 1 > MOST_AXES:
+            raise ValueError(
+                f"Rows of output {name!r} must have at most {MOST_AXES} axes, the limit of "
+                f"HDF5; reshape them in the model. Received: shape={array.shape}"
             )
         stored = _default_dtype(name, array) if dtype is None else np.dtype(dtype)
         scale = fixed_point.scale_for(stored) if _is_float(name, array) else None
@@ -121,8 +146,17 @@ class OutputSpec:
         return dtype
 
     def check_same(self, other: OutputSpec, path: object) -> None:
-        """Raises `ValueError` if rows of `other` can't be added to a dataset of this spec."""
-        if (self.row_shape, self.stored_as) != (other.row_shape, other.stored_as):
+        """Raises `ValueError` if a dataset of this spec can't be continued as one of `other`.
+
+        Text may get wider.
+        """
+        if not other.can_hold(self):
+            if self.row_shape == other.row_shape and self.dtype.kind == other.dtype.kind == "S":
+                raise ValueError(
+                    f"Text of output {self.name!r} can't get narrower than in {path}; pass "
+                    f"`dtypes={{{self.name!r}: '{self.dtype.str[1:]}'}}`, or leave the output out "
+                    f"of `dtypes`. Received: {other.dtype.str[1:]!r}"
+                )
             raise ValueError(
                 f"Output {self.name!r} must keep the row shape and dtype that {path} has; write to "
                 f"another file. Stored: row shape {self.row_shape}, dtype {self.stored_as}. "
@@ -135,6 +169,15 @@ class OutputSpec:
         fits = self.dtype.itemsize >= other.dtype.itemsize
         same = (is_text and fits) or self.stored_as == other.stored_as
         return self.row_shape == other.row_shape and same
+
+    @property
+    def text_dtype(self) -> np.dtype[Any] | None:
+        """The dtype in the file if it is text, else `None`."""
+        return self.dtype if self.dtype.kind == "S" else None
+
+    def widened(self, width: int) -> OutputSpec:
+        """The same for text of up to so many bytes."""
+        return replace(self, dtype=np.dtype(f"S{width}"))
 
     def columns(self, expected_rows: int | None) -> list[NewColumn]:
         """The datasets that it is made of.
@@ -155,7 +198,7 @@ class OutputSpec:
 
         Raises:
             ValueError: If its shape or dtype differ from the first step's, or a value does not fit
-                into the stored dtype.
+                into the stored dtype: `TextTooLongError` for text.
             TypeError: If its rows differ in shape.
         """
         array = _dense(self.name, array)
@@ -215,11 +258,7 @@ class OutputSpec:
             # NumPy's own are as wide as they were declared.
             longest = int(np.char.str_len(encoded).max(initial=0))
             if longest > self.dtype.itemsize:
-                raise ValueError(
-                    f"A string of output {self.name!r} is longer than its place in the file; pass "
-                    f"`dtypes={{{self.name!r}: 'S{longest}'}}` or more. "
-                    f"Received: {longest} bytes of UTF-8, dtype={self.dtype}"
-                )
+                raise TextTooLongError(self.name, longest, self.dtype)
         return encoded.astype(self.dtype, copy=False)
 
 

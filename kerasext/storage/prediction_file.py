@@ -21,7 +21,7 @@ from kerasext.storage.exports.data_frame import data_frame
 from kerasext.storage.exports.exported_outputs import ExportedOutputs
 from kerasext.storage.exports.parquet_file import write_parquet_file
 from kerasext.storage.exports.tf_dataset import tf_dataset
-from kerasext.storage.layout import CLASS_NAMES, health
+from kerasext.storage.layout import CLASS_NAMES, PLAIN_OUTPUTS, health
 from kerasext.storage.open_file import naming_damage
 from kerasext.storage.open_index import OpenIndex
 from kerasext.storage.ragged_output import RaggedOutput
@@ -44,7 +44,8 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
     read when it is indexed, a `StoredOutput`, or a `RaggedOutput` where rows differ in shape. So
     are, where they were stored, `"ids"`, `"targets"` (`"targets/..."` for nested ones) and, if not
     all rows were kept, `"row"`, the number of each row in the data. Shows committed rows only.
-    Opening changes nothing in the file.
+    Opening changes nothing in the file. It can be pickled, as for the workers of a `DataLoader`:
+    another process opens the same path for itself. So can the outputs taken from it.
 
     Args:
         path: String or path-like. The file.
@@ -86,6 +87,14 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
         return self._file.is_complete
 
     @property
+    def columns(self) -> frozenset[str]:
+        """Names of the columns that stand beside the outputs: of `ids`, `targets` and `row`.
+
+        An output of the model that has such a name is none of them.
+        """
+        return self._file.columns
+
+    @property
     def class_names(self) -> ClassNames | dict[str, ClassNames] | None:
         """Names of the classes: one array-like, or one per head; `None` where none are stored.
 
@@ -109,16 +118,19 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
         """Where the file comes from: model name and fingerprint, versions, times.
 
         Times are UTC, as ISO 8601: `started` and `created` those of the call that made the file and
-        of its first step, `ended` that of the last commit.
+        of its first step, `ended` that of the last commit. `unchecked_resumes` counts the calls
+        with `mode="resume"` and `resume_check=False`, which did not compare values.
         """
         stored = {
             name: value.item() if isinstance(value, np.generic) else value
             for name, value in self._file.attributes().items()
-            if name not in {"metadata", "prediction_metadata", COORDINATES}
+            if name not in {"metadata", "prediction_metadata", COORDINATES, PLAIN_OUTPUTS}
         }
         with naming_damage(self.path, "ended"):
             ended = datetime.fromtimestamp(float(self._file.record["ended"]), UTC)
-        return {**stored, "ended": ended.isoformat(timespec="seconds")}
+            unchecked = int(self._file.record["unchecked_resumes"])
+        times = {"ended": ended.isoformat(timespec="seconds")}
+        return {**stored, **times, "unchecked_resumes": unchecked}
 
     @property
     def health(self) -> dict[str, float]:
@@ -388,6 +400,16 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
     def close(self) -> None:
         """Closes the file; safe to call again."""
         self._file.close()
+
+    def __reduce__(self) -> tuple[type[PredictionFile], tuple[Path]]:
+        self._file.check_open()
+        return type(self), (self.path.absolute(),)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other  # as files do; a comparison of mappings would read all rows
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)
 
     def __enter__(self) -> Self:
         return self

@@ -26,13 +26,28 @@ from kerasext.storage.durable import replace_durably
 from kerasext.storage.file_lock import FileLock
 from kerasext.storage.known_ids import KnownIds
 from kerasext.storage.known_rows import SortedRows, check_known
-from kerasext.storage.layout import IDS, RECORD_DTYPE, ROW, SUMS, health
+from kerasext.storage.layout import (
+    IDS,
+    PLAIN_OUTPUTS,
+    RECORD_DTYPE,
+    ROW,
+    SUMS,
+    health,
+    plain_outputs,
+)
 from kerasext.storage.open_file import OpenFile
-from kerasext.storage.present_file import FINGERPRINT, PresentFile, stored_rows
+from kerasext.storage.output_spec import TextTooLongError
+from kerasext.storage.present_file import (
+    FINGERPRINT,
+    PresentFile,
+    stored_class_names,
+    stored_rows,
+)
 from kerasext.storage.ragged_column import RaggedColumn
 from kerasext.storage.ragged_rows import RaggedRows
 from kerasext.storage.ragged_spec import RaggedSpec
 from kerasext.storage.step_specs import Ragged, Spec, check_ragged, specs_of
+from kerasext.storage.whole_file import check_replaceable, take_permissions
 from kerasext.storage.writeback import start_writeback
 
 if TYPE_CHECKING:
@@ -40,6 +55,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["x", "w", "a", "resume"]
 
+_OF_THE_PATH = (BlockingIOError, FileExistsError, FileNotFoundError, PermissionError)
 _WRITEBACK_BYTES = 8 * 1024 * 1024
 
 
@@ -54,7 +70,10 @@ class PredictionFileWriter:
         mode: `"x"` for a new file that must not exist, `"w"` to replace one, `"a"` to add rows
             after those of a complete file, `"resume"` to go on with an incomplete one. All but
             `"x"` make the file where it is missing.
-        dtypes: Mapping from output name to the dtype it is stored as. Others keep their own.
+        dtypes: Mapping from output name to the dtype it is stored as. Others keep their own. Text
+            in a file that is there can get wider: the file is rewritten, and keeps its rows. Under
+            `"resume"` it does so by itself if a longer string comes, to twice what that needs,
+            unless its width is given here.
         attributes: Mapping from name to string or number. Attributes of the file, written when it
             is made; like `class_names` it can be set until the first `append`.
         class_names: Sequence of strings, the names of the classes, or a mapping from head to such a
@@ -75,6 +94,10 @@ class PredictionFileWriter:
             that was interrupted.
         first_data_row: Int. How many of `data_rows` were in calls before this one.
         batch_size: Int. Rows of the batches that are predicted, 0 if unknown; kept in the file.
+        compares_values: Bool. Whether known rows are compared with those in the file, which counts
+            in the file if they are not. Can be set until the first `append`.
+        why_others: String. Why the same model may predict other values of known rows, for errors;
+            `""` if nothing is known.
         is_complete: Bool. Whether the file was complete before, under `"resume"`: then `append`
             adds nothing, but compares.
         bytes: Int. Bytes of the rows that were appended, before compression.
@@ -87,8 +110,8 @@ class PredictionFileWriter:
         IsADirectoryError: If the path is a folder.
         PermissionError: If the folder, or the file, is not writable.
         BlockingIOError: If another live writer has the file.
-        ValueError: If the mode is unknown, or the file under `mode="a"` is incomplete or not a
-            prediction file.
+        ValueError: If the mode is unknown, the path leads to a device or a pipe, or the file under
+            `mode="a"` is incomplete or not a prediction file.
     """
 
     def __init__(
@@ -117,6 +140,9 @@ class PredictionFileWriter:
         self.class_names = class_names
         self.expected_rows = expected_rows
         self.batch_size = 0
+        self.compares_values = True
+        self.why_others = ""
+        self._unchecked_resumes = 0
         self._mode = mode
         self._dtypes = dict(dtypes or {})
         self._compression = check_compression(compression)
@@ -126,6 +152,7 @@ class PredictionFileWriter:
         self._sent_bytes = 0
         self._seconds_before = 0.0
         self._specs: dict[str, Spec] = {}
+        self._column_names: frozenset[str] | None = None
         self._is_compared = False  # the first step of a complete file
         self._columns: dict[str, Any] = {}  # `ChunkedRows`, or a `RaggedColumn`
         self._state: Literal["opening", "writing", "torn", "failed", "ended"] = "writing"
@@ -193,13 +220,13 @@ class PredictionFileWriter:
                 "The writer must be open and without an error; make another one. "
                 f"Received: a step after it was closed or failed, path={str(self.path)!r}"
             )
-        specs = self._specs or self._describe(step)
+        specs: Mapping[str, Spec] = self._specs or self._describe(step)
         if step.keys() != specs.keys():
             raise ValueError(
                 "Every step must have the same outputs. "
                 f"First step: {sorted(specs)}. Received: {sorted(step)}"
             )
-        arrays: dict[str, Any] = {name: spec.prepare(step[name]) for name, spec in specs.items()}
+        specs, arrays = self._prepare(step, specs)
         lengths = {name: len(array) for name, array in arrays.items()}
         rows = next(iter(lengths.values()))
         if any(length != rows for length in lengths.values()):
@@ -212,8 +239,14 @@ class PredictionFileWriter:
             return
         with self._abandoning_on_error():
             file = self._file or self._open(specs)
+            if specs != self._specs:
+                file = self._widen(specs)
             if known:
-                check_known(file, {name: a[:known] for name, a in arrays.items()}, self.rows)
+                first = {name: array[:known] for name, array in arrays.items()}
+                if self.compares_values:
+                    check_known(file, first, self.rows, self.why_others)
+                else:
+                    self._unchecked_resumes += 1
                 arrays = {name: array[known:] for name, array in arrays.items()}
             self._state = "torn"  # until every output has the rows, whatever interrupts us
             for name, array in arrays.items():
@@ -229,13 +262,27 @@ class PredictionFileWriter:
                 start_writeback(file.id.get_vfd_handle())
                 self._sent_bytes = self.bytes
 
+    def _prepare(
+        self, step: Mapping[str, np.ndarray | RaggedRows], specs: Mapping[str, Spec]
+    ) -> tuple[Mapping[str, Spec], dict[str, Any]]:
+        """Returns the specs, under "resume" widened for longer text, and the rows as stored."""
+        while True:
+            try:
+                return specs, {name: spec.prepare(step[name]) for name, spec in specs.items()}
+            except TextTooLongError as error:
+                if self._mode != "resume" or error.output in self._dtypes:
+                    raise
+                # Twice as wide: a longer string may follow, and this takes as long as the file is.
+                spec = specs[error.output].widened(2 * error.width)
+                specs = {**specs, error.output: spec}
+
     def _compare(self, arrays: Mapping[str, Any], data_rows: int) -> None:
         """Compares the rows of a step with those that the file has of the same rows of the data."""
         rows = len(next(iter(arrays.values())))
         is_first, self._is_compared = not self._is_compared, True
         after = self.first_row + rows if is_first else self.rows
         with contextlib.closing(OpenFile(self.path)) as file:
-            if ROW in file.datasets:  # so that `keep` left as many of them
+            if ROW in file.columns:  # so that `keep` left as many of them
                 data_row = self.first_data_row if is_first else self.data_rows - data_rows
                 numbers = SortedRows(file, self.first_row, self.rows)
                 kept = bisect.bisect_left(numbers, data_row + data_rows)
@@ -246,7 +293,7 @@ class PredictionFileWriter:
                         f"again. Stored: {kept} of {data_rows} rows from row {data_row} of the "
                         f"data on. Received: {rows} of them"
                     )
-            check_known({**file.datasets, **file.ragged}, arrays, after)
+            check_known({**file.datasets, **file.ragged}, arrays, after, self.why_others)
 
     def commit(self) -> None:
         """Makes the rows appended so far safe from a kill, and visible to readers.
@@ -287,10 +334,15 @@ class PredictionFileWriter:
         """
         self._close(complete=False)
 
+    def expect_release(self) -> None:
+        """Says that another thread is about to close it, for which the next writer is to wait."""
+        self._lock.expect_release()
+
     def _check_target(self) -> None:
         received = f"Received: path={str(self.path)!r}"
         if self.path.is_dir():
             raise IsADirectoryError(f"`path` must be a file, not a folder. {received}")
+        check_replaceable(self.path)
         if self.path.exists():
             if self._mode == "x":
                 raise FileExistsError(
@@ -308,6 +360,7 @@ class PredictionFileWriter:
             self._tell_of_lost_rows(present)
         self.first_row, self.first_data_row = present.rows, present.data_rows
         self._counted = self._committed = (present.rows, present.data_rows)
+        self._unchecked_resumes = present.unchecked_resumes
         if self._mode == "resume":
             self.first_row = present.first_row
             self.first_data_row = present.first_data_row
@@ -345,6 +398,9 @@ class PredictionFileWriter:
     def begin_columns(self, names: Collection[str], id_width: int | None) -> KnownIds | None:
         """Checks the columns that the steps will have beside their outputs.
 
+        Before this call `ids`, `targets` and `row` in a step are columns. After it only those in
+        `names` are; the others are outputs.
+
         Args:
             names: Those of `ids`, `targets` and `row`.
             id_width: Int. Bytes of the longest id, `None` if that is unknown or ids are numbers.
@@ -354,17 +410,16 @@ class PredictionFileWriter:
             compared with; `None` if there are none.
 
         Raises:
-            ValueError: If a file that is there has others, or ids are too long for it or for the
-                dtype that was asked for.
+            ValueError: If a file that is there has others, or ids are too long for the dtype that
+                was asked for, or under `"a"` for the file.
         """
+        self._column_names = frozenset(names)
         widths = self._present.text_dtypes if self._present is not None else {}
         dtype = np.dtype(self._dtypes.get(IDS, widths.get(IDS, np.void)))
         if dtype.kind == "S" and id_width is not None and id_width > dtype.itemsize:
-            raise ValueError(
-                "`ids` must fit into their place in the file; pass `dtypes={'ids': "
-                f"'S{id_width}'}}` for a new one. "
-                f"Received: an id of {id_width} bytes of UTF-8, dtype={dtype}"
-            )
+            if self._mode != "resume" or IDS in self._dtypes:
+                raise TextTooLongError(IDS, id_width, dtype)
+            self._dtypes[IDS] = np.dtype(f"S{id_width}")
         if self._present is None:
             return None
         self._present.check_columns(names)
@@ -396,22 +451,39 @@ class PredictionFileWriter:
         self._began = time.monotonic()
         if self._present is None:
             self._create(specs)
+            self._write_record()
         else:
-            if self._present.is_writable:
+            if self._present.is_writable and not self._present.is_narrower_than(specs):
                 superblock.repair(self.path, self._present.end)
             else:
                 self._rewrite(specs)
-            self._file = _open_swmr(self.path)
-            self._begin(self._file, specs, self.rows)
+            self._reopen(specs)
         file = self._file
         assert file is not None
         self._specs = dict(specs)
-        self._write_record()
-        if self._present is not None and self._fsync is not None:
-            # Before the first row: the file must not pass for one that was closed.
-            self._record.sync()
         self._state = "writing"
         return file
+
+    def _reopen(self, specs: Mapping[str, Spec]) -> None:
+        self._file = _open_swmr(self.path)
+        self._begin(self._file, specs, self.rows)
+        self._write_record()
+        if self._fsync is not None:
+            # Before the first row: the file must not pass for one that was closed.
+            self._record.sync()
+
+    def _widen(self, specs: Mapping[str, Spec]) -> h5py.File:
+        """Replaces the open file by one with wider text, and continues in that."""
+        self._commit(closing=True)
+        self._state = "opening"
+        self._close_hdf5()
+        self._file = None
+        self._rewrite(specs)
+        self._reopen(specs)
+        self._specs = dict(specs)
+        self._state = "writing"
+        assert self._file is not None
+        return self._file
 
     def _create(self, specs: Mapping[str, Spec]) -> None:
         with self._new_file(specs) as part:
@@ -422,34 +494,57 @@ class PredictionFileWriter:
                 self._record.sync()
 
     def _rewrite(self, specs: Mapping[str, Spec]) -> None:
-        """Puts a file with the committed rows in the place of one that can't be written to."""
-        with (
-            self._new_file(specs) as part,
-            contextlib.closing(_open_swmr(part)) as file,
-            contextlib.closing(OpenFile(self.path)) as source,
-        ):
+        """Replaces the file by a new one with the committed rows.
+
+        The new one gets its name when it is whole, so that a kill leaves one of the two.
+        """
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(contextlib.closing(OpenFile(self.path)))
+            if source.was_closed and source.record["rows"] == self.rows:
+                # Only its last rows were compared with their checksums when it was opened. The new
+                # file gets new ones, which would hide damage.
+                self._check_undamaged(source)
+            self.attributes |= source.attributes()
+            self.class_names = stored_class_names(source)
+            part = stack.enter_context(self._new_file(specs))
+            file = stack.enter_context(contextlib.closing(_open_swmr(part)))
             self._begin(file, specs, 0)
             for name, column in self._columns.items():
+                dtype = specs[name].text_dtype
                 for rows in stored_rows(source, name, self.rows):
-                    column.append(rows)
+                    column.append(rows if dtype is None else rows.astype(dtype))
                 column.commit(self.rows)
             file.flush()
             self._write_record()
             if self._fsync is not None:
                 self._record.sync()
 
+    def _check_undamaged(self, source: OpenFile) -> None:
+        damage = source.find_damage()
+        if damage is not None:
+            raise ValueError(
+                f"The file must be whole to be rewritten with wider text; pass mode='w' to predict "
+                f"again. Received: path={str(self.path)!r}, in which {damage}"
+            )
+
     @contextlib.contextmanager
     def _new_file(self, specs: Mapping[str, Spec]) -> Iterator[Path]:
         """A file without rows, which gets its name when the block ends without an error."""
+        attributes = self.attributes
+        if self._column_names is not None and (plain := plain_outputs(specs, self._column_names)):
+            attributes = {**attributes, PLAIN_OUTPUTS: plain}
         content = new_file.image(
             specs,
             expected_rows=self.expected_rows,
-            attributes=self.attributes,
+            attributes=attributes,
             class_names=self.class_names,
             compression=self._compression,
         )
-        part = self.path.with_name(self.path.name + ".part")
+        # Only a killed writer of this file, whose lock this one has, can have left another.
+        part = self.path.with_name(f".{self.path.name}.part")
         try:
+            part.touch()
+            take_permissions(part, self.path)
             part.write_bytes(content)
             yield part
             self._check_target()  # others than us don't mind our lock
@@ -479,11 +574,15 @@ class PredictionFileWriter:
         except (OSError, RuntimeError) as error:  # h5py has both for a full disk
             # HDF5 may now report success for chunks that it never indexes: no more of this handle.
             self._state = "failed"
+            if isinstance(error, _OF_THE_PATH) and error.errno is None:
+                raise  # by a check of ours, which says what to do
             kind = type(error) if isinstance(error, OSError) else OSError
+            rows = self._committed[0]
+            found = f"{rows} rows are committed, and mode='resume' continues after them"
             raise kind(
                 getattr(error, "errno", None) or errno.EIO,
-                f"Writing failed; {self._committed[0]} rows are committed, and mode='resume' goes "
-                f"on from there. Received: path={str(self.path)!r}, {error}",
+                f"Writing failed; {found if rows else 'no rows are committed'}. "
+                f"Received: path={str(self.path)!r}, {error}",
             ) from error
 
     def _commit(self, *, closing: bool = False, complete: bool = False) -> None:
@@ -537,6 +636,7 @@ class PredictionFileWriter:
         record["seconds"] = self.seconds
         record["stalled_seconds"] = self.stalled_seconds
         record["batch_size"] = self.batch_size
+        record["unchecked_resumes"] = self._unchecked_resumes
         return record
 
     def _close(self, *, complete: bool) -> None:
@@ -577,7 +677,6 @@ class PredictionFileWriter:
             os.close(fd)
 
 
-@with_phil  # of h5py, which ctypes does not take: two threads at once corrupt HDF5's memory
 def _read_metadata_once(access: h5py.h5p.PropFAID) -> None:
     """Makes HDF5 raise an error for damaged metadata at once.
 
@@ -595,13 +694,15 @@ def _open_swmr(path: Path) -> h5py.File:
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_file_locking(False, True)
-    _read_metadata_once(access)
+    # ctypes takes no lock of h5py's, and two threads at once corrupt HDF5's memory.
+    with_phil(_read_metadata_once)(access)
     flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
     try:
         return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
     except OSError as error:
-        raise OSError(
-            error.errno or errno.EBUSY,
-            "The file must open for writing; close what has it open in this process, such as a "
-            f"PredictionFile. Received: path={str(path)!r}, {error}",
+        if "already open" not in str(error):
+            raise
+        raise BlockingIOError(
+            "h5py must not have the file open in this process while it is written; close the "
+            f"`h5py.File`, or read with `PredictionFile`. Received: path={str(path)!r}"
         ) from error

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kerasext.storage.layout import COLUMNS, ROW, ROW_SHAPES, ROW_SPLITS, VALUES
+from kerasext.storage.class_names import ClassNames
+from kerasext.storage.layout import CLASS_NAMES, ROW, ROW_SHAPES, ROW_SPLITS, VALUES
 from kerasext.storage.open_file import OpenFile
 from kerasext.storage.output_spec import OutputSpec
 from kerasext.storage.ragged_rows import RaggedRows
@@ -37,6 +38,7 @@ class PresentFile:
         is_complete: Bool. Whether that call came to its end, and no row is lost.
         bytes: Int. Bytes of the rows of that call.
         batch_size: Int. Rows of its batches, 0 if unknown.
+        unchecked_resumes: Int. How often a call went on without comparing values.
         seconds: Float. Time that it took.
         stalled_seconds: Float. Of it, how long the model waited for the disk.
         is_writable: Bool. Whether the whole index of chunks can be read. After a loss of power the
@@ -68,10 +70,12 @@ class PresentFile:
             self.is_complete = file.is_complete and not self.lost_rows
             self.bytes = int(file.record["bytes"])
             self.batch_size = int(file.record["batch_size"])
+            self.unchecked_resumes = int(file.record["unchecked_resumes"])
             self.seconds = float(file.record["seconds"])
             self.stalled_seconds = float(file.record["stalled_seconds"])
             if self.lost_rows:
                 self._leave_out_lost_rows(file)
+            self._columns = file.columns
             self._fingerprint = file.attribute(FINGERPRINT)
             self._specs: dict[str, Spec] = {
                 name: (
@@ -83,9 +87,9 @@ class PresentFile:
             }
 
         self.text_dtypes = {
-            name: spec.dtype
+            name: spec.text_dtype
             for name, spec in self._specs.items()
-            if isinstance(spec, OutputSpec) and spec.dtype.kind == "S"
+            if spec.text_dtype is not None
         }
 
     def _leave_out_lost_rows(self, file: OpenFile) -> None:
@@ -99,21 +103,23 @@ class PresentFile:
         rows = self.rows - self.first_row
         self.bytes = self.bytes * rows // (rows + self.lost_rows)
         self.data_rows = self.first_data_row + rows
-        if rows and ROW in file.datasets:  # not all rows of the data were kept
+        if rows and ROW in file.columns:  # not all rows of the data were kept
             self.data_rows = int(file.read(ROW, slice(self.rows - 1, self.rows))[0]) + 1
 
     def check_columns(self, names: Collection[str]) -> None:
         """Raises `ValueError` if rows with other columns beside their outputs are to be added."""
-        stored = {name.partition("/")[0] for name in self._specs} & COLUMNS
-        if stored != set(names):
+        if self._columns != set(names):
             raise ValueError(
                 "Rows can be added only with the columns that the file has beside its outputs, "
                 "which `ids`, `targets` and `keep` (for `row`) make; write to another file. "
-                f"Stored: {sorted(stored)}. Received: {sorted(names)}"
+                f"Stored: {sorted(self._columns)}. Received: {sorted(names)}"
             )
 
     def check_specs(self, specs: Mapping[str, Spec]) -> None:
-        """Raises `ValueError` if rows of other outputs, shapes or dtypes are to be added."""
+        """Raises `ValueError` if rows of other outputs, shapes or dtypes are to be added.
+
+        Text may get wider.
+        """
         if self._specs.keys() != specs.keys():
             raise ValueError(
                 "Rows can be added only for the outputs that the file has; write to another file. "
@@ -123,6 +129,10 @@ class PresentFile:
             self._check_same_kind(name, spec)
             stored: Any = self._specs[name]
             stored.check_same(spec, self._path)
+
+    def is_narrower_than(self, specs: Mapping[str, Spec]) -> bool:
+        """Whether text is to get wider than it is in the file."""
+        return any(specs[name].text_dtype != dtype for name, dtype in self.text_dtypes.items())
 
     def _check_same_kind(self, name: str, spec: Spec) -> None:
         if type(self._specs[name]) is type(spec):
@@ -143,6 +153,16 @@ class PresentFile:
                 "with; pass mode='w' to predict again with others. "
                 f"Stored: {FINGERPRINT}={self._fingerprint!r}. Received: {given!r}"
             )
+
+
+def stored_class_names(file: OpenFile) -> dict[str, list[str]]:
+    """The names of the classes of each head that has some."""
+    found = {}
+    for name in file.outputs:
+        names = file.attribute(CLASS_NAMES, of=name)
+        if names is not None:
+            found[name.rpartition("/")[0]] = list(ClassNames.of_attribute(names))
+    return found
 
 
 def stored_rows(file: OpenFile, name: str, rows: int) -> Iterator[np.ndarray | RaggedRows]:

@@ -100,6 +100,10 @@ class RaggedRows:
         shapes = self.row_shapes.nbytes if self.axes > 1 else 0
         return self.values.nbytes + 8 * len(self) + shapes
 
+    def astype(self, dtype: np.dtype[Any]) -> RaggedRows:
+        """The same rows in another dtype."""
+        return RaggedRows(self.values.astype(dtype, copy=False), self.row_shapes)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         raise TypeError("Rows of different shapes are no array. Received: RaggedRows")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -83,9 +83,20 @@ class RaggedSpec:
             columns.append(NewColumn(shapes, expected_rows))
         return columns
 
+    @property
+    def text_dtype(self) -> np.dtype[Any] | None:
+        """The dtype in the file if it is text, else `None`."""
+        return self.values.text_dtype
+
+    def widened(self, width: int) -> RaggedSpec:
+        """The same for text of up to so many bytes."""
+        return replace(self, values=self.values.widened(width))
+
     def check_same(self, other: RaggedSpec, path: object) -> None:
-        """Raises `ValueError` if rows of `other` can't be added to those of this spec."""
-        if (self.axes, self.values.stored_as) != (other.axes, other.values.stored_as):
+        """Raises `ValueError` if rows of this spec can't be continued as those of `other`."""
+        if self.axes == other.axes and self.text_dtype is not None:
+            self.values.check_same(other.values, path)
+        elif (self.axes, self.values.stored_as) != (other.axes, other.values.stored_as):
             raise ValueError(
                 f"Output {self.name!r} must keep the number of axes and dtype that {path} has; "
                 f"write to another file. Stored: rows of {self.axes} axes, dtype "

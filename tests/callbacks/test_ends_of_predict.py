@@ -1,8 +1,10 @@
 """No way out of `predict` changes the model or loses what was written."""
 
+import contextlib
 import gc
 import importlib
 import os
+import threading
 
 import keras
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from kerasext import PredictionFile, predict_to_hdf5
 from kerasext.callbacks import HDF5PredictionWriter
+from kerasext.storage import PredictionFileWriter
 
 # Before 3.15 Keras reads a batch ahead on JAX: an error in the data comes a batch early.
 READS_AHEAD = keras.backend.backend() == "jax" and keras.__version__ < "3.15"
@@ -276,7 +279,7 @@ def test_nested_predict_in_batch_end(classifier, rows, path, assert_file_equals)
 def test_a_second_live_writer_is_refused(classifier, rows, path, tmp_path):
     """Two writers on one file in one call: the second is refused, the first can be closed."""
     first = HDF5PredictionWriter(path, mode="w")
-    with first, pytest.raises(BlockingIOError, match=f"held by process {os.getpid()}"):
+    with first, pytest.raises(BlockingIOError, match="held by this process"):
         classifier.predict(rows, verbose=0, callbacks=[first, HDF5PredictionWriter(path, mode="w")])
     assert os.listdir(tmp_path) == []
 
@@ -294,6 +297,7 @@ def test_a_deleted_callback_releases_the_file(classifier, rows, path):
     del writer
     for _ in range(3):  # a suspended generator of Keras's is ended by the first, and then frees
         gc.collect()
+    wait_for_the_lock(path)
     assert os.listdir(path.parent) == [path.name]
     with PredictionFile(path) as predictions:
         assert (predictions.rows, predictions.complete) == (46, False)
@@ -322,3 +326,130 @@ def test_interpreter_exit_closes_the_file(keras_server, path):
     with PredictionFile(path) as predictions:
         assert (predictions.rows, predictions.complete) == (5 if READS_AHEAD else 10, False)
     assert os.listdir(path.parent) == [path.name]
+
+
+def wait_for_the_lock(path):
+    """Waits for the thread of a writer that was deleted: the next writer does."""
+    PredictionFileWriter(path, mode="resume").close()
+
+
+class Interrupts(keras.callbacks.Callback):
+    """Ctrl-C between the second step and the third, of which no callback is told."""
+
+    def on_predict_batch_begin(self, batch, logs=None):
+        if batch == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("mode", ["resume", "w"])
+def test_a_cell_that_is_run_again(classifier, rows, path, assert_file_equals, mode):
+    """An interrupted cell of a notebook, run again unchanged, writes its file.
+
+    The notebook keeps what the first run left behind; nobody closed its writer.
+    """
+    plain = classifier.predict(rows, batch_size=23, verbose=0)
+    left = []
+    for others in ([Interrupts()], [Interrupts()], []):
+        writer = HDF5PredictionWriter(path, mode=mode, accumulate=False)
+        left.append(writer)
+        with contextlib.nullcontext() if not others else pytest.raises(KeyboardInterrupt):
+            classifier.predict(rows, batch_size=23, verbose=0, callbacks=[writer, *others])
+    assert_file_equals(path, plain)
+    left[0].close()  # which is of no consequence any more
+    assert_file_equals(path, plain)
+
+
+def test_a_job_after_an_interrupted_predict(classifier, rows, path, assert_file_equals):
+    """`predict_to_hdf5` finishes what an interrupted `predict` began, whose writer is there."""
+    writer = HDF5PredictionWriter(path, accumulate=False)
+    with pytest.raises(KeyboardInterrupt):
+        classifier.predict(rows, batch_size=23, verbose=0, callbacks=[writer, Interrupts()])
+    predict_to_hdf5(classifier, rows, path, batch_size=23, mode="resume", verbose=0).close()
+    assert_file_equals(path, classifier.predict(rows, batch_size=23, verbose=0))
+
+
+def test_a_predict_that_has_not_returned_keeps_its_file(
+    classifier, structure_model, rows, path, assert_file_equals
+):
+    """A second writer is refused inside a `predict` that writes the file, which it leaves alone."""
+    other = structure_model(lambda x: x)
+
+    class Predicts(keras.callbacks.Callback):
+        def on_predict_batch_end(self, batch, logs=None):
+            with pytest.raises(BlockingIOError, match="held by this process"):
+                other.predict(rows, verbose=0, callbacks=[HDF5PredictionWriter(path, mode="w")])
+
+    result = classifier.predict(
+        rows, batch_size=23, verbose=0, callbacks=[HDF5PredictionWriter(path), Predicts()]
+    )
+    assert_file_equals(path, result)
+
+
+def test_a_writer_of_another_thread(structure_model, rows, path):
+    """A thread that lives keeps its file; one that has ended gives it up."""
+    model, other = structure_model(lambda x: x), structure_model(lambda x: x)
+    left, begun, may_end = [], threading.Event(), threading.Event()
+
+    def begin():
+        left.append(HDF5PredictionWriter(path))
+        left[0].set_model(other)
+        left[0].on_predict_begin()
+        begun.set()
+        may_end.wait(60)
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    begun.wait(60)
+    try:
+        with pytest.raises(BlockingIOError, match="held by this process"):
+            model.predict(rows, verbose=0, callbacks=[HDF5PredictionWriter(path)])
+    finally:
+        may_end.set()
+        thread.join()
+    model.predict(rows, verbose=0, callbacks=[HDF5PredictionWriter(path)])
+    with PredictionFile(path) as predictions:
+        assert (predictions.rows, predictions.complete) == (70, True)
+
+
+COLLECTED_IN_A_READ = """
+    import gc, io, sys
+    import h5py, keras, numpy as np
+    from kerasext.callbacks import HDF5PredictionWriter
+
+    class Breaks(keras.callbacks.Callback):
+        def on_predict_batch_begin(self, batch, logs=None):
+            if batch == 2:
+                raise ValueError
+
+    class Reader(io.FileIO):
+        def readinto(self, buffer):
+            gc.collect()  # as may happen at any moment
+            return super().readinto(buffer)
+
+    path, other = sys.argv[1:]
+    with h5py.File(other, "w") as file:
+        file["a"] = np.arange(3)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    writer = HDF5PredictionWriter(path, accumulate=False)
+    try:
+        model.predict(np.ones((6, 2)), batch_size=1, verbose=0, callbacks=[writer, Breaks()])
+    except ValueError:
+        pass
+    writer.itself, finalizer = writer, writer._finalizer
+    gc.collect()
+    gc.disable()
+    del writer
+    with h5py.File(Reader(other), "r") as file:
+        print(file["a"][:].tolist(), finalizer.alive)
+"""
+
+
+def test_a_writer_that_is_collected_while_hdf5_reads(keras_server, path, tmp_path):
+    """A garbage collection in a read of HDF5 does not wait for the thread that closes the file.
+
+    The thread needs HDF5, and would wait for the read. At the exit its rows are in the file.
+    """
+    ended = keras_server.start(COLLECTED_IN_A_READ, path, tmp_path / "other.h5").end(60)
+    assert ended == (0, "[0, 1, 2] False\n", ended.errors)
+    with PredictionFile(path) as predictions:
+        assert (predictions.rows, predictions.complete) == (2, False)

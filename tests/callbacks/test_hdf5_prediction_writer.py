@@ -277,7 +277,7 @@ REFUSED = {
     "rank 0": (lambda x: {"loss": keras.ops.mean(x)}, ValueError, "'loss' must have one row for"),
     "sparse": (lambda x: {"s": sparse(x)}, TypeError, "'s'.* a value of type .*(Tensor|BCOO)"),
     "none": (lambda x: {"a": x, "b": None}, TypeError, "'b'.* a value of type NoneType"),
-    "reserved": (lambda x: {"ids": x}, ValueError, "reserved.*name='ids'"),
+    "reserved": (lambda x: {"_kerasext": x}, ValueError, "reserved.*name='_kerasext'"),
     "empty name": (lambda x: {"": x}, ValueError, "name=''"),
     "path clash": (lambda x: {"a": x, "a/b": x}, ValueError, "'a' and 'a/b'"),
     "unequal rows": (lambda x: {"a": x, "b": x[:1]}, ValueError, "'b' must have one row"),

@@ -26,6 +26,9 @@ class Listener:
     def knows_step(self, rows):
         return self.skipped + sum(map(len, self.seen)) + rows <= self.knows
 
+    def before_step(self, batches):
+        pass
+
     def on_step_skipped(self, rows, batches):
         self.skipped += rows
 

@@ -1,10 +1,11 @@
 """`mode="resume"` ends in the file of an uninterrupted run, computing only what is missing."""
 
+import h5py
 import keras
 import numpy as np
 import pytest
 
-from kerasext import PredictionFile
+from kerasext import PredictionFile, predict_to_hdf5
 from kerasext.callbacks import HDF5PredictionWriter
 from kerasext.models import ClassifierModel
 from kerasext.storage import PredictionFileWriter
@@ -443,3 +444,40 @@ def test_a_call_that_is_stopped(classifier, rows, path, caplog):
     with caplog.at_level("INFO", "kerasext"):
         predict(classifier, rows, path, Stops())
     assert "stopped after 8 of 70 rows" in caplog.records[0].message
+
+
+class Named:
+    """Ids that come one by one, so that nobody knows the longest one, which is that of row 60."""
+
+    def __iter__(self):
+        return ("ü" * 80 if row == 60 else f"row {row}" for row in range(70))
+
+
+@pytest.mark.parametrize("width", [None, "S160"])
+@pytest.mark.parametrize("job", [False, True], ids=["predict", "predict_to_hdf5"])
+def test_ids_that_turn_out_longer(counted, rows, path, job, width):
+    """An id too long for its column ends the run with its width, and "resume" computes the rest."""
+    model, count = counted
+
+    def run(mode, **options):
+        if job:
+            predict_to_hdf5(
+                model, rows, path, batch_size=8, ids=Named(), mode=mode, verbose=0, **options
+            ).close()
+            return
+        writer = HDF5PredictionWriter(path, mode=mode, accumulate=False, ids=Named(), **options)
+        with writer:
+            model.predict(rows, batch_size=8, verbose=0, callbacks=[writer])
+
+    with pytest.raises(ValueError, match=r"`dtypes=\{'ids': 'S160'\}`.*mode='resume'"):
+        run("x")
+    with h5py.File(path) as file:
+        assert (file["_kerasext/record"]["rows"], file["ids"].dtype) == (56, "S64")
+    count.clear()
+    run("resume", dtypes={"ids": width} if width else None)
+    assert len(count) <= 3 + job  # one batch again; a job traces its model first
+    found = content(path)
+    assert found.pop("ids").tolist() == list(Named())
+    assert_same(found, model.predict(rows, batch_size=8, verbose=0))
+    with h5py.File(path) as file:
+        assert file["ids"].dtype == (width or "S320")

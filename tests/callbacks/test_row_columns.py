@@ -1,9 +1,13 @@
 """Every row in the file joins to its input and its target, whatever the data come from."""
 
 import contextlib
+import datetime
 import functools
 import importlib
+import uuid
 import warnings
+from collections import ChainMap
+from pathlib import Path
 
 import h5py
 import keras
@@ -12,6 +16,8 @@ import pytest
 
 from kerasext import PredictionFile, predict_to_hdf5
 from kerasext.callbacks import HDF5PredictionWriter
+from kerasext.evaluation import evaluate
+from kerasext.shards import index_shards, merge_shards
 
 BACKEND = keras.backend.backend()
 ROWS = 70
@@ -19,6 +25,7 @@ BIG = 2**40 + 1  # which 32 bits don't hold
 DATA = np.arange(ROWS * 8, dtype="float32").reshape(ROWS, 8)
 TARGETS = np.arange(ROWS) % 7
 NUMBERS = np.arange(ROWS) * 3 + BIG
+HOUR = datetime.timedelta(hours=1)
 NAMES = np.array([f"größe/{row}.png" for row in range(ROWS)])
 not_torch = pytest.mark.backends("tensorflow", "jax", reason="Keras refuses it on torch")
 
@@ -161,6 +168,93 @@ def test_in_the_order_of_the_rows(kind, model, path):
     assert_joined(path, expected)
 
 
+PATHS = [Path(f"/größe/{row}.png") for row in range(ROWS)]
+UUIDS = [uuid.UUID(int=row + 1) for row in range(ROWS)]
+TIMES = [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC) + row * HOUR for row in range(ROWS)]
+HOURS = np.datetime64("2026-01-01T00", "h") + np.arange(ROWS)
+AS_TEXT = {
+    "paths": (PATHS, [str(path) for path in PATHS]),
+    "UUIDs": (tuple(UUIDS), [str(one) for one in UUIDS]),
+    "times": (TIMES, [time.isoformat() for time in TIMES]),
+    "dates, one by one": ((time.date() for time in TIMES), [str(time.date()) for time in TIMES]),
+    "datetime64": (HOURS, [str(hour) for hour in HOURS]),
+    "objects": (np.array(PATHS), [str(path) for path in PATHS]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.ids. should be different")
+@pytest.mark.parametrize("kind", AS_TEXT)
+def test_ids_that_become_text(kind, model, path):
+    """Paths, dates, times and UUIDs are stored as the text that they have."""
+    ids, expected = AS_TEXT[kind]
+    predict(model, {"image": DATA}, path, ids=ids, batch_size=23)
+    assert_joined(path, np.array(expected), targets=False)
+
+
+class Sequence:
+    """What has a length and slices, as a column of a Hugging Face data set."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, index):
+        return self.values[index]
+
+    def __iter__(self):
+        return iter(self.values)
+
+
+TARGET_COLUMNS = {
+    "list": lambda values: values,
+    "tuple": tuple,
+    "sequence": Sequence,
+    "generator": lambda values: (value for value in values),
+}
+
+
+@pytest.mark.parametrize("values", [TARGETS, NAMES, DATA[:, :2]], ids=["numbers", "text", "rows"])
+@pytest.mark.parametrize("kind", TARGET_COLUMNS)
+def test_targets_in_the_order_of_the_rows(kind, values, model, path):
+    """Targets may be a list, a tuple, any sequence or an iterable, in a structure too."""
+    for nested in (False, True):
+        column = TARGET_COLUMNS[kind](values.tolist())
+        targets = {"a": column, "b": [TARGETS]} if nested else column
+        predict(model, {"image": DATA}, path, targets=targets, batch_size=23)
+        with h5py.File(path) as file:
+            stored = file["targets/a" if nested else "targets"]
+            np.testing.assert_array_equal(text_of(stored), values)
+            if nested:
+                np.testing.assert_array_equal(file["targets/b/0"][:], TARGETS)
+
+
+def test_text_of_targets_is_as_wide_as_the_longest(model, path):
+    """A list of names has one width, so that a longer one late in the data is no error."""
+    names = [*["a"] * 60, *["b" * 100] * 10]
+    for targets in (names, np.array(names)):
+        predict(model, {"image": DATA}, path, targets=targets, batch_size=23)
+        with h5py.File(path) as file:
+            assert file["targets"].dtype == "S100"
+
+
+@pytest.mark.parametrize("whole_job", [True, False])
+def test_resume_with_targets_one_by_one(whole_job, model, path):
+    """Targets of an iterable are joined to the right rows by a call that skips some."""
+    data = {"image": DATA}
+    stopping = StopsAfter(5, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        predict(model, data, path, stopping, targets=iter(TARGETS.tolist()), batch_size=8)
+    options = {"targets": iter(TARGETS.tolist()), "mode": "resume", "batch_size": 8}
+    if whole_job:
+        predict_to_hdf5(model, data, path, verbose=0, **options).close()
+    else:
+        predict(model, data, path, **options)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["targets"][:], TARGETS)
+
+
 def test_from_other_libraries(model, path, tmp_path):
     """Ids may be a column of pandas, a dataset of h5py or an output of another file."""
     pandas = pytest.importorskip("pandas")
@@ -255,12 +349,58 @@ def test_a_functional_model(path):
         assert_joined(path, NUMBERS, targets=False)
 
 
+class Dense(keras.Model):
+    """A model of one tensor, without a graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1, kernel_initializer="ones")
+
+    def call(self, x):
+        return {"first": self.dense(x)[:, 0]}
+
+
+class DenseOfDict(Dense):
+    """The same of a dict of one tensor."""
+
+    def call(self, x):
+        return super().call(x["image"])
+
+
+def functional():
+    """The same with a graph, and without a name."""
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, {"first": keras.layers.Dense(1)(inputs)[:, 0]})
+
+
+def sequential():
+    """The same as a stack of layers."""
+    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
+
+
+@pytest.mark.parametrize("make", [Dense, DenseOfDict, functional, sequential])
+@pytest.mark.parametrize("from_arrays", [True, False])
+def test_models_of_one_input(from_arrays, make, path):
+    """A model of one tensor gets it without the dict that the key was taken out of."""
+    model = make()
+    model({"image": DATA[:2]} if make is DenseOfDict else DATA[:2])
+    expected = model.predict({"image": DATA} if make is DenseOfDict else DATA, verbose=0)
+    expected = expected["first"] if isinstance(expected, dict) else expected
+    data = {"image": DATA, "id": NUMBERS} if from_arrays else Shuffled(NUMBERS)
+    predict_to_hdf5(model, data, path, ids="id", verbose=0).close()
+    order = np.arange(ROWS) if from_arrays else data.order
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["ids"][:], NUMBERS[order])
+        stored = file["first" if "first" in file else "predictions"][:]
+        np.testing.assert_allclose(stored, expected[order], rtol=1e-5, atol=1e-5)
+
+
 WRONG = {
     "too few": ({"ids": NAMES[:60]}, "60 for at least 69 rows", 46),
     "too many": ({"ids": np.arange(80)}, "80 for 70 rows", 70),
     "too few of an iterable": ({"ids": iter(range(60))}, "60 for at least 69 rows", 46),
     "too many of an iterable": ({"ids": iter(range(80))}, "more than 70 for 70 rows", 70),
-    "too few targets": ({"targets": TARGETS[:60]}, "14 for the 23 rows of a step", 46),
+    "too few targets": ({"targets": TARGETS[:60]}, "60 for at least 69 rows", 46),
     "too many targets": ({"targets": {"a": np.arange(80)}}, "80 for 70 rows", 70),
 }
 
@@ -295,9 +435,12 @@ def test_another_number(case, model, path):
         ({"ids": 7}, {"image": DATA}, TypeError, "type.ids.=int"),
         ({"ids": {"a": 1}}, {"image": DATA}, TypeError, "type.ids.=dict"),
         ({"ids": ["a", None]}, {"image": DATA}, TypeError, "NoneType"),
-        ({"targets": [0, 1]}, {"image": DATA}, TypeError, "arrays with a rows axis"),
+        ({"targets": 7}, {"image": DATA}, TypeError, "lists or iterables.*targets=int"),
+        ({"targets": {"a": "name"}}, {"image": DATA}, TypeError, "targets/a=str"),
+        ({"targets": [[0, 1], [0]]}, {"image": DATA}, ValueError, "same shape in each row"),
+        ({"targets": {"a": [0], 1: [1], "1": [1]}}, {"image": DATA}, ValueError, "same path"),
     ],
-    ids=map(str, range(12)),
+    ids=map(str, range(15)),
 )
 def test_refused(options, data, error, message, structure_model, path):
     """What can't be stored is refused before a row is, and an old file stays."""
@@ -321,13 +464,72 @@ def test_a_target_of_another_shape(model, path):
         assert predictions.rows == 8
 
 
-@pytest.mark.parametrize("name", ["ids", "targets", "row"])
+COLUMN = {
+    "ids": {"ids": NUMBERS},
+    "targets": {"targets": TARGETS},
+    "row": {"keep": lambda step: step["other"][:, 0] > 0},
+}
+
+
+@pytest.mark.parametrize("name", COLUMN)
 def test_an_output_of_that_name(name, structure_model, path):
-    """An output that is called as a column is refused, whether or not there is one."""
+    """An output that is called as a column is refused if that column is asked for."""
     model = structure_model(lambda x: {name: x, "other": x})
     with pytest.raises(ValueError, match=f"reserved.*name='{name}'"):
-        predict(model, DATA, path)
-    predict(model, DATA, path, outputs=["other"])
+        predict(model, DATA, path, **COLUMN[name])
+    predict(model, DATA, path, outputs=["other"], **COLUMN[name])
+
+
+@pytest.mark.parametrize("rest", ["", "/probabilities"])
+@pytest.mark.parametrize("name", ["ids", "targets", "row", "class"])
+def test_an_output_that_is_no_column(name, rest, structure_model, path):
+    """An output may have the name of a column or a scale; it is resumed, compared and read as one.
+
+    The other columns are there beside it.
+    """
+    model = structure_model(
+        lambda x: {name: {"probabilities": x} if rest else x, "probabilities": x}
+    )
+    options = dict(ChainMap(*(COLUMN[column] for column in COLUMN if column != name)))
+    options.pop("keep", None)
+    with pytest.raises(KeyboardInterrupt):
+        predict(model, DATA, path, StopsAfter(3, KeyboardInterrupt()), batch_size=8, **options)
+    for _ in range(2):  # the second time the file is complete
+        predict(model, DATA, path, batch_size=8, mode="resume", **options)
+    with PredictionFile(path) as predictions:
+        predictions.verify()
+        assert predictions.complete
+        assert predictions.columns == {*options}
+        np.testing.assert_array_equal(predictions[name + rest][:], DATA)
+        assert "plain_outputs" not in predictions.origin
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file[name + rest], DATA)
+        rows = "row_" if name == "row" else "row"
+        classes = "class_" if name == "class" else "class"
+        assert [dim[0].name for dim in file["probabilities"].dims] == [f"/{rows}", f"/{classes}"]
+
+
+def test_outputs_named_as_columns_in_shards(structure_model, tmp_path):
+    """Files with such outputs are joined, file after file: an output `ids` gives no order."""
+
+    def call(x):
+        labels, confidence = keras.ops.argmax(x, axis=1), 0 * x[:, 0]
+        columns = {"ids": x[:, 0], "targets": x, "row": x}
+        return {**columns, "labels": labels, "confidence": confidence}
+
+    model = structure_model(call)
+    folder = tmp_path / "job"
+    folder.mkdir()
+    for part in range(2):
+        predict(model, DATA[part * 12 :][:12], folder / f"{part}.h5")
+    merged = merge_shards(folder, tmp_path / "merged.h5")
+    for path in (merged, index_shards(folder)):
+        with PredictionFile(path) as predictions:
+            predictions.verify()
+            assert predictions.columns == frozenset()
+            np.testing.assert_array_equal(predictions["ids"][:], DATA[:24, 0])
+            with pytest.raises(ValueError, match="must have the column 'targets'"):
+                evaluate(predictions)
 
 
 def test_duplicates_are_reported(model, path):
@@ -417,7 +619,7 @@ def test_columns_must_stay(model, path):
         with pytest.raises(ValueError, match=r"Stored: \['ids', 'targets'\]"):
             predict(model, {"image": DATA}, path, **options, mode="resume", batch_size=8)
     longer = np.char.add(NAMES, "x" * 70)
-    with pytest.raises(ValueError, match="must fit into their place"):
+    with pytest.raises(ValueError, match=r"the same data.* id 'größe/0\.png' in row 0"):
         predict(
             model, {"image": DATA}, path, ids=longer, targets=TARGETS, mode="resume", batch_size=8
         )
@@ -496,9 +698,10 @@ def named_loader():
 @pytest.mark.parametrize(
     "make",
     [
+        pytest.param(named_tf_data, marks=not_torch),
         pytest.param(
-            named_tf_data,
-            marks=pytest.mark.backends("tensorflow", reason="the others take no text in a batch"),
+            lambda: Named(NAMES),
+            marks=pytest.mark.backends("jax", reason="elsewhere Keras refuses such strings"),
         ),
         pytest.param(
             named_loader,
@@ -523,13 +726,8 @@ def test_weights_are_let_pass(weights, model, path):
         np.testing.assert_array_equal(file["targets"][:], TARGETS)
 
 
-ON_TENSORFLOW = pytest.mark.backends("tensorflow", reason="JAX takes no text in a batch")
-
-
-@pytest.mark.parametrize(
-    "in_targets",
-    [pytest.param(True, marks=ON_TENSORFLOW), pytest.param(False, marks=not_torch)],
-)
+@not_torch
+@pytest.mark.parametrize("in_targets", [True, False])
 def test_what_is_said_of_names_works(in_targets, model, path):
     """Names as targets, or in `x` by a key, are stored, as the error says."""
     tf = importlib.import_module("tensorflow")

@@ -300,3 +300,13 @@ def test_rows_without_a_confidence(model, path):
     data[[3, 69]] = np.nan
     predict(model, path, data=data, keep=lambda step: ~(step["confidence"] >= 0.0))
     np.testing.assert_array_equal(content(path)["row"], [3, 69])
+
+
+def test_a_name_that_keep_is_not_given(model, path):
+    """A wrong key in `keep` is told with the names that there are."""
+    with pytest.raises(
+        KeyError, match=r"the arrays \['confidence', 'ids', .*'labels'.*\['label'\]"
+    ):
+        predict(model, path, ids=IDS, keep=lambda step: step["label"] == 0)
+    assert not path.exists()
+    predict(model, path, keep=lambda step: step.get("ids", step["labels"]) >= 0)

@@ -32,11 +32,15 @@ def dressed(model, kind=None, *, from_logits=False, class_names=None):
     ],
 )
 def test_suggestion(units, activation, from_logits, task):
-    """The last layer says what a model is, and the user is told how to choose otherwise."""
+    """The last layer says what a model is; each other kind that is named can be chosen."""
     model, said = dressed(dense(units, activation), from_logits=from_logits)
     assert getattr(model, "task", None) == task
-    others = {"classifier", "binary", "multilabel", "plain"} - {task or "plain"}
+    others = {"binary", "plain"} if units == 1 else {"classifier", "multilabel", "plain"}
+    others -= {task or "plain"}
     assert set(said.split("--as ")[1].split(" ")[0].split("|")) == others
+    for kind in others:
+        model, _ = dressed(dense(units, activation), kind)
+        assert getattr(model, "task", "plain") == kind
 
 
 def test_choice(rows):
@@ -59,7 +63,8 @@ def test_heads():
     mixed = {"a": softmax(inputs), "b": keras.layers.Dense(1, activation="sigmoid")(inputs)}
     model, said = dressed(keras.Model(inputs, mixed))
     assert not hasattr(model, "task")
-    assert "'a' softmax over 3 units, 'b' sigmoid over 1 unit;" in said
+    assert "'a' softmax over 3 units, 'b' sigmoid over 1 unit" in said
+    assert "--as" not in said  # one mixin can't take both
 
 
 def test_model_with_a_mixin():
@@ -75,8 +80,8 @@ def test_model_with_a_mixin():
 
 
 def test_settings_without_a_mixin():
-    """Names of classes have no place in what is stored plain."""
-    with pytest.raises(InputError, match="--from-logits and --class-names needs --as"):
+    """Names of classes have no place in what is stored plain; kinds that take them are named."""
+    with pytest.raises(InputError, match=r"--class-names can't.*--as classifier\|multilabel"):
         dressed(dense(3, "relu"), from_logits=True, class_names=["a", "b", "c"])
 
 

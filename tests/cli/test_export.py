@@ -92,3 +92,17 @@ def test_incomplete_file(kerasext, path, tmp_path):
     code, _, err = kerasext("export", path, tmp_path / "out.npz")
     assert code == 0
     assert err == f"{tmp_path / 'out.npz'}: 3 rows; {path} is incomplete\n"
+
+
+def test_raw_cells(kerasext, path, tmp_path):
+    """Text that looks like a formula goes out as it is only if it is asked for, and only as CSV."""
+    pytest.importorskip("pandas")
+    writer = PredictionFileWriter(path)
+    writer.append({"ids": np.array(["=1+1", "a"])})
+    writer.finish()
+    for options, cell in (([], "'=1+1"), (["--raw-cells"], "=1+1")):
+        assert kerasext("export", path, tmp_path / "out.csv", "--overwrite", *options)[0] == 0
+        assert (tmp_path / "out.csv").read_text() == f"ids\n{cell}\na\n"
+    code, _, err = kerasext("export", path, tmp_path / "out.npz", "--raw-cells")
+    assert code == 2
+    assert "--raw-cells is for .csv" in err

@@ -24,6 +24,15 @@ def test_names(folder):
     assert {"UPPER.JPEG", "china/roofs/00000.png", "flowers/00001.jpg"} <= set(names)
 
 
+def test_what_macos_adds_is_no_image(folder):
+    """The shadow files of macOS and the folder that its archives have are left out."""
+    names = find_images(folder)
+    for name in ("._a.jpg", "__MACOSX/b.jpg", "china/__MACOSX/c.jpg", "china/._d.PNG"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\0\5\x16\7")
+    assert find_images(folder) == names
+
+
 def test_no_images(tmp_path):
     """A folder without images says which suffixes images have."""
     (tmp_path / "notes.txt").write_text("no image")

@@ -54,6 +54,78 @@ def test_dataset_that_is_not_there(h5_path, stack, suffix):
         open_arrays(f"{h5_path}{suffix}", stack)
 
 
+def external_link(file, other):
+    """A link to a dataset of another file."""
+    file["x"] = h5py.ExternalLink(other, "/test/rows")
+
+
+def link_to_group(file, other):
+    """A group of another file."""
+    file["outside"] = h5py.ExternalLink(other, "/test")
+    file["x"] = h5py.SoftLink("/outside/rows")
+
+
+def virtual(file, other):
+    """A virtual dataset over another file."""
+    layout = h5py.VirtualLayout((70, 8), "f4")
+    layout[:] = h5py.VirtualSource(other, "/test/rows", shape=(70, 8))
+    file.create_virtual_dataset("x", layout)
+
+
+def external_storage(file, other):
+    """A dataset whose bytes are in another file."""
+    file.create_dataset("x", (70, 8), "f4", external=[(other, 0, 2240)])
+
+
+@pytest.mark.parametrize("make", [external_link, link_to_group, virtual, external_storage])
+def test_nothing_is_read_from_other_files(tmp_path, h5_path, rows, stack, make):
+    """A dataset that is in another file is refused, as input and as a column beside it."""
+    with h5py.File(tmp_path / "forged.h5", "w") as file:
+        file["own"] = rows
+        make(file, str(h5_path))
+    for read in (
+        lambda: open_arrays(f"{tmp_path}/forged.h5:/x", stack),
+        lambda: open_column(f"{tmp_path}/forged.h5:x", {}, str(tmp_path), stack),
+        lambda: open_column("/x", {"": rows}, f"{tmp_path}/forged.h5:/own", stack),
+    ):
+        with pytest.raises(InputError, match="must be in that file"):
+            read()
+
+
+def test_links_within_a_file(tmp_path, rows, stack):
+    """Soft links within the file are followed, also relative ones; circles have no end."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data/rows"] = rows
+        file["data/latest"] = h5py.SoftLink("rows")
+        file["current"] = h5py.SoftLink("/data")
+        file["a"], file["b"] = h5py.SoftLink("/b"), h5py.SoftLink("/a")
+    array = open_arrays(f"{tmp_path}/a.h5:/current/latest", stack)[""]
+    np.testing.assert_array_equal(array, rows)
+    for name in ("/a", "/data/rows/x", "/data"):
+        with pytest.raises(InputError, match="there is no dataset"):
+            open_arrays(f"{tmp_path}/a.h5:{name}", stack)
+
+
+@pytest.mark.parametrize("kind", ["U", "S"])
+def test_text_of_fixed_width(tmp_path, stack, kind):
+    """Arrays of text are handed over as they are; what needs pickle names a form that does not."""
+    texts = np.array(["one", "größe".encode() if kind == "S" else "größe"], kind)
+    np.save(tmp_path / "a.npy", texts)
+    np.savez(tmp_path / "a.npz", words=texts)
+    for name, key in (("a.npy", ""), ("a.npz", "words")):
+        (array,) = (open_arrays(str(tmp_path / name), stack)[key],)
+        assert array.dtype == texts.dtype
+        assert array.tolist() == texts.tolist()
+    words = np.array(["one", "two"], object)
+    for save in (np.save, np.savez):
+        path = tmp_path / ("b.npy" if save is np.save else "b.npz")
+        save(path, words)
+        with pytest.raises(InputError, match=r"array\.astype\(str\)"):
+            open_arrays(str(path), stack)
+        save(path, words.astype(str))
+        assert len(next(iter(open_arrays(str(path), stack).values()))) == 2
+
+
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.h5"])
 def test_damaged_files(tmp_path, stack, name):
     """A file that is not what its suffix says is named."""

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import kerasext as library
 from kerasext.cli import info
 from kerasext.storage import PredictionFileWriter
 
-COMMANDS = ["predict", "info", "export", "verify", "report"]
+COMMANDS = ["predict", "info", "export", "verify", "report", "index", "merge"]
 
 
 def python(*arguments):
@@ -88,6 +89,37 @@ def test_failures_are_no_bad_input(kerasext, file, monkeypatch):
     monkeypatch.setattr(info, "_table", fail)
     expected = "kerasext info: error: RuntimeError: the device is gone\n"
     assert kerasext("info", file) == (1, "", expected)
+
+
+def test_messages_of_the_library_name_options(kerasext, file, tmp_path):
+    """An argument of the library is called by the option that stands for it."""
+    code, _, err = kerasext("export", file, tmp_path / "a.npz", "--outputs", "label")
+    assert code == 2
+    assert "--outputs" in err
+    code, _, err = kerasext("report", file, "-o", file, "--overwrite")
+    assert code == 2
+    assert "OUT must not be the file that is read" in err
+    assert "`" not in err
+
+
+def test_files_with_names_of_any_bytes(kerasext, file, tmp_path):
+    """Commands show a file whose name is not UTF-8, also on stdout, and find it."""
+    name = os.fsencode(tmp_path) + b"/caf\xe9.h5"
+    try:
+        os.rename(file, name)  # noqa: PTH104 - bytes are no path
+    except OSError:
+        pytest.skip("the file system takes UTF-8 only")
+    found = os.fsdecode(name)
+    code, out, _ = kerasext("verify", found)
+    assert code == 0
+    assert "caf\\xe9.h5: 5 rows are as they were written" in out
+    for options in ([], ["--json"]):
+        for path in (found, tmp_path):
+            code, out, _ = kerasext("info", path, *options)
+            assert code == 0
+            assert "caf" in out
+    code, _, err = kerasext("export", found, tmp_path / "a.npz")
+    assert code == 0, err
 
 
 def test_as_a_module(file):

@@ -63,7 +63,7 @@ def test_an_index_of_files_that_changed(kerasext, folder):
     """Every command that reads an index names what is missing of it."""
     kerasext("index", folder)
     (folder / "part-1.h5").unlink()
-    for command, code in (("verify", 1), ("info", 2)):
-        found, _, err = kerasext(command, folder / "index.h5")
-        assert found == code
+    for command in ("verify", "info"):
+        code, _, err = kerasext(command, folder / "index.h5")
+        assert code == 1
         assert "'part-1.h5': it is missing" in err

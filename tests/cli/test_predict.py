@@ -1,4 +1,10 @@
+import importlib.util
+import io
+import os
+import re
 import signal
+import subprocess
+import sys
 
 import h5py
 import keras
@@ -39,7 +45,7 @@ def test_npy(kerasext, model_path, rows_path, path, expected):
     """The file is that of `predict_to_hdf5`; what was chosen and how it went is said on stderr."""
     code, out, err = kerasext("predict", model_path, rows_path, "-o", path, "--batch-size", 16)
     assert (code, out) == (0, "")
-    assert "stored as classifier, for it ends in softmax over 4 units; --as binary|" in err
+    assert "stored as classifier, for it ends in softmax over 4 units; --as multilabel|" in err
     assert f"{path}: 70 rows, in " in err
     assert_same(path, expected)
     with PredictionFile(path) as predictions:
@@ -59,6 +65,21 @@ def test_hdf5_with_ids_and_targets(kerasext, model_path, rows, path, tmp_path, e
     assert_same(path, {**expected, "ids": names, "targets": np.arange(70) % 4})
     with PredictionFile(path) as predictions:
         assert list(predictions.class_names) == ["cat", "dog", "größe", "bird"]
+
+
+@pytest.mark.backends("tensorflow", reason="no other backend has strings")
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_text(kerasext, path, tmp_path, suffix):
+    """Text of a fixed width, the only one that these files have, is predicted."""
+    words = np.array([["ant"], ["größe"], ["yak"]])
+    save = np.save if suffix == "npy" else np.savez
+    save(tmp_path / f"words.{suffix}", words)
+    inputs = keras.Input((1,), dtype="string")
+    lookup = keras.layers.StringLookup(vocabulary=["ant", "größe"], output_mode="one_hot")
+    keras.Model(inputs, lookup(inputs)).save(tmp_path / "words.keras")
+    command = ["predict", tmp_path / "words.keras", tmp_path / f"words.{suffix}", "-o", path]
+    assert kerasext(*command, "--quiet")[0] == 0
+    assert stored(path)["predictions"].argmax(axis=-1).tolist() == [1, 2, 0]
 
 
 @keras.saving.register_keras_serializable(package="test_predict")
@@ -319,14 +340,14 @@ def test_bad_rows(kerasext, model_path, rows, path, tmp_path):
     np.save(tmp_path / "wide.npy", np.ones((4, 9), np.float32))
     code, _, err = kerasext("predict", model_path, tmp_path / "wide.npy", "-o", path)
     assert code == 2
-    assert "wide" not in err.partition("error:")[0]
-    assert "(9" in err or "9)" in err
+    expected = "The model takes rows of the shape (8,). Received: rows of the shape (9,)\n"
+    assert err == f"kerasext predict: error: {expected}"
     np.save(tmp_path / "rows.npy", rows)
     (tmp_path / "ids.txt").write_text("a\nb\n")
     options = ["-o", path, "--ids", tmp_path / "ids.txt"]
     code, _, err = kerasext("predict", model_path, tmp_path / "rows.npy", *options)
     assert code == 2
-    assert "`ids` must have one for each row" in err
+    assert "--ids must have one for each row" in err
     assert "safe" not in err
     assert not path.exists()
 
@@ -361,3 +382,176 @@ def test_palette_and_gray(kerasext, path, tmp_path, save_model):
     assert code == 0, err
     first, second = stored(path)["probabilities"]
     np.testing.assert_array_equal(first, second)
+
+
+def test_image_names_of_any_bytes(kerasext, path, tmp_path, save_model):
+    """Images whose names are not UTF-8 have escaped ids, by which a report finds them again."""
+    save_model(tmp_path / "gray.keras", (8, 8, 1))
+    (tmp_path / "scans").mkdir()
+    names = [b"caf\xe9.png", "größe.png".encode(), b"plain.png", b"back\\x.png"]
+    for number, name in enumerate(names):
+        buffer = io.BytesIO()
+        Image.new("L", (8, 8), 50 * number).save(buffer, "PNG")
+        try:
+            with open(os.fsencode(tmp_path / "scans") + b"/" + name, "wb") as file:  # noqa: PTH123
+                file.write(buffer.getvalue())
+        except OSError:
+            pytest.skip("the file system takes UTF-8 only")
+    command = ["predict", tmp_path / "gray.keras", tmp_path / "scans", "-o", path]
+    code, _, err = kerasext(*command)
+    assert code == 0, err
+    ids = ["back\\x.png", r"caf\xe9.png", "größe.png", "plain.png"]
+    assert stored(path)["ids"].tolist() == sorted(ids)
+    report = ["report", path, "-o", tmp_path / "r.html", "--images", tmp_path / "scans"]
+    assert kerasext(*report)[0] == 0
+    assert (tmp_path / "r.html").read_text().count("<img ") == 4
+    with open(os.fsencode(tmp_path / "scans") + b"/caf\xe9.png", "wb") as file:  # noqa: PTH123
+        file.write(b"no image")
+    code, _, err = kerasext(*command, "--overwrite")
+    assert code == 2
+    assert "  caf\\xe9.png: it is no image" in err
+
+
+def test_without_pillow(kerasext, path, folder, tmp_path, save_model, monkeypatch):
+    """Without Pillow a folder of images is refused once, with the command that installs it."""
+    save_model(tmp_path / "images.keras", (32, 32, 3))
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    for options in ([], ["--skip-bad"]):
+        command = ["predict", tmp_path / "images.keras", folder, "-o", path, *options]
+        code, _, err = kerasext(*command)
+        assert code == 2
+        assert err.count("\n") == 1
+        assert "pip install 'kerasext[images]'" in err
+
+
+@pytest.mark.backends("tensorflow", reason="only it exports a SavedModel without more packages")
+def test_exported_folder(kerasext, model_path, rows_path, rows, path, tmp_path):
+    """A model that was exported is told from one that is missing; what is advised works."""
+    keras.saving.load_model(model_path).export(tmp_path / "exported", verbose=False)
+    code, _, err = kerasext("predict", tmp_path / "exported", rows_path, "-o", path)
+    assert code == 2
+    assert f"Received: the folder {str(tmp_path / 'exported')!r}" in err
+    advice = re.search(r"keras\.Sequential\(\[.*?\]\)", err)[0]
+    names = {"keras": keras, "row_shape": (8,), "MODEL": str(tmp_path / "exported")}
+    model = eval(advice, names)  # noqa: S307 - of the message
+    with predict_to_hdf5(model, rows, path, verbose=0) as predictions:
+        expected = keras.saving.load_model(model_path).predict(rows, verbose=0)
+        np.testing.assert_allclose(predictions["predictions"][:], expected, rtol=1e-5)
+
+
+CUSTOM = """
+import keras
+
+from kerasext.models import ClassifierMixin
+
+
+class Net(ClassifierMixin, keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(3, activation="softmax")
+
+    def call(self, x):
+        return self.dense(x)
+
+
+@keras.saving.register_keras_serializable("mine")
+class Twice(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+def shifted(x):
+    return x + 1
+"""
+
+
+@pytest.fixture
+def custom(tmp_path, monkeypatch):
+    """The current folder has a module of custom classes, which nobody can import elsewhere."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "custom_classes", raising=False)
+    (tmp_path / "cwd/custom_classes.py").write_text(CUSTOM)
+    spec = importlib.util.spec_from_file_location("custom_classes", "custom_classes.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    keras.saving.get_custom_objects().pop("mine>Twice")
+    yield module
+    keras.saving.get_custom_objects().pop("mine>Twice", None)
+
+
+@pytest.mark.parametrize("kind", ["mixin", "layer", "function"])
+def test_custom_classes(kerasext, rows, rows_path, path, custom, kind):
+    """`--import` loads models of custom classes, registered or not, from the current folder."""
+    if kind == "mixin":
+        model = custom.Net(class_names=list("abc"))
+        model.predict(rows, verbose=0)
+    elif kind == "layer":
+        model = keras.Sequential([keras.Input((8,)), custom.Twice(), keras.layers.Dense(2)])
+    else:
+        layer = keras.layers.Dense(2, activation=custom.shifted)
+        model = keras.Sequential([keras.Input((8,)), layer])
+    model.save("model.keras")
+    command = ["predict", "model.keras", rows_path, "-o", path, "--batch-size", 16]
+    code, _, err = kerasext(*command)
+    assert code == 2
+    assert re.search(r"Could not locate (class|function) '\S+'; --import MODULE imports the", err)
+    assert max(map(len, err.splitlines())) < 300  # without the config of the model
+    code, _, err = kerasext(*command, "--import", "json", "--import", "custom_classes")
+    assert code == 0, err
+    expected = model.predict(rows, batch_size=16, verbose=0)
+    expected = expected if isinstance(expected, dict) else {"predictions": expected}
+    found = stored(path)
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5)
+
+
+def test_modules_that_are_not_there(kerasext, model_path, rows_path, path, custom, tmp_path):
+    """A module that is missing is exit code 2; one that fails, exit code 1 with its error."""
+    command = ["predict", model_path, rows_path, "-o", path, "--import"]
+    for name in ("missing_module", "custom_classes.missing"):
+        code, _, err = kerasext(*command, name)
+        assert code == 2
+        assert f"Received: --import {name}\n" in err
+    assert kerasext(*command, "./custom_classes.py")[0] == 2
+    (tmp_path / "cwd/needs_more.py").write_text("import missing_module")
+    code, _, err = kerasext(*command, "needs_more")
+    assert code == 1
+    assert err == "kerasext predict: error: No module named 'missing_module'\n"
+
+
+def test_rows_of_other_shapes(kerasext, rows, path, tmp_path):
+    """Keras adds or drops a last axis of length 1; other shapes are refused before predicting."""
+    inputs = [keras.Input((1,), name="one"), keras.Input((None, 2), name="steps")]
+    total = keras.layers.Add()([inputs[0], keras.layers.GlobalMaxPooling1D()(inputs[1])])
+    keras.Model(inputs, total).save(tmp_path / "model.keras")
+    command = ["predict", tmp_path / "model.keras", tmp_path / "x.npz", "-o", path]
+    steps = np.ones((5, 3, 2), "f4")
+    for one in (np.ones(5, "f4"), np.ones((5, 1), "f4"), np.ones((5, 1, 1), "f4")):
+        np.savez(tmp_path / "x.npz", steps=steps, one=one)
+        code, _, err = kerasext(*command, "--overwrite")
+        assert code == 0, err
+        assert stored(path)["predictions"].shape == (5, 2)
+    np.savez(tmp_path / "x.npz", steps=steps[..., :1], one=one)
+    code, _, err = kerasext(*command, "--overwrite")
+    assert code == 2
+    assert "shape (None, 2) for its input 'steps'. Received: rows of the shape (3, 1)" in err
+
+
+@pytest.mark.slow
+def test_quiet_process(model_path, rows_path, path):
+    """With --quiet nothing at all is written while the backend is imported, and errors are."""
+    command = [sys.executable, "-m", "kerasext", "predict", str(model_path), str(rows_path)]
+    command += ["-o", str(path), "--quiet"]
+    env = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    options = {"capture_output": True, "text": True, "env": env}
+    ended = subprocess.run(command, check=False, **options)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    model_path.write_text("no model")
+    command.append("--overwrite")
+    ended = subprocess.run(command, check=False, **options)
+    assert ended.returncode == 2
+    assert "can't be loaded" in ended.stderr
+    assert ended.stderr.startswith("kerasext predict: error: ")

@@ -273,6 +273,21 @@ def test_incomplete(store):
     assert_equals_scikit_learn(result, columns["targets"], columns["labels"], 4)
 
 
+def test_names_of_a_model(path, rows):
+    """Names stored as targets give the figures of their numbers."""
+    inputs = keras.Input((8,))
+    outputs = keras.layers.Dense(3, activation="softmax")(inputs)
+    model = ClassifierModel(inputs, outputs, class_names=["ant", "bee", "cat"])
+    numbers = np.arange(len(rows)) % 3
+    predict_to_hdf5(model, rows, path, targets=numbers, verbose=0).close()
+    expected = evaluate(path)
+    names = [model.class_names[number] for number in numbers]
+    predict_to_hdf5(model, rows, path, mode="w", targets=names, verbose=0).close()
+    found = evaluate(path)
+    np.testing.assert_array_equal(found.confusion_matrix, expected.confusion_matrix)
+    assert found.class_report == expected.class_report
+
+
 def test_of_a_model(path, rows):
     """What the three mixins predict is evaluated without another word."""
     inputs = keras.Input((8,))

@@ -10,7 +10,15 @@ LABELS = np.zeros(5, "i4")
 
 
 def read(
-    store, targets=None, columns=(), *, head="", labels=LABELS, is_multilabel=False, classes=None
+    store,
+    targets=None,
+    columns=(),
+    *,
+    head="",
+    labels=LABELS,
+    is_multilabel=False,
+    classes=None,
+    names=None,
 ):
     """Targets of all rows, as they are compared."""
     name = f"{head}/labels" if head else "labels"
@@ -22,6 +30,7 @@ def read(
             labels_shape=labels.shape,
             is_multilabel=is_multilabel,
             classes=classes,
+            names=names,
         )
         return column.read(slice(0, 2)).tolist() + column.read(slice(2, 5)).tolist()
 
@@ -89,7 +98,8 @@ def test_lists_and_datasets(store, tmp_path):
         ("truth", ValueError, r"must have the column 'truth'.*a file with \['labels'\]"),
         (CLASSES[:4], ValueError, r"shape of the labels, \(5,\).*of shape \(4,\)"),
         (np.eye(3)[CLASSES][None], ValueError, r"of shape \(1, 5, 3\)"),
-        (CLASSES.astype("U1"), TypeError, "translate names to numbers.*dtype <U1"),
+        (CLASSES.astype("U1"), TypeError, "names of classes where.*without `class_names`"),
+        (CLASSES.astype("c8"), TypeError, "the numbers of the classes.*dtype complex64"),
         (CLASSES / 2, ValueError, r"whole numbers.*from 0\.5 to 1\.0"),
         (np.where(CLASSES, CLASSES, np.nan), ValueError, "whole numbers"),
         (CLASSES - 1, ValueError, "numbers of classes; rows without one.*from -1 to 1"),
@@ -103,6 +113,42 @@ def test_what_is_no_target(store, targets, error, message):
     """Each thing that is none is told with what it is, and what to do."""
     with pytest.raises(error, match=message):
         read(store, targets)
+
+
+NAMES = ["ant", "größe", "cat"]
+
+
+@pytest.mark.parametrize("form", ["list", "U", "S", "object", "column", "stored"])
+def test_names(store, form):
+    """Targets may be the names of the classes, in any form that text has."""
+    names = [NAMES[number] for number in CLASSES]
+    targets = {
+        "list": names,
+        "U": np.array(names),
+        "S": np.char.encode(names, "utf-8"),
+        "object": np.array(names, object),
+        "column": np.array(names)[:, None],
+        "stored": None,
+    }[form]
+    columns = {"targets": np.array(names)} if form == "stored" else {}
+    assert read(store, targets, columns, classes=3, names=NAMES) == CLASSES.tolist()
+
+
+@pytest.mark.parametrize(
+    ("names", "is_multilabel", "error", "message"),
+    [
+        (None, False, TypeError, "without `class_names`"),
+        (NAMES, True, TypeError, "several labels a row"),
+        (["ant", "bee", "kat"], False, ValueError, "the nearest is 'kat'.*with 'cat'"),
+        (["cat", "bee", "cat"], False, ValueError, "no two have the same"),
+    ],
+)
+def test_names_that_are_none(store, names, is_multilabel, error, message):
+    """Names that are not those of the file, or of no one class, are refused."""
+    labels = np.zeros((5, 1) if is_multilabel else 5, "i4")
+    targets = np.full(labels.shape, "cat")
+    with pytest.raises(error, match=message):
+        read(store, targets, labels=labels, is_multilabel=is_multilabel, names=names)
 
 
 def test_nested_targets_without_a_head(store):

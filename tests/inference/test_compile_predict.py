@@ -177,8 +177,38 @@ def test_strings():
     model = keras.Model(inputs, layers.StringLookup(vocabulary=["ant", "bee"])(inputs))
     predict = compile_predict(model)
     words = np.array([["bee"], ["yak"]], dtype=object)
-    for x in (words, ops.convert_to_tensor(words)):
+    for x in (words, ops.convert_to_tensor(words), words.astype("U"), words.astype("S")):
         np.testing.assert_array_equal(predict(x), [[2], [0]])
+
+
+@pytest.mark.backends("jax", "torch", reason="TensorFlow has strings")
+def test_text_for_models_without_strings():
+    """Where models take no strings, that is said in a sentence."""
+    with pytest.raises(TypeError, match="Only models on the TensorFlow backend take text"):
+        compile_predict(functional())(np.array(["bee"]))
+
+
+class AddIfGiven(layers.Layer):
+    """Adds an input that may be missing."""
+
+    def call(self, a, b=None):
+        return a if b is None else a + b
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_optional_inputs(as_list, rows):
+    """An optional input may be `None`, as in `predict`."""
+    a, b = keras.Input((8,), name="a"), keras.Input((8,), name="b", optional=True)
+    model = keras.Model([a, b] if as_list else {"a": a, "b": b}, AddIfGiven()(a, b))
+    for given in (None, rows[:3]):
+        x = [rows[:3], given] if as_list else {"a": rows[:3], "b": given}
+        assert_as_predict(compile_predict(model), model, x)
+    predict = compile_predict(model)
+    predict([rows[:3], None] if as_list else {"a": rows[:3], "b": None})
+    with pytest.raises(ValueError, match="the structure and the shapes of the first one"):
+        predict([rows[:3], rows[:3]] if as_list else {"a": rows[:3], "b": rows[:3]})
+    with pytest.raises(ValueError, match="no arrays"):
+        compile_predict(model)(None)
 
 
 @pytest.mark.backends("tensorflow", reason="no other backend has ragged tensors")
@@ -573,7 +603,7 @@ WRONG = [
     ([np.ones((2, 8)), np.ones((3, 8))], ValueError, "x[0].shape=(2, 8), x[1].shape=(3, 8)"),
     ([[1.0] * 8], TypeError, "make one with `np.asarray`. Received: x[0][0]=1.0"),
     (1.0, TypeError, "`x` must be a dense array, or a dict, list or tuple of them; make one"),
-    ({"x": None}, TypeError, "Received: x['x']=None"),
+    ({"x": None}, ValueError, "Received: no arrays"),
 ]
 
 

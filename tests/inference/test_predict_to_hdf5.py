@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kerasext import PredictionFile
-from kerasext.callbacks import HDF5PredictionWriter
+from kerasext.callbacks import HDF5PredictionWriter, PredictionMonitor
 from kerasext.inference import array_job, predict_to_hdf5
 from kerasext.inference.array_job import ArrayJob
 from kerasext.inference.out_of_memory import is_out_of_memory
@@ -547,7 +547,6 @@ BAD = {
     "a fraction": ({"batch_size": 2.5}, "an int or 'auto'.*batch_size=2.5"),
     "a truth": ({"batch_size": True}, "batch_size=True"),
     "steps": ({"steps": 3}, "`steps` is for data without an end.*steps=3"),
-    "no rows": ({"x": np.zeros((0, 8), "f4")}, "at least one.*len"),
     "lengths": ({"x": {"a": np.zeros((3, 8)), "b": np.zeros((4, 8))}}, "len.*=3.*len.*=4"),
     "features": ({"x": np.zeros((30, 7), "f4")}, r"Received: x=float32\[30, 7\]"),
     "interval": ({"commit_interval": 0}, "commit_interval=0"),
@@ -759,3 +758,20 @@ def test_file_paths_of_a_data_set_that_shuffles(path, tmp_path):
             with predict_to_hdf5(model, data, path, **options) as predictions:
                 numbers = [int(id_.removesuffix(".png")[-1]) for id_ in predictions["ids"][:]]
                 assert predictions["predictions"][:, 0].tolist() == [20 * n for n in numbers]
+
+
+@pytest.mark.parametrize("order", [(0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 1, 0), (2, 0, 1)])
+def test_order_of_the_arguments(order, model, x, path):
+    """Arguments in another order are an error that says the order, and shows no array."""
+    given = [(model, x, path)[at] for at in order]
+    with pytest.raises(TypeError, match=r"in this order: `predict_to_hdf5\(model, x, ") as error:
+        predict_to_hdf5(*given, verbose=0)
+    assert len(str(error.value)) < 250
+    assert not path.exists()
+
+
+def test_a_single_callback(model, x, path):
+    """One callback need not be in a list."""
+    monitor = PredictionMonitor()
+    predict_to_hdf5(model, x, path, verbose=0, callbacks=monitor).close()
+    assert monitor.rows == ROWS

@@ -104,7 +104,7 @@ def test_plot(tuned):
         ({"max_batch_size": 0}, "max_batch_size=0"),
         ({"max_seconds": 0}, "max_seconds=0"),
         ({"x": np.zeros((127, 8), "f4")}, "at least 128 rows.*127 rows"),
-        ({"x": np.zeros((0, 8), "f4")}, "at least one"),
+        ({"x": np.zeros((0, 8), "f4")}, "at least 128 rows.*0 rows"),
         ({"x": (row for row in [1])}, "must be an array"),
     ],
     ids=["size", "seconds", "few", "none", "generator"],

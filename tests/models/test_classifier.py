@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerasext.models import ClassifierMixin, ClassifierModel
+from kerasext import predict_to_hdf5
+from kerasext.models import BinaryClassifierMixin, ClassifierMixin, ClassifierModel
 
 
 class Echo(ClassifierMixin, keras.Model):
@@ -181,6 +182,55 @@ def test_one_unit(shape):
     """A model with one unit is sent to the mixin that fits it."""
     with pytest.raises(ValueError, match=r"BinaryClassifierMixin.*Received: shape="):
         Echo().predict(np.ones(shape, "float32"), verbose=0)
+
+
+MIXED = [(ClassifierMixin, "digit"), (BinaryClassifierMixin, "even")]
+
+
+@pytest.mark.parametrize(("mixin", "fits"), MIXED)
+def test_heads_of_different_kinds(mixin, fits, rows):
+    """No mixin that fits one head only is named, and the way that is named works."""
+    inputs = keras.Input((8,))
+    outputs = {
+        "digit": keras.layers.Dense(10, activation="softmax")(inputs),
+        "even": keras.layers.Dense(1, activation="sigmoid")(inputs),
+    }
+
+    class Plain(mixin, keras.Model):
+        pass
+
+    class Own(mixin, keras.Model):
+        def postprocess(self, y_pred):
+            outputs = super().postprocess({fits: y_pred[fits]})
+            return {**y_pred, **outputs}
+
+    with pytest.raises(ValueError, match=r"of one kind.*override `postprocess`") as error:
+        Plain(inputs, outputs)
+    assert "ClassifierMixin" not in str(error.value)
+    result = Own(inputs, outputs).predict(rows, verbose=0)
+    assert result[fits]["labels"].shape == (70,)
+    assert {type(result["digit"]), type(result["even"])} == {dict, np.ndarray}
+
+
+@pytest.mark.filterwarnings("ignore:.*activation='linear'")
+def test_an_embedding_beside_a_classifier(rows, path):
+    """A head that is no classifier is not made one: what the error says stores it as it is."""
+    inputs = keras.Input((8,))
+    outputs = {
+        "animal": keras.layers.Dense(3, activation="softmax")(inputs),
+        "embedding": keras.layers.Dense(4)(inputs),
+    }
+    message = r"`from_logits=\{'embedding': True\}` if.*logits.*override `postprocess`"
+    with pytest.raises(ValueError, match=message):
+        predict_to_hdf5(ClassifierModel(inputs, outputs), rows, path, verbose=0)
+
+    class Animals(ClassifierModel):
+        def postprocess(self, y_pred):
+            return {**y_pred, **super().postprocess({"animal": y_pred["animal"]})}
+
+    with predict_to_hdf5(Animals(inputs, outputs), rows, path, verbose=0) as predictions:
+        assert predictions["embedding"].shape == (70, 4)
+        assert predictions["animal/labels"].shape == (70,)
 
 
 def test_no_class_axis():

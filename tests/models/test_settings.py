@@ -232,6 +232,11 @@ def test_class_names_after_predict():
         ("class_names", [b"a", b"b"], TypeError),
         ("class_names", {"a", "b"}, TypeError),  # a set has no order
         ("class_names", {"a": "abc"}, TypeError),
+        ("class_names", {"a": {"b": "c"}}, TypeError),
+        ("class_names", {0: "a", 2: "b"}, ValueError),
+        ("class_names", {1: "a", 2: "b"}, ValueError),
+        ("class_names", {"a": 0, "b": 0}, ValueError),
+        ("class_names", {"h": {"a": 1}}, ValueError),
         ("scores", "entropy", TypeError),
         ("scores", None, TypeError),
         ("scores", 1, TypeError),
@@ -311,6 +316,10 @@ def test_round_trip_of_top_k(top_k, rows, tmp_path, round_trip):
         ("class_names", ["a", "b"], ("a", "b")),
         ("class_names", np.array(["a", "b"]), ("a", "b")),
         ("class_names", (name for name in "ab"), ("a", "b")),
+        ("class_names", {1: "b", 0: "a"}, ("a", "b")),
+        ("class_names", {"1": "b", "0": "a"}, ("a", "b")),  # as JSON has it
+        ("class_names", {"b": 1, "a": np.int64(0)}, ("a", "b")),
+        ("class_names", {"1": 1, "7": 0}, ("7", "1")),  # folders of digits
         ("class_names", None, None),
         ("scores", ["margin"], ("margin",)),
         ("scores", ["margin", "entropy", "margin"], ("entropy", "margin")),  # in one order
@@ -329,6 +338,40 @@ def test_kept_values(name, value, kept):
     assert value_kept == kept
     assert type(value_kept) is type(kept)
     json.dumps(value_kept)
+
+
+def test_numbered_names_by_head():
+    """Each head may have a dict of numbered names, and heads in a list are numbers themselves."""
+    names = {"kind": {0: "a", 1: "b", 2: "c"}, "size": {"s": 1, "r": 0}}
+    assert dict(Echo(class_names=names).class_names) == {
+        "kind": ("a", "b", "c"),
+        "size": ("r", "s"),
+    }
+    by_position = Echo(class_names={0: ["a", "b"], 1: {0: "c"}}).class_names
+    assert dict(by_position) == {"0": ("a", "b"), "1": ("c",)}
+
+
+UNKNOWN = {"class_name": "'class_names'", "fromlogits": "'from_logits'", "kwargs": None}
+
+
+@pytest.mark.parametrize("unknown", UNKNOWN)
+@pytest.mark.parametrize("own_class", [True, False])
+def test_misspelt_settings(own_class, unknown):
+    """A functional model with a mixin refuses what Keras's constructor ignores."""
+
+    class Own(ClassifierMixin, keras.Model):
+        pass
+
+    made = Own if own_class else ClassifierModel
+    inputs = keras.Input((8,))
+    outputs = layers.Dense(3, activation="softmax")(inputs)
+    nearest = f"; the nearest is {UNKNOWN[unknown]}" if UNKNOWN[unknown] else ""
+    with pytest.raises(TypeError, match=rf"settings of {made.__name__} are \[.*\]{nearest}\. Rec"):
+        made(inputs, outputs, **{unknown: ["a", "b", "c"]})
+    with pytest.raises(TypeError, match=f"{nearest}. Received: '{unknown}'"):
+        made(inputs=inputs, outputs=outputs, name="zoo", **{unknown: ["a", "b", "c"]})
+    model = made(inputs=inputs, outputs=outputs, name="zoo", trainable=False, top_k=2)
+    assert (model.name, model.trainable, model.top_k) == ("zoo", False, 2)
 
 
 def test_dict_is_immutable():

@@ -499,6 +499,34 @@ def test_own_postprocess_without_a_graph():
         WithGini.from_model(Net())
 
 
+class Detector(Net):
+    """A class that others derive from, as those of KerasHub."""
+
+
+class OwnPostprocess(Detector):
+    """Has a method that `from_model` would lose."""
+
+    def postprocess(self, y_pred):
+        return {"boxes": y_pred}
+
+
+def test_bases_stay():
+    """The line to write keeps the bases of the model's class, and works."""
+    line = "class OwnPostprocess(ClassifierMixin, Detector)"
+    with pytest.raises(TypeError, match=re.escape(line)):
+        ClassifierModel.from_model(OwnPostprocess())
+    with pytest.raises(TypeError, match=re.escape("class Detector(ClassifierMixin, Net)")):
+        WithGini.from_model(Detector())
+    binary = type("Screening", (BinaryClassifierMixin, keras.Model), {"postprocess": lambda: 0})
+    line = "class Screening(ClassifierMixin, keras.Model)"
+    with pytest.raises(TypeError, match=re.escape(line)):
+        ClassifierModel.from_model(binary())
+    model = functional()
+    model.postprocess = None
+    with pytest.raises(TypeError, match=re.escape("class MyModel(ClassifierMixin, keras.Model)")):
+        ClassifierModel.from_model(model)
+
+
 def test_functional_use_changes_no_other_class(rows):
     """Making a functional model leaves classes with `call` as they were, older and newer ones."""
 

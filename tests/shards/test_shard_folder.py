@@ -5,6 +5,7 @@ import pytest
 
 from kerasext.shards import index_shards, merge_shards
 from kerasext.shards.shard_folder import ShardFolder
+from kerasext.storage import PredictionFile, RaggedRows
 
 JOIN = {
     "index": index_shards,
@@ -63,6 +64,24 @@ def test_unfinished_files(join, folder, tools):
     tools.write(folder / "a.h5", labels(1, 2))
     tools.write(folder / "b.h5", labels(1, 2, 3), finish=False)
     assert_refused(join, folder, r"'b\.h5': it is unfinished, with 3 rows")
+
+
+def test_a_lock_that_was_left(join, folder, tools):
+    """The lock of a shard that a writer has open, or had when it was killed, is named as one."""
+    tools.write(folder / "a.h5", labels(1, 2))
+    (folder / "a.h5.lock").write_text("1234")
+    assert_refused(join, folder, r"'a\.h5\.lock': a writer has 'a\.h5' open, or was killed")
+
+
+def test_ragged_text_of_other_widths(folder, tools):
+    """Text of rows that differ in shape may be wider in one shard than in another."""
+    rows = [RaggedRows(np.array([text], "S"), np.ones((1, 1), np.int64)) for text in ("a", "bcd")]
+    for number, text in enumerate(rows):
+        width = {"dtypes": {"words": f"S{8 - number}"}}
+        tools.write(folder / f"{number}.h5", {"words": text}, ragged=True, **width)
+    with PredictionFile(merge_shards(folder, folder.parent / "merged.h5")) as predictions:
+        assert [row.tolist() for row in predictions["words"][:]] == [["a"], ["bcd"]]
+        assert predictions["words"].dtype == "U8"
 
 
 def test_damaged_files(join, folder, tools):

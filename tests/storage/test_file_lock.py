@@ -1,11 +1,16 @@
+import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import h5py
+import numpy as np
 import pytest
 
-from kerasext.storage import PredictionFileWriter
+from kerasext.storage import PredictionFileWriter, file_lock
 from kerasext.storage.file_lock import FileLock
 
 HOLD = """
@@ -13,6 +18,18 @@ import sys
 from pathlib import Path
 from kerasext.storage.file_lock import FileLock
 lock = FileLock(Path(sys.argv[1]))
+print("locked", flush=True)
+sys.stdin.read()
+"""
+FORK = """
+import os, sys
+from pathlib import Path
+from kerasext.storage.file_lock import FileLock
+lock = FileLock(Path(sys.argv[1]))
+if not os.fork():
+    del lock
+    os._exit(0)
+os.wait()
 print("locked", flush=True)
 sys.stdin.read()
 """
@@ -49,9 +66,9 @@ def holder(path):
 
 
 def test_second_lock_in_this_process(path):
-    """A locked file can't be locked again, and the error names this process and the file."""
+    """A locked file can't be locked again, and the error names the file and says "this process"."""
     lock = FileLock(path)
-    with pytest.raises(BlockingIOError, match=f"{path.name}.*held by process {os.getpid()}$"):
+    with pytest.raises(BlockingIOError, match=f"{path.name}.*held by this process$"):
         FileLock(path)
     lock.release()
 
@@ -130,7 +147,7 @@ def test_only_one_at_a_time(path):
 def test_second_writer_in_this_process(path, mode):
     """A second writer is refused from the first moment on, before there is a file."""
     writer = PredictionFileWriter(path)
-    with pytest.raises(BlockingIOError, match=f"held by process {os.getpid()}$"):
+    with pytest.raises(BlockingIOError, match=r"held by this process$"):
         PredictionFileWriter(path, mode=mode)
     writer.close()
     PredictionFileWriter(path, mode=mode).close()
@@ -166,3 +183,92 @@ def test_refused_arguments_leave_no_lock(path):
         PredictionFileWriter(path)
     assert list(path.parent.iterdir()) == [path]
     PredictionFileWriter(path, mode="w").close()
+
+
+def without_locks(monkeypatch, number):
+    """Locking fails as on a file system with this error; 0 is Windows, which has no `flock`."""
+
+    def flock(fd, operation):
+        raise OSError(number, os.strerror(number))
+
+    fake = SimpleNamespace(flock=flock, LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB)
+    monkeypatch.setattr(file_lock, "fcntl", fake if number else None)
+
+
+def write(path):
+    """Writes a complete file."""
+    writer = PredictionFileWriter(path)
+    writer.append({"labels": np.arange(3)})
+    writer.finish()
+    assert os.listdir(path.parent) == [path.name]
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["labels"], np.arange(3))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, 524, 0])
+def test_file_system_without_locks(path, monkeypatch, number):
+    """Without locks a file is written all the same, and one warning says what that means."""
+    without_locks(monkeypatch, number)
+    with pytest.warns(UserWarning, match="another process.*would not be noticed") as warned:
+        write(path)
+    assert [str(path) in str(warning.message) for warning in warned] == [True]
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EIO, 0])
+@pytest.mark.parametrize("value", ["FALSE", "0"])
+def test_locking_that_is_not_asked_for(path, monkeypatch, number, value):
+    """HDF5's own variable switches off the warning, and the error where locking fails."""
+    without_locks(monkeypatch, number)
+    monkeypatch.setenv("HDF5_USE_FILE_LOCKING", value)
+    write(path)
+
+
+def test_locking_that_fails(path, monkeypatch):
+    """Another error of locking names the file, and the variable that helps."""
+    without_locks(monkeypatch, errno.EIO)
+    with pytest.raises(OSError, match=f"HDF5_USE_FILE_LOCKING=FALSE.*{path.name}") as caught:
+        PredictionFileWriter(path)
+    assert caught.value.errno == errno.EIO
+
+
+def test_second_writer_without_locks(path, monkeypatch):
+    """A second writer in the same process is refused even where the file system has no locks."""
+    without_locks(monkeypatch, errno.ENOSYS)
+    monkeypatch.setenv("HDF5_USE_FILE_LOCKING", "FALSE")
+    lock = FileLock(path)
+    with pytest.raises(BlockingIOError, match=r"held by this process$"):
+        FileLock(path)
+    lock.release()
+
+
+def test_variable_leaves_locks_that_work(path, holder, monkeypatch):
+    """A lock that another process holds is minded, whatever the variable says."""
+    monkeypatch.setenv("HDF5_USE_FILE_LOCKING", "FALSE")
+    with pytest.raises(BlockingIOError, match=f"held by process {holder.pid}$"):
+        FileLock(path)
+
+
+def test_a_dropped_writer_holds_no_lock(path):
+    """A writer that nobody holds any more is no obstacle for the next one."""
+    writer = PredictionFileWriter(path)
+    writer.append({"labels": np.arange(3)})
+    del writer
+    PredictionFileWriter(path, mode="resume").close()
+
+
+def test_a_forked_process_leaves_the_lock(path):
+    """A forked process that drops its copy of a lock does not take it from its parent."""
+    with start(FORK, path) as process:
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(BlockingIOError, match=f"held by process {process.pid}$"):
+            FileLock(path)
+        process.kill()
+
+
+def test_a_lock_that_is_about_to_be_released(path, monkeypatch):
+    """A writer waits for one that another thread is closing, and for no other."""
+    first = FileLock(path)
+    first.expect_release()
+    monkeypatch.setattr(file_lock.time, "sleep", lambda _: first.release())
+    FileLock(path).release()

@@ -41,12 +41,19 @@ def written(path):
         return path, {name: output[:] for name, output in predictions.items()}
 
 
-def test_xarray(written):
-    """In xarray there is every output of the root, by row, id and class."""
-    pytest.importorskip("h5netcdf")
+@pytest.mark.parametrize("engine", ["h5netcdf", "netCDF4", None])
+def test_xarray(written, engine):
+    """In xarray there is every output of the root, by row, id and class, by both of its engines.
+
+    Without one xarray takes netCDF4 if it is installed. With h5netcdf ids are bytes.
+    """
+    pytest.importorskip(engine or "netCDF4")
     xarray = pytest.importorskip("xarray")
     path, expected = written
-    with xarray.open_dataset(path, engine="h5netcdf") as dataset:
+    with xarray.open_dataset(path, engine=engine and engine.lower()) as dataset:
+        assert (dataset["ids"].values.dtype.kind == "S") == (engine == "h5netcdf")
+        if engine == "h5netcdf":
+            expected["ids"] = np.char.encode(expected["ids"], "utf-8")
         for name in ("probabilities", "labels", "confidence", "ids", "targets", "row"):
             np.testing.assert_array_equal(dataset[name].values, expected[name])
         assert dataset["class"].values.tolist() == CLASSES

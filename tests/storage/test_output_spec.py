@@ -3,6 +3,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from kerasext.storage import PredictionFile, PredictionFileWriter
 from kerasext.storage.fixed_point import attributes_for
 from kerasext.storage.output_spec import OutputSpec
 
@@ -112,6 +113,20 @@ def test_rows_axis_needed():
     """A lone number is refused by name: the first axis is the rows."""
     with pytest.raises(ValueError, match="'head/x' must have rows as its first axis"):
         prepare(np.array(1.0))
+
+
+def test_most_axes(path):
+    """A row of more axes than HDF5 has is refused by name; one of as many is stored and read."""
+    array = np.arange(6.0).reshape(3, 2, *[1] * 30)
+    writer = PredictionFileWriter(path)
+    writer.append({"x": array, "n": array.astype("i4")})
+    writer.finish()
+    with PredictionFile(path) as predictions:
+        np.testing.assert_array_equal(predictions["x"][:], array)
+        np.testing.assert_array_equal(predictions["n"][1:], array[1:])
+        predictions.verify()
+    with pytest.raises(ValueError, match=r"'x' must have at most 31 axes.*\(3, 2, 1,"):
+        OutputSpec.of_array("x", array[..., None])
 
 
 def test_row_of_four_gib():

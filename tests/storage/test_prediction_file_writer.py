@@ -25,11 +25,12 @@ DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8",
 BAD_FIRST_STEPS = {
     "no outputs": {},
     "other number of rows": {"a": np.zeros((4, 3), "f4"), "b": np.zeros(5, "i4")},
-    "reserved name": {"a": np.zeros((4, 3), "f4"), "class": np.zeros(4, "i4")},
+    "reserved name": {"a": np.zeros((4, 3), "f4"), "_kerasext": np.zeros(4, "i4")},
     "clash of names": {"a": np.zeros((4, 3), "f4"), "a/b": np.zeros(4, "i4")},
     "no rows axis": {"a": np.zeros((4, 3), "f4"), "b": np.array(1, "i4")},
     "no HDF5 type": {"a": np.zeros((4, 3), "f4"), "b": np.zeros(4, "M8[s]")},
     "mixed objects": {"a": np.zeros((4, 3), "f4"), "b": np.array([1, "a", 2, 3], object)},
+    "too many axes": {"a": np.zeros((4, 3), "f4"), "b": np.zeros((4, *[1] * 32))},
     "string too long": {"a": np.zeros((4, 3), "f4"), "b": np.array(["a" * 65] * 4)},
     "huge row": {"a": np.broadcast_to(np.float32(0), (4, 2**30)), "b": np.zeros(4, "i4")},
 }

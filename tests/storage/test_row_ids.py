@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -35,6 +38,17 @@ def test_strings(make):
     assert ids.tolist() == [b"a", "größe".encode()]
 
 
+def test_names_of_files_that_are_not_utf8():
+    """Bytes of a file's name that are not UTF-8 are escaped, as Python has them and as they are."""
+    names = [b"caf\xe9.jpg", "größe.jpg".encode(), b"plain.jpg"]
+    expected = [rb"caf\xe9.jpg", "größe.jpg".encode(), b"plain.jpg"]
+    assert to_ids([os.fsdecode(name) for name in names]).tolist() == expected
+    assert to_ids(names).tolist() == expected
+    assert to_ids(np.array(names)).tolist() == expected
+    with pytest.raises(ValueError, match="must be UTF-8"):
+        to_ids(["\ud800"])
+
+
 def test_one_column():
     """Ids of shape `(rows, 1)`, as data of Keras often has them, are taken as `(rows,)`."""
     assert to_ids(np.array([[3], [4]])).tolist() == [3, 4]
@@ -55,7 +69,8 @@ def test_one_column():
         [2**64],
         [2**63, -1],
         [["a"], ["b"]],
-        np.array(["2026-11-21"], "M8[D]"),
+        np.array([1], "m8[D]"),
+        [Path("a"), 1],
     ],
     ids=str,
 )

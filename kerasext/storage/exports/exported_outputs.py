@@ -35,7 +35,8 @@ class ExportedOutputs:
 
     Raises:
         TypeError: If `chosen` is no sequence of strings.
-        ValueError: If `chosen` is empty, or has a name that is none of the file's.
+        ValueError: If `chosen` is empty, or has a name that is none of the file's, or the file has
+            no outputs.
     """
 
     def __init__(
@@ -127,6 +128,10 @@ def label_codes(name: str, labels: np.ndarray, names: ClassNames) -> tuple[np.nd
 def _choose(
     outputs: Outputs, chosen: Sequence[str] | None
 ) -> dict[str, StoredOutput | RaggedOutput]:
+    if not outputs:
+        raise ValueError(
+            "A file must have outputs to be exported; predict again. Received: a file without any"
+        )
     if chosen is None:
         return dict(outputs)
     names = check_name_list("outputs", chosen)
