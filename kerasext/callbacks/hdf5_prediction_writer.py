@@ -367,6 +367,8 @@ class HDF5PredictionWriter(PredictCallback):
         if self._steps == 0:
             task = self._describe(writer).task
             writer.expected_rows = None if self.keep else self._expected_rows(rows)
+            if batches and not writer.batch_size:
+                writer.batch_size = rows // len(batches)
         if known or writer.is_complete:
             writer.why_others = self._why_others()
         stay = that_stay(outputs, None if self.keep else self.outputs)

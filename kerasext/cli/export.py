@@ -18,8 +18,8 @@ from kerasext.storage.whole_file import file_made_from, renamed_when_written
 DESCRIPTION = """\
 Writes the outputs of a prediction file for other tools, by the suffix of OUT:
   .parquet   a column for each output; in constant memory; needs pyarrow
-  .csv       columns such as probabilities/cat; in constant memory; needs pandas. Text that a
-             spreadsheet would take for a formula gets an apostrophe before it
+  .csv       columns such as probabilities/cat; in constant memory. Text that a spreadsheet
+             would take for a formula gets an apostrophe before it
   .npz       an array for each output, one in memory at a time; for numpy.load. Rows that
              differ in shape are three arrays, as in the file: NAME/values, .../row_splits
              and, where they have two or more axes, .../row_shapes

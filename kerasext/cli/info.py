@@ -9,13 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
-
 from kerasext.cli.exit_codes import FAILED, SUCCESS
-from kerasext.cli.messages import InputError, describe, printable, say
+from kerasext.cli.messages import InputError, describe, say
+from kerasext.cli.tables import Page, Table, live_page, print_page
 from kerasext.shards.shard_folder import ShardFolder
 from kerasext.storage import ClassNames, DamagedFileError, PredictionFile
 from kerasext.storage.open_index import is_index
@@ -64,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             if args.json:
                 print(json.dumps(_content(predictions), indent=2))
             else:
-                Console().print(_table(predictions))
+                print_page(_page(predictions))
             return SUCCESS
         try:
             _follow(predictions, as_json=args.json)
@@ -83,13 +79,13 @@ def _show_folder(folder: Path, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(states, indent=2))
         return code
-    table = Table("file", "rows", "state", box=None, padding=(0, 2, 0, 0))
-    for state in states:
-        rows = "" if state["rows"] is None else f"{state['rows']:,}"
-        table.add_row(_text(state["name"]), rows, _text(state["state"]))
     total = sum(state["rows"] or 0 for state in states if state["state"] != "index")
-    table.add_row(_text("all but indexes", "bold"), f"{total:,}", "")
-    Console().print(table)
+    rows = [
+        (state["name"], "" if state["rows"] is None else f"{state['rows']:,}", state["state"])
+        for state in states
+    ]
+    table = Table([*rows, ("all but indexes", f"{total:,}", "")], ("file", "rows", "state"))
+    print_page({"files": table})
     return code
 
 
@@ -112,14 +108,14 @@ def _state_of(path: Path) -> tuple[dict[str, Any], bool]:
 
 
 def _follow(predictions: PredictionFile, *, as_json: bool) -> None:
-    console = Console()
-    if not as_json and console.is_terminal:
-        with Live(_table(predictions), console=console, auto_refresh=False) as live:
-            while not predictions.complete:
+    if not as_json:
+        with live_page(_page(predictions)) as update:
+            while update and not predictions.complete:
                 time.sleep(_SECONDS)
                 predictions.refresh()
-                live.update(_table(predictions), refresh=True)
-        return
+                update(_page(predictions))
+        if update:
+            return
     shown = None
     while True:
         state = (predictions.rows, predictions.complete)
@@ -162,20 +158,20 @@ def _content(predictions: PredictionFile) -> dict[str, Any]:
     }
 
 
-def _table(predictions: PredictionFile) -> Table:
-    whole = Table.grid(padding=(0, 2))
-    whole.add_row(_text("file", "bold"), _text(predictions.path))
-    colour = "green" if predictions.complete else "yellow"
-    state = Text.assemble(f"{predictions.rows:,}, ", (_state(predictions), colour))
-    whole.add_row(_text("rows", "bold"), state)
-    outputs = Table("output", "shape", "dtype", box=None, padding=(0, 2, 0, 0))
+def _page(predictions: PredictionFile) -> Page:
+    outputs = []
     for name, output in predictions.items():
         shape = ", ".join("?" if length is None else f"{length:,}" for length in output.shape)
-        outputs.add_row(_text(name), f"({shape})", str(output.dtype))
-    whole.add_row(_text("outputs", "bold"), outputs)
+        outputs.append((name, f"({shape})", str(output.dtype)))
+    page = {
+        "file": Table([(str(predictions.path),)]),
+        "rows": Table([(f"{predictions.rows:,}", _state(predictions))]),
+        "size": Table([(f"{predictions.path.stat().st_size / 1e6:,.1f} MB",)]),
+        "outputs": Table(outputs, ("output", "shape", "dtype")),
+    }
     names = predictions.class_names
     if names is not None:
-        whole.add_row(_text("class names", "bold"), _names(names))
+        page["class names"] = Table(_names(names))
     for title, values in {
         "origin": predictions.origin,
         "health": {name: round(value, 3) for name, value in predictions.health.items()},
@@ -187,30 +183,21 @@ def _table(predictions: PredictionFile) -> Table:
         "metadata": predictions.metadata,
     }.items():
         if values:
-            whole.add_row(_text(title, "bold"), _pairs(values))
-    return whole
+            page[title] = Table([(str(name), _shown(value)) for name, value in values.items()])
+    return page
 
 
-def _names(names: ClassNames | Mapping[str, ClassNames]) -> Text:
+def _names(names: ClassNames | Mapping[str, ClassNames]) -> list[tuple[str]]:
     by_head = names if isinstance(names, Mapping) else {"": names}
     lines = []
     for head, entries in by_head.items():
         shown = ", ".join(map(str, entries[:_MOST_NAMES]))
         more = f", ... ({len(entries):,})" if len(entries) > _MOST_NAMES else ""
-        lines.append((f"{head}: " if head else "") + shown + more)
-    return Text("\n").join(map(_text, lines))
+        lines.append(((f"{head}: " if head else "") + shown + more,))
+    return lines
 
 
-def _pairs(values: Mapping[str, Any]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for name, value in values.items():
-        shown = f"{value:,}" if isinstance(value, float | int) else value
-        if isinstance(value, bool | dict | list) or value is None:
-            shown = json.dumps(value, ensure_ascii=False)
-        table.add_row(_text(name), _text(shown))
-    return table
-
-
-def _text(value: object, style: str = "") -> Text:
-    # Not a plain string, in which rich would look for markup; and nothing is cut off.
-    return Text(printable(value), style, overflow="fold")
+def _shown(value: Any) -> str:
+    if isinstance(value, bool | dict | list) or value is None:
+        return json.dumps(value, ensure_ascii=False)
+    return f"{value:,}" if isinstance(value, float | int) else str(value)

@@ -17,6 +17,7 @@ import numpy as np
 
 from kerasext.cli import image_folder, saved_model
 from kerasext.cli.dress_model import KINDS, dress_model
+from kerasext.cli.file_state import FileState, file_state
 from kerasext.cli.image_folder import ImageError, ImageFolder
 from kerasext.cli.inputs import (
     by_input,
@@ -28,7 +29,6 @@ from kerasext.cli.inputs import (
 )
 from kerasext.cli.messages import InputError, command_line, say
 from kerasext.cli.options import module_name, names, names_or_file, positive
-from kerasext.cli.progress import FileState, file_state, progress_bar
 
 if TYPE_CHECKING:
     import keras
@@ -293,7 +293,9 @@ def _check_paths(args: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _progress(args: argparse.Namespace, rows: int, before: FileState) -> Iterator[None]:
-    from rich.console import Console  # noqa: PLC0415 - not for --help
+    from rich.console import Console  # noqa: PLC0415 - readers of files may have no rich
+
+    from kerasext.cli.progress import progress_bar  # noqa: PLC0415
 
     console = Console(stderr=True)
     if args.quiet or not console.is_terminal:

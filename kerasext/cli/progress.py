@@ -6,7 +6,6 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import (
@@ -23,25 +22,6 @@ from rich.text import Text
 from kerasext.storage import PredictionFile
 
 _SECONDS = 0.5  # between two looks
-
-
-class FileState(NamedTuple):
-    """Which file is at a path, how many rows are safe in it, and whether that is all."""
-
-    identity: tuple[int, int] | None
-    rows: int
-    complete: bool
-
-
-def file_state(path: Path) -> FileState:
-    """The state of a file; no rows where there is no prediction file."""
-    try:
-        status = path.stat()
-        with PredictionFile(path) as predictions:
-            rows, complete = predictions.rows, predictions.complete
-    except (OSError, ValueError):
-        return FileState(_identity(path), 0, False)
-    return FileState((status.st_dev, status.st_ino), rows, complete)
 
 
 @contextlib.contextmanager
@@ -107,11 +87,3 @@ class _Rate(ProgressColumn):
         return Text(
             f"{task.speed:,.0f} rows/s" if task.speed else "? rows/s", "progress.data.speed"
         )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

@@ -24,7 +24,7 @@ RECORD_DTYPE = np.dtype(
         ("bytes", "<i8"),  # of the rows of the last predict call, before compression
         ("seconds", "<f8"),  # that the call took so far, since its first step or since resumed
         ("stalled_seconds", "<f8"),  # of them, how long the model waited for the disk
-        ("batch_size", "<i8"),  # rows of its batches, where the whole job is known; else 0
+        ("batch_size", "<i8"),  # rows of its first batch, 0 if it is unknown
         ("unchecked_resumes", "<i8"),  # how often "resume" went on without comparing values
         ("rows_checksum", "<u4"),  # of all rows, see `checksums.file_checksum`
         ("checksum", "<u4"),  # CRC-32 of all before it

@@ -118,8 +118,9 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
         """Where the file comes from: model name and fingerprint, versions, times.
 
         Times are UTC, as ISO 8601: `started` and `created` those of the call that made the file and
-        of its first step, `ended` that of the last commit. `unchecked_resumes` counts the calls
-        with `mode="resume"` and `resume_check=False`, which did not compare values.
+        of its first step, `ended` that of the last commit. `batch_size` is the rows of a batch, or
+        `None` if that is unknown. `unchecked_resumes` counts the calls with `mode="resume"` and
+        `resume_check=False`, which did not compare values.
         """
         stored = {
             name: value.item() if isinstance(value, np.generic) else value
@@ -128,9 +129,14 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
         }
         with naming_damage(self.path, "ended"):
             ended = datetime.fromtimestamp(float(self._file.record["ended"]), UTC)
+            batch_size = int(self._file.record["batch_size"]) or None
             unchecked = int(self._file.record["unchecked_resumes"])
-        times = {"ended": ended.isoformat(timespec="seconds")}
-        return {**stored, **times, "unchecked_resumes": unchecked}
+        return {
+            **stored,
+            "ended": ended.isoformat(timespec="seconds"),
+            "batch_size": batch_size,
+            "unchecked_resumes": unchecked,
+        }
 
     @property
     def health(self) -> dict[str, float]:
@@ -349,7 +355,6 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
 
         Raises:
             FileNotFoundError: If the folder of `path` does not exist.
-            ImportError: If pandas is not installed.
             IsADirectoryError: If `path` is a folder.
             TypeError: If `outputs` is no sequence of strings, or an output has complex numbers in
                 arrays, which JSON does not know.

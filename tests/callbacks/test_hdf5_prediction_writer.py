@@ -66,10 +66,15 @@ def test_every_structure_is_stored_as_predict_returns_it(
 def test_every_cut_into_batches_is_stored_whole(
     batch_size, count, classifier, rows, path, assert_file_equals
 ):
-    """One row, single-row batches and a last batch of one row are stored in full."""
+    """One row, single-row batches and a last batch of one row are stored in full.
+
+    The file says how many rows a batch had.
+    """
     plain = classifier.predict(rows[:count], batch_size=batch_size, verbose=0)
     write(classifier, rows[:count], path, batch_size=batch_size, accumulate=False)
     assert_file_equals(path, plain)
+    with PredictionFile(path) as predictions:
+        assert predictions.origin["batch_size"] == min(batch_size, count)
 
 
 COMPILED = pytest.param(

@@ -34,13 +34,13 @@ def test_table(kerasext, writer, path):
     writer.commit()
     code, out, err = kerasext("info", path)
     assert (code, err) == (0, "")
-    for text in ("3, incomplete", "head/labels", "(3, ?)", "int32", "model_name", "net", "run"):
+    for text in ("3  incomplete", "head/labels", "(3, ?)", "int32", "model_name", "net", "run"):
         assert text in out
     assert "head: [red]cat[/red], dog\\x1b[31m" in out
     assert "\x1b" not in out
     assert "rows_per_second" in out
     writer.finish()
-    assert "3, complete" in kerasext("info", path)[1]
+    assert "3  complete" in kerasext("info", path)[1]
 
 
 def test_json(kerasext, writer, path):

@@ -19,7 +19,7 @@ import os, signal, sys, time
 from pathlib import Path
 from kerasext.cli import main
 from kerasext.cli.image_folder import ImageFolder
-from kerasext.cli.progress import file_state
+from kerasext.cli.file_state import file_state
 
 end, at, out, *arguments = sys.argv[1:]
 read = ImageFolder.__getitem__

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from kerasext.cli import progress
-from kerasext.cli.progress import file_state, progress_bar
+from kerasext.cli.file_state import file_state
+from kerasext.cli.progress import progress_bar
 from kerasext.storage import PredictionFileWriter
 
 MOST_SECONDS = 30

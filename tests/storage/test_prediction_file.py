@@ -97,13 +97,14 @@ def test_rows_without_a_commit_are_not_shown(path):
 def test_metadata_and_origin(path):
     """The user's metadata, the model's and the origin come back as what they were."""
     attributes = {"metadata": '{"a": [1, "ö"]}', "prediction_metadata": '{"task": "binary"}'}
-    make_file(path, attributes={**attributes, "model_name": "net", "batch_size": 32})
+    make_file(path, attributes={**attributes, "model_name": "net", "size": 32})
     with PredictionFile(path) as predictions:
         assert predictions.metadata == {"a": [1, "ö"]}
         assert predictions.prediction_metadata == {"task": "binary"}
         origin = predictions.origin
         assert origin["model_name"] == "net"
-        assert (origin["batch_size"], type(origin["batch_size"])) == (32, int)
+        assert (origin["size"], type(origin["size"])) == (32, int)
+        assert origin["batch_size"] is None
         assert origin["h5py_version"] == h5py.__version__
         assert origin.keys() >= {"format", "format_version", "created", "kerasext_version"}
         assert not origin.keys() & attributes.keys()
