@@ -174,7 +174,7 @@ class BackgroundWriter:
             target=self._run, name=f"writes {self.writer.path.name}", daemon=True
         )
         self._first = step, rows, known
-        atexit.register(self.close)
+        atexit.register(self._close_at_exit)
         self._thread.start()
         self._begun.wait()
         if self.is_over:
@@ -210,6 +210,18 @@ class BackgroundWriter:
         self._thread.join()
         self._raise_error()
 
+    def _close_at_exit(self) -> None:
+        try:
+            self.close()
+        finally:
+            # Also after another Ctrl-C: the interpreter stops its threads, and if this one has
+            # h5py's lock then, the exit waits for that lock forever. Not by `join`, which after an
+            # interrupt takes the thread for ended (python/cpython#90882).
+            self._end = self._end or "close"
+            self._wake.set()
+            while not self.is_over:
+                time.sleep(0.01)
+
     def _raise_error(self) -> None:
         error, self._error = self._error, None
         if error is not None:
@@ -231,7 +243,7 @@ class BackgroundWriter:
             if self._is_abandoned:
                 self._raise_error()  # which shows it: there is no next call
         finally:
-            atexit.unregister(self.close)
+            atexit.unregister(self._close_at_exit)
             self.is_over = True
             self._begun.set()
             self._gone.set()

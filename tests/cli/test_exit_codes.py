@@ -2,7 +2,6 @@
 
 import resource
 import shutil
-import subprocess
 import sys
 
 import h5py
@@ -160,7 +159,7 @@ class Broken(keras.layers.Layer):
 
 
 @pytest.mark.parametrize("error", ["ValueError", "TypeError", "OSError", "ZeroDivisionError"])
-def test_error_of_the_model(kerasext, rows_path, path, tmp_path, monkeypatch, error):
+def test_error_of_the_model(kerasext, keras_server, rows_path, path, tmp_path, monkeypatch, error):
     """An error of the model's own code is exit code 1, whatever its type."""
     name = f"broken_{error.lower()}"
     (tmp_path / f"{name}.py").write_text(BROKEN.format(error=error))
@@ -170,7 +169,7 @@ def test_error_of_the_model(kerasext, rows_path, path, tmp_path, monkeypatch, er
         f"import keras, {name} as module\n"
         "keras.Sequential([keras.Input((8,)), module.Broken()]).save('broken.keras')"
     )
-    subprocess.run([sys.executable, "-c", save], check=True, capture_output=True)
+    assert keras_server.run(f"import sys; sys.path.insert(0, '')\n{save}", cwd=tmp_path).status == 0
     code, out, err = kerasext("predict", "broken.keras", rows_path, "-o", path, "--import", name)
     assert (code, out) == (1, "")
     assert "the model is broken" in err

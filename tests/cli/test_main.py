@@ -86,7 +86,7 @@ def test_failures_are_no_bad_input(kerasext, file, monkeypatch):
     def fail(*_):
         raise RuntimeError("the device is gone")
 
-    monkeypatch.setattr(info, "_table", fail)
+    monkeypatch.setattr(info, "_page", fail)
     expected = "kerasext info: error: RuntimeError: the device is gone\n"
     assert kerasext("info", file) == (1, "", expected)
 

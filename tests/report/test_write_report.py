@@ -361,10 +361,10 @@ def test_origin_and_health(report, outputs):
     """The page says where the rows come from and how the run went, with units."""
     page = report(
         outputs,
-        attributes={"model_name": "net", "batch_size": 32, "metadata": '{"note": "ä"}'},
+        attributes={"model_name": "net", "optimizer": "adam", "metadata": '{"note": "ä"}'},
         prediction_metadata={"task": "classifier"},
     )
-    for text in ("by model “net”", "batch size 32", '"note": "ä"', '"task": "classifier"'):
+    for text in ("by model “net”", "optimizer adam", '"note": "ä"', '"task": "classifier"'):
         assert text in page.text
     assert re.search(r"Time [\d.]+ s .*Speed [\d,]+ rows per second", page.text)
 

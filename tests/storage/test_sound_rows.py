@@ -295,7 +295,7 @@ def test_a_record_of_other_rows(path):
     with h5py.File(path) as file, h5py.File(other) as others:
         record = file[RECORD].id.get_offset()
         from_other = others[RECORD].id.get_offset()
-    size = 100
+        size = file[RECORD].id.get_storage_size()
     content[record : record + size] = other.read_bytes()[from_other : from_other + size]
     path.write_bytes(content)
     assert resume(path, dense, lost=True) == 0
