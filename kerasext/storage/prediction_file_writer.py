@@ -346,8 +346,8 @@ class PredictionFileWriter:
         if self.path.exists():
             if self._mode == "x":
                 raise FileExistsError(
-                    "`mode='x'` writes a new file; pass mode='w' to replace the present one or "
-                    f"mode='a' to add rows to it. {received}"
+                    "`mode='x'` writes a new file; pass mode='resume' to finish the present one, "
+                    f"mode='a' to add rows to it, or mode='w' to replace it. {received}"
                 )
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(f"The file must be writable. {received}")

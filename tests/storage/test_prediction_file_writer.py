@@ -286,7 +286,7 @@ def test_tools_of_the_hdf_group(path, tool, shows):
 def test_new_file_must_be_new(path):
     """Under "x" a present file is refused at once, with the other modes, and stays."""
     path.write_bytes(b"mine")
-    with pytest.raises(FileExistsError, match=r"mode='w'.*mode='a'"):
+    with pytest.raises(FileExistsError, match=r"mode='resume'.*mode='a'.*mode='w'"):
         PredictionFileWriter(path)
     assert path.read_bytes() == b"mine"
     assert list(path.parent.iterdir()) == [path]
