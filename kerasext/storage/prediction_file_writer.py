@@ -163,7 +163,10 @@ class PredictionFileWriter:
             )
         self._lock = FileLock(self.path)
         try:
-            self._check_target()
+            self._check_target(
+                "pass mode='resume' to finish the present one, mode='a' to add rows to it, or "
+                "mode='w' to replace it"
+            )
             self._present = self._read_present()
         except BaseException:
             self._lock.release()
@@ -338,17 +341,14 @@ class PredictionFileWriter:
         """Says that another thread is about to close it, for which the next writer is to wait."""
         self._lock.expect_release()
 
-    def _check_target(self) -> None:
+    def _check_target(self, remedy: str) -> None:
         received = f"Received: path={str(self.path)!r}"
         if self.path.is_dir():
             raise IsADirectoryError(f"`path` must be a file, not a folder. {received}")
         check_replaceable(self.path)
         if self.path.exists():
             if self._mode == "x":
-                raise FileExistsError(
-                    "`mode='x'` writes a new file; pass mode='resume' to finish the present one, "
-                    f"mode='a' to add rows to it, or mode='w' to replace it. {received}"
-                )
+                raise FileExistsError(f"`mode='x'` writes a new file; {remedy}. {received}")
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(f"The file must be writable. {received}")
 
@@ -547,7 +547,8 @@ class PredictionFileWriter:
             take_permissions(part, self.path)
             part.write_bytes(content)
             yield part
-            self._check_target()  # others than us don't mind our lock
+            # Others than us don't mind our lock.
+            self._check_target("somebody else has made one meanwhile, so choose another path")
             if self._fsync is None:
                 part.replace(self.path)
             else:
