@@ -125,8 +125,9 @@ def test_most_axes(path):
         np.testing.assert_array_equal(predictions["x"][:], array)
         np.testing.assert_array_equal(predictions["n"][1:], array[1:])
         predictions.verify()
-    with pytest.raises(ValueError, match=r"'x' must have at most 31 axes.*\(3, 2, 1,"):
-        OutputSpec.of_array("x", array[..., None])
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":  # NumPy 1 has no array of 33 axes
+        with pytest.raises(ValueError, match=r"'x' must have at most 31 axes.*\(3, 2, 1,"):
+            OutputSpec.of_array("x", array[..., None])
 
 
 def test_row_of_four_gib():
