@@ -17,7 +17,7 @@ class FileState(NamedTuple):
 
 
 def file_state(path: Path) -> FileState:
-    """The state of a file; no rows where there is no prediction file."""
+    """The state of a file; a missing file has no rows."""
     try:
         status = path.stat()
         with PredictionFile(path) as predictions:

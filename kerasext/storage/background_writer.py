@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import queue
 import threading
 import time
@@ -174,6 +175,7 @@ class BackgroundWriter:
             target=self._run, name=f"writes {self.writer.path.name}", daemon=True
         )
         self._first = step, rows, known
+        self._pid = os.getpid()
         atexit.register(self._close_at_exit)
         self._thread.start()
         self._begun.wait()
@@ -219,7 +221,7 @@ class BackgroundWriter:
             # interrupt takes the thread for ended (python/cpython#90882).
             self._end = self._end or "close"
             self._wake.set()
-            while not self.is_over:
+            while not self.is_over and os.getpid() == self._pid:  # a fork has no such thread
                 time.sleep(0.01)
 
     def _raise_error(self) -> None:

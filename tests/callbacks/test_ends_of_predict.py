@@ -334,7 +334,7 @@ def wait_for_the_lock(path):
 
 
 class Interrupts(keras.callbacks.Callback):
-    """Ctrl-C between the second step and the third, of which no callback is told."""
+    """Ctrl-C between the second step and the third; Keras tells no callback."""
 
     def on_predict_batch_begin(self, batch, logs=None):
         if batch == 2:

@@ -303,7 +303,7 @@ def test_rows_without_a_confidence(model, path):
 
 
 def test_a_name_that_keep_is_not_given(model, path):
-    """A wrong key in `keep` is told with the names that there are."""
+    """The error for a wrong key in `keep` lists the right names."""
     with pytest.raises(
         KeyError, match=r"the arrays \['confidence', 'ids', .*'labels'.*\['label'\]"
     ):

@@ -1,3 +1,5 @@
+import os
+
 """Steps handed to the thread arrive whole and in order, and no failure goes unheard or hangs."""
 
 import itertools
@@ -503,3 +505,29 @@ def test_another_writer_can_begin_after_the_end(path):
         append_all(background, [10, 10], first=first)
         background.finish()
     assert_holds(path, 40, complete=True)
+
+
+FORKED = """
+import os, signal, sys
+import numpy as np
+from kerasext.storage import BackgroundWriter, PredictionFileWriter
+
+writer = BackgroundWriter(
+    PredictionFileWriter(sys.argv[1]), to_arrays=dict, queue_bytes=1000, commit_interval=60.0
+)
+writer.append({"a": np.arange(3)}, 3)
+if os.fork() == 0:
+    signal.alarm(60)
+    sys.exit(7)
+assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
+writer.finish()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
+def test_exit_of_a_fork(path):
+    """A forked process ends while its parent writes: the thread that writes is not in it."""
+    subprocess.run([sys.executable, "-c", FORKED, path], check=True, capture_output=True)
+    with PredictionFile(path) as predictions:
+        assert predictions.complete
+        assert predictions["a"][:].tolist() == [0, 1, 2]
