@@ -1,8 +1,7 @@
-import os
-
 """Steps handed to the thread arrive whole and in order, and no failure goes unheard or hangs."""
 
 import itertools
+import os
 import subprocess
 import sys
 import textwrap
