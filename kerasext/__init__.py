@@ -31,8 +31,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from kerasext import callbacks, evaluation, inference, models, report, shards, storage
-    from kerasext import ray as ray
+    from kerasext import (
+        callbacks,
+        evaluation,
+        inference,
+        models,
+        ray as ray,
+        report,
+        shards,
+        storage,
+    )
     from kerasext.callbacks import HDF5PredictionWriter
     from kerasext.inference import compile_predict, predict_to_hdf5, tune_batch_size
     from kerasext.models import load_model

@@ -18,24 +18,34 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 import keras
 import numpy as np
 
+from kerasext.callbacks.duplicate_ids import find_duplicate_ids
 from kerasext.callbacks.model_description import ModelDescription, describe
 from kerasext.callbacks.predict_callback import PredictCallback
 from kerasext.callbacks.predict_tap import PredictTap, SeveralSteps
 from kerasext.callbacks.row_columns import Ids, RowColumns, check_weights
 from kerasext.callbacks.step_outputs import number_of_rows, that_stay
 from kerasext.callbacks.step_rows import Keep, Step, rows_before, rows_of
-from kerasext.keras_internals import jax_state, predict_loop
-from kerasext.keras_internals.model_inputs import random_states, stateful_layers
-from kerasext.keras_internals.predict_functions import PredictFunctions
-from kerasext.storage import BackgroundWriter, PredictionFileWriter
-from kerasext.storage.chunk_filters import Compression, check_compression
-from kerasext.storage.duplicate_ids import find_duplicate_ids
-from kerasext.storage.json_text import to_json
-from kerasext.storage.known_ids import KnownIds
-from kerasext.storage.layout import IDS, ROW
-from kerasext.storage.output_names import check_name_list
-from kerasext.storage.prediction_file_writer import Mode
-from kerasext.storage.step_specs import Ragged, check_ragged
+from kerasext.common import to_json
+from kerasext.keras_internals import (
+    PredictFunctions,
+    jax_state,
+    predict_loop,
+    random_states,
+    stateful_layers,
+)
+from kerasext.storage import (
+    IDS,
+    ROW,
+    BackgroundWriter,
+    Compression,
+    Mode,
+    PredictionFileWriter,
+    Ragged,
+    SkippedIds,
+    check_compression,
+    check_name_list,
+    check_ragged,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -238,7 +248,7 @@ class HDF5PredictionWriter(PredictCallback):
         self.async_safe = accumulate  # see `on_predict_batch_end`
         self.health: dict[str, float] = {}
         self._writer: BackgroundWriter | None = None
-        self._known_ids: KnownIds | None = None
+        self._known_ids: SkippedIds | None = None
         self._tap: PredictTap | None = None
 
     def on_predict_begin(self, logs: Any = None) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 
 from kerasext.callbacks.fingerprint import fingerprint
-from kerasext.storage.json_text import to_json
+from kerasext.common import to_json
 
 
 class ModelDescription(NamedTuple):

@@ -6,8 +6,7 @@ from typing import Any
 
 import keras
 
-from kerasext.keras_internals import predict_loop
-from kerasext.keras_internals.model_check import check_model
+from kerasext.keras_internals import check_model, predict_loop
 
 
 class PredictCallback(keras.callbacks.Callback):

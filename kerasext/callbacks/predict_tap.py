@@ -12,9 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import keras
 
 from kerasext.callbacks.row_columns import without_keys, without_text
-from kerasext.keras_internals import jax_state, predict_loop
-from kerasext.keras_internals.model_inputs import takes_dict
-from kerasext.keras_internals.predict_functions import PredictFunctions
+from kerasext.keras_internals import PredictFunctions, jax_state, predict_loop, takes_dict
 
 
 class SeveralSteps(NamedTuple):

@@ -27,8 +27,7 @@ from kerasext.callbacks.step_outputs import (
     that_stay,
     to_rows,
 )
-from kerasext.keras_internals import jax_state, predict_loop
-from kerasext.keras_internals.predict_functions import PredictFunctions
+from kerasext.keras_internals import PredictFunctions, jax_state, predict_loop
 from kerasext.storage import PredictionFile, RaggedRows
 
 _ROWS_AT_ONCE = 8192

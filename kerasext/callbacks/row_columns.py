@@ -17,12 +17,16 @@ import numpy as np
 
 from kerasext.callbacks.step_outputs import by_name, to_numpy, to_rows
 from kerasext.keras_internals import predict_loop
-from kerasext.storage import RaggedRows
-from kerasext.storage.layout import IDS, TARGETS
-from kerasext.storage.output_spec import DEFAULT_STRING_BYTES
-from kerasext.storage.ragged_rows import join
-from kerasext.storage.row_ids import to_ids
-from kerasext.storage.utf8_text import KINDS, encode
+from kerasext.storage import (
+    DEFAULT_STRING_BYTES,
+    IDS,
+    KINDS,
+    TARGETS,
+    RaggedRows,
+    encode,
+    join,
+    to_ids,
+)
 
 Ids = str | Iterable[Any] | None
 Columns = dict[str, np.ndarray | RaggedRows]

@@ -11,8 +11,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from kerasext.storage import RaggedRows
-from kerasext.storage.output_names import find_outputs
+from kerasext.storage import RaggedRows, find_outputs
 
 SINGLE_OUTPUT = "predictions"
 _TOLERANCE = 0.02  # what bfloat16 probabilities of many classes may miss of 1

@@ -17,7 +17,7 @@ from kerasext.callbacks.step_outputs import (
     number_of_bytes,
     to_rows,
 )
-from kerasext.storage.layout import RESERVED, ROW, check_not_reserved
+from kerasext.storage import RESERVED, ROW, check_not_reserved
 
 Keep = Callable[[dict[str, Any]], Any]
 

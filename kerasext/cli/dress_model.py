@@ -41,7 +41,7 @@ def dress_model(
         ValueError: If the output is not what the mixin takes.
     """
     import kerasext.models as ready  # noqa: PLC0415 - needs Keras
-    from kerasext.keras_internals.own_methods import (  # noqa: PLC0415
+    from kerasext.keras_internals import (  # noqa: PLC0415 - needs Keras
         PREDICTION_METHODS,
         listed,
         own_methods,

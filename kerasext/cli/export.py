@@ -11,9 +11,8 @@ import numpy as np
 
 from kerasext.cli.messages import InputError, say
 from kerasext.cli.options import names
-from kerasext.storage import PredictionFile, RaggedOutput
-from kerasext.storage.output_names import find_outputs
-from kerasext.storage.whole_file import file_made_from, renamed_when_written
+from kerasext.common import file_made_from, renamed_when_written
+from kerasext.storage import PredictionFile, RaggedOutput, find_outputs
 
 DESCRIPTION = """\
 Writes the outputs of a prediction file for other tools, by the suffix of OUT:

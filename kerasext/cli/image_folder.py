@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kerasext.cli.messages import InputError, printable
-from kerasext.storage.exports.optional_package import optional_package
+from kerasext.common import optional_package
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 

@@ -12,9 +12,8 @@ from typing import Any
 from kerasext.cli.exit_codes import FAILED, SUCCESS
 from kerasext.cli.messages import InputError, describe, say
 from kerasext.cli.tables import Page, Table, live_page, print_page
-from kerasext.shards.shard_folder import ShardFolder
-from kerasext.storage import ClassNames, DamagedFileError, PredictionFile
-from kerasext.storage.open_index import is_index
+from kerasext.shards import ShardFolder
+from kerasext.storage import ClassNames, DamagedFileError, PredictionFile, is_index
 
 DESCRIPTION = """\
 Shows what a prediction file holds: outputs, rows, whether it is complete, where it comes

@@ -169,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
 def _predict(
     args: argparse.Namespace, model: keras.Model, x: Any, source: _Source, before: FileState
 ) -> None:
-    from kerasext.callbacks.hdf5_prediction_writer import SAME_STEPS  # noqa: PLC0415 - needs Keras
+    from kerasext.callbacks import SAME_STEPS  # noqa: PLC0415 - needs Keras
     from kerasext.inference import predict_to_hdf5  # noqa: PLC0415 - needs Keras
 
     with _progress(args, source.count(x), before):
@@ -239,7 +239,7 @@ class _Source:
 
     def count(self, x: Any) -> int:
         """The number of rows."""
-        from kerasext.inference.row_slices import count_rows  # noqa: PLC0415 - needs Keras
+        from kerasext.inference import count_rows  # noqa: PLC0415 - needs Keras
 
         return count_rows(x)
 

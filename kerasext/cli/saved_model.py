@@ -116,7 +116,7 @@ def _fits(given: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
 
 def has_own_predict(model: keras.Model) -> bool:
     """Whether the model or its class has a `predict` that is not Keras's."""
-    from kerasext.keras_internals.own_methods import own_methods  # noqa: PLC0415 - needs Keras
+    from kerasext.keras_internals import own_methods  # noqa: PLC0415 - needs Keras
 
     return bool(own_methods(model, "predict"))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kerasext.cli.exit_codes import FAILED, SUCCESS
 from kerasext.cli.messages import describe, say, show
-from kerasext.shards.shard_folder import ShardFolder
+from kerasext.shards import ShardFolder
 from kerasext.storage import PredictionFile
 
 DESCRIPTION = """\

@@ -14,7 +14,7 @@ from kerasext.evaluation.evaluation import Evaluation
 from kerasext.evaluation.label_counts import ClassCounts, IndicatorCounts
 from kerasext.evaluation.risk_coverage import RiskSums
 from kerasext.evaluation.target_column import MOST_LABEL, TargetColumn
-from kerasext.storage import ClassNames, PredictionFile, StoredOutput
+from kerasext.storage import ClassNames, DenseOutput, PredictionFile
 
 _MOST_NUMBERS = 2**18  # that are read of an output at once: 2 MiB in each of some ten arrays
 _ROUNDING = 1e-3  # by which half precision, or a sum, may exceed 1
@@ -127,7 +127,7 @@ def _named(head: str, name: str) -> str:
 
 def _labels_and_confidence(
     predictions: PredictionFile, head: str
-) -> tuple[StoredOutput, StoredOutput]:
+) -> tuple[DenseOutput, DenseOutput]:
     found = []
     for name in (_named(head, "labels"), _named(head, "confidence")):
         if name not in predictions:
@@ -138,7 +138,7 @@ def _labels_and_confidence(
                 f"Received: head={head!r}, and a file with {sorted(predictions)}"
             )
         output = predictions[name]
-        if not isinstance(output, StoredOutput):
+        if not isinstance(output, DenseOutput):
             raise ValueError(
                 "Rows of different shapes can't be evaluated; predict with padding. "
                 f"Received: output {name!r} of shape {output.shape}"
@@ -164,7 +164,7 @@ def _labels_and_confidence(
     return labels, confidence
 
 
-def _is_multilabel(predictions: PredictionFile, head: str, labels: StoredOutput) -> bool:
+def _is_multilabel(predictions: PredictionFile, head: str, labels: DenseOutput) -> bool:
     probabilities = predictions.get(_named(head, "probabilities"))
     if probabilities is None:
         is_multilabel = predictions.prediction_metadata.get("task") == "multilabel"
@@ -187,7 +187,7 @@ def _number_of_classes(
     predictions: PredictionFile,
     head: str,
     names: list[str] | None,
-    labels: StoredOutput,
+    labels: DenseOutput,
 ) -> int | None:
     """Number of classes, `None` where nothing but the labels themselves shows it."""
     if names is not None:
@@ -200,7 +200,7 @@ def _number_of_classes(
     return None
 
 
-def _labels(labels: StoredOutput, rows: slice) -> np.ndarray:
+def _labels(labels: DenseOutput, rows: slice) -> np.ndarray:
     values: np.ndarray = labels[rows]
     if values.min() < -1 or values.max() > MOST_LABEL:
         raise ValueError(
@@ -210,7 +210,7 @@ def _labels(labels: StoredOutput, rows: slice) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def _confidence(confidence: StoredOutput, rows: slice) -> np.ndarray:
+def _confidence(confidence: DenseOutput, rows: slice) -> np.ndarray:
     values: np.ndarray = confidence[rows].astype(np.float64)
     least, most = np.nanmin(values, initial=0), np.nanmax(values, initial=0)
     if least < -_ROUNDING or most > 1 + _ROUNDING:

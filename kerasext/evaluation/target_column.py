@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasext.storage import PredictionFile, RaggedOutput
-from kerasext.storage.utf8_text import KINDS
+from kerasext.storage import KINDS, PredictionFile, RaggedOutput
 
 MOST_LABEL = 2**31 - 1
 """The largest number that may be meant for a class, before it is looked at whether it is one."""

@@ -10,16 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasext.callbacks.predict_tap import SeveralSteps
+from kerasext.callbacks import SeveralSteps
 from kerasext.inference.batch_size_trials import SIZES, Trials
 from kerasext.inference.job_writer import JobWriter
 from kerasext.inference.out_of_memory import is_out_of_memory
 from kerasext.inference.row_slices import RowSlices, read_rows
 from kerasext.inference.tune_batch_size import largest_batch, remember, remembered
-from kerasext.keras_internals import predict_loop
-from kerasext.keras_internals.jax_state import weights_kept
-from kerasext.keras_internals.model_inputs import fixed_batch_size
-from kerasext.keras_internals.predict_functions import PredictFunctions
+from kerasext.keras_internals import PredictFunctions, fixed_batch_size, predict_loop, weights_kept
 
 # A job that takes less at the smallest batch size is not worth trying others for.
 _SHORT_SECONDS = 2.0

@@ -11,10 +11,9 @@ import numpy as np
 
 from kerasext.inference.compiled_step import Array, Step, make_step, needs_fixed_shapes
 from kerasext.inference.keras_dtypes import as_text, is_other_float
-from kerasext.keras_internals.model_check import check_model
-from kerasext.keras_internals.own_methods import listed, own_methods
-from kerasext.models.prediction_mixin import PredictionMixin
-from kerasext.storage.utf8_text import KINDS
+from kerasext.keras_internals import check_model, listed, own_methods
+from kerasext.models import PredictionMixin
+from kerasext.storage import KINDS
 
 _Path = tuple[Any, ...]  # of keys and positions that lead to an array in a structure
 

@@ -9,12 +9,9 @@ from typing import Any
 
 import keras
 
-from kerasext.callbacks.row_columns import Ids, no_such_key, without_keys
-from kerasext.callbacks.step_outputs import to_numpy
+from kerasext.callbacks import Ids, no_such_key, to_numpy, without_keys
 from kerasext.inference.row_slices import can_slice
-from kerasext.keras_internals import jax_state
-from kerasext.keras_internals.model_inputs import is_frame, takes_dict
-from kerasext.keras_internals.own_methods import own_methods
+from kerasext.keras_internals import is_frame, jax_state, own_methods, takes_dict
 
 
 def take_ids(model: keras.Model, x: Any, key: str) -> tuple[Any, Ids]:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasext.storage.utf8_text import KINDS
+from kerasext.storage import KINDS
 
 
 def as_text(values: np.ndarray) -> np.ndarray:

@@ -9,8 +9,7 @@ from typing import Any
 import keras
 
 from kerasext.callbacks import HDF5PredictionWriter
-from kerasext.keras_internals.jax_state import weights_kept
-from kerasext.keras_internals.own_methods import listed, own_methods
+from kerasext.keras_internals import listed, own_methods, weights_kept
 
 
 class OwnPredictWriter(HDF5PredictionWriter):

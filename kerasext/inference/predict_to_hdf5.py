@@ -10,26 +10,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import keras
 import numpy as np
 
-from kerasext.callbacks import HDF5PredictionWriter, PredictionMonitor
-from kerasext.callbacks.row_columns import Ids
-from kerasext.callbacks.step_rows import Keep
+from kerasext.callbacks import HDF5PredictionWriter, Ids, Keep, PredictionMonitor
 from kerasext.inference.array_job import ArrayJob
 from kerasext.inference.id_column import take_ids
 from kerasext.inference.job_writer import JobWriter
 from kerasext.inference.own_predict import OwnPredictWriter, write_own_predict
 from kerasext.inference.row_slices import can_slice, count_rows
-from kerasext.keras_internals import predict_loop
-from kerasext.keras_internals.dataset_order import shuffles_its_file_paths
-from kerasext.keras_internals.jax_state import weights_kept
-from kerasext.keras_internals.model_check import check_model
-from kerasext.keras_internals.model_inputs import columns_as_inputs
-from kerasext.keras_internals.own_methods import own_methods
-from kerasext.keras_internals.predict_functions import predicting_alone
-from kerasext.keras_internals.private_classes import DataAdapter
-from kerasext.storage import PredictionFile
-from kerasext.storage.chunk_filters import Compression
-from kerasext.storage.prediction_file_writer import Mode
-from kerasext.storage.step_specs import Ragged
+from kerasext.keras_internals import (
+    DataAdapter,
+    check_model,
+    columns_as_inputs,
+    own_methods,
+    predict_loop,
+    predicting_alone,
+    shuffles_its_file_paths,
+    weights_kept,
+)
+from kerasext.storage import Compression, Mode, PredictionFile, Ragged
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike

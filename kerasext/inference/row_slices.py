@@ -15,12 +15,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasext.callbacks.step_outputs import to_numpy
+from kerasext.callbacks import to_numpy
 from kerasext.inference.keras_dtypes import as_text, is_other_float, read_frame
 from kerasext.inference.numbered import filled, numbered
 from kerasext.inference.read_ahead import read_ahead
-from kerasext.keras_internals.private_classes import DataAdapter
-from kerasext.storage.utf8_text import KINDS
+from kerasext.keras_internals import DataAdapter
+from kerasext.storage import KINDS
 
 # Cut at once from arrays in memory: less makes the calls for it count, more leaves the cache.
 _BLOCK_BYTES = 1024 * 1024
@@ -35,7 +35,7 @@ def can_slice(x: Any) -> bool:
     Returns:
         `True` for NumPy arrays and memory maps, pandas, dense tensors of any framework, and what
         else has `shape`, `__array__` and slices of rows, such as datasets of h5py and
-        `StoredOutput`; and for nested dicts, lists and tuples of them.
+        `DenseOutput`; and for nested dicts, lists and tuples of them.
     """
     leaves = keras.tree.flatten(x)
     return bool(leaves) and all(map(_is_array, leaves))

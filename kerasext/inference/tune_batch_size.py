@@ -13,11 +13,15 @@ import numpy as np
 
 from kerasext.inference.batch_size_trials import SIZES, Trial, Trials
 from kerasext.inference.row_slices import RowSlices, count_rows
-from kerasext.keras_internals.jax_state import weights_kept
-from kerasext.keras_internals.model_check import check_model
-from kerasext.keras_internals.model_inputs import columns_as_inputs, fixed_batch_size
-from kerasext.keras_internals.own_methods import listed, own_methods
-from kerasext.keras_internals.predict_functions import predicting_alone
+from kerasext.keras_internals import (
+    check_model,
+    columns_as_inputs,
+    fixed_batch_size,
+    listed,
+    own_methods,
+    predicting_alone,
+    weights_kept,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

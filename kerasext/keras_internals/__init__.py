@@ -3,3 +3,39 @@
 All of it is the same in Keras 3.12 to 3.15, which the tests run with. A later version that differs
 is minded here. `docs/keras.md` says what each of it is for, and shows it.
 """
+
+from kerasext.keras_internals import (
+    jax_state as jax_state,
+    predict_loop as predict_loop,
+    saving as saving,
+)
+from kerasext.keras_internals.dataset_order import (
+    shuffles_its_file_paths as shuffles_its_file_paths,
+)
+from kerasext.keras_internals.hidden_steps import hides_next as hides_next
+from kerasext.keras_internals.jax_state import weights_kept as weights_kept
+from kerasext.keras_internals.model_check import check_model as check_model
+from kerasext.keras_internals.model_inputs import (
+    columns_as_inputs as columns_as_inputs,
+    fixed_batch_size as fixed_batch_size,
+    is_frame as is_frame,
+    random_states as random_states,
+    stateful_layers as stateful_layers,
+    takes_dict as takes_dict,
+)
+from kerasext.keras_internals.own_methods import (
+    PREDICTION_METHODS as PREDICTION_METHODS,
+    cooperative as cooperative,
+    listed as listed,
+    own_methods as own_methods,
+)
+from kerasext.keras_internals.predict_functions import (
+    PredictFunctions as PredictFunctions,
+    predicting_alone as predicting_alone,
+)
+from kerasext.keras_internals.private_classes import (
+    DataAdapter as DataAdapter,
+    Functional as Functional,
+    graph_of as graph_of,
+    made_by as made_by,
+)

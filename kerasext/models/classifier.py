@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kerasext.keras_internals.own_methods import cooperative
+from kerasext.keras_internals import cooperative
 from kerasext.models.prediction_mixin import PredictionMixin, probabilities_dtype
 from kerasext.models.settings import SETTINGS
 from kerasext.models.trained import FromModel, HeldModel

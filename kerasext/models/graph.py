@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras.activations import linear
 
-from kerasext.keras_internals.private_classes import Functional, graph_of, made_by
+from kerasext.keras_internals import Functional, graph_of, made_by
 
 
 def functional(model: keras.Model) -> Any | None:

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import keras
 
-from kerasext.keras_internals import saving
-from kerasext.keras_internals.hidden_steps import hides_next
-from kerasext.keras_internals.own_methods import cooperative
+from kerasext.keras_internals import cooperative, hides_next, saving
 from kerasext.models import graph
 from kerasext.models.scores import scores_of
 from kerasext.models.settings import SETTINGS, as_json, checked

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 
-from kerasext.keras_internals.model_check import check_model
-from kerasext.keras_internals.own_methods import PREDICTION_METHODS, listed, own_methods
-from kerasext.keras_internals.private_classes import Functional
+from kerasext.keras_internals import (
+    PREDICTION_METHODS,
+    Functional,
+    check_model,
+    listed,
+    own_methods,
+)
 from kerasext.models import graph
 from kerasext.models.prediction_mixin import PredictionMixin
 from kerasext.models.settings import SETTINGS

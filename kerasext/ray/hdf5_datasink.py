@@ -16,20 +16,21 @@ from pyarrow.fs import LocalFileSystem
 from ray.data.block import BlockAccessor
 from ray.data.datasource import BlockBasedFileDatasink
 
+from kerasext.common import replace_durably, to_json
 from kerasext.ray.model_column import MODEL, description_of
 from kerasext.ray.plain_columns import plain, text_bytes
 from kerasext.ray.stacked_rows import stacked
-from kerasext.shards import index_shards
-from kerasext.shards.shard_folder import ShardFolder
-from kerasext.shards.shard_index import check_index_name
-from kerasext.storage import PredictionFileWriter
-from kerasext.storage.chunk_filters import Compression, check_compression
-from kerasext.storage.durable import replace_durably
-from kerasext.storage.json_text import to_json
-from kerasext.storage.layout import IDS, TARGETS
-from kerasext.storage.open_index import is_index
-from kerasext.storage.open_shards import listed
-from kerasext.storage.row_ids import to_ids
+from kerasext.shards import ShardFolder, check_index_name, index_shards
+from kerasext.storage import (
+    IDS,
+    TARGETS,
+    Compression,
+    PredictionFileWriter,
+    check_compression,
+    is_index,
+    listed,
+    to_ids,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike

@@ -13,10 +13,7 @@ from ray.data.block import BlockAccessor
 
 from kerasext.ray.model_column import MODEL, model_column
 from kerasext.ray.stacked_rows import stacked
-from kerasext.storage import RaggedRows
-from kerasext.storage.output_names import check_name_list
-from kerasext.storage.output_spec import OutputSpec
-from kerasext.storage.utf8_text import KINDS
+from kerasext.storage import KINDS, DenseSpec, RaggedRows, check_name_list
 
 if TYPE_CHECKING:
     import keras
@@ -92,7 +89,7 @@ class KerasPredictor:
             `pyarrow.Table` of the kept columns, the outputs and `_kerasext`.
         """
         # Not where the dataset is put together: there nothing of Keras is needed.
-        from kerasext.callbacks.step_outputs import (  # noqa: PLC0415
+        from kerasext.callbacks import (  # noqa: PLC0415
             by_name,
             check_probabilities,
             check_rows,
@@ -114,7 +111,7 @@ class KerasPredictor:
                 f"Received: {twice} twice"
             )
         if self._description is None:
-            from kerasext.callbacks.model_description import describe  # noqa: PLC0415
+            from kerasext.callbacks import describe  # noqa: PLC0415
 
             description = describe(self._model)
             check_probabilities(arrays, description.task)
@@ -153,8 +150,7 @@ def _load(model: Any, custom_objects: Mapping[str, Any] | None) -> keras.Model:
     import keras  # noqa: PLC0415 - in the actor only
 
     import kerasext.models  # noqa: F401, PLC0415 - by which Keras knows its classes
-    from kerasext.keras_internals import predict_loop  # noqa: PLC0415
-    from kerasext.keras_internals.own_methods import listed, own_methods  # noqa: PLC0415
+    from kerasext.keras_internals import listed, own_methods, predict_loop  # noqa: PLC0415
 
     is_path = isinstance(model, str | os.PathLike)
     if isinstance(model, keras.Model) or not (is_path or callable(model)):
@@ -195,7 +191,7 @@ def _from_file(path: str, custom_objects: Mapping[str, Any] | None) -> Any:
 
 def _dense(name: str, rows: np.ndarray | RaggedRows) -> np.ndarray:
     """An output as Arrow takes it: as it is stored, but text as it is."""
-    spec = OutputSpec.of_array(name, rows)  # refuses what HDF5 has no type for
+    spec = DenseSpec.of_array(name, rows)  # refuses what HDF5 has no type for
     assert isinstance(rows, np.ndarray)
     if rows.dtype.kind in KINDS:
         return rows

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from kerasext.storage.layout import GROUP
+from kerasext.storage import GROUP
 
 MODEL = GROUP
 """Its name, which no output can have."""

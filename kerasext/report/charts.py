@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasext.storage.exports.optional_package import optional_package
+from kerasext.common import optional_package
 
 _MOST_POINTS = 400  # of a curve: more are not seen at this size
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasext.storage import PredictionFile, RaggedOutput, RaggedRows
-from kerasext.storage.exports.exported_outputs import ExportedOutputs
+from kerasext.storage import ExportedOutputs, PredictionFile, RaggedOutput, RaggedRows
 
 BINS = 20
 

@@ -14,8 +14,7 @@ from kerasext.report.labels import label_name, row_text
 from kerasext.report.markup import Child, pairs, short, table, tag
 from kerasext.report.row_tally import BINS, RowTally
 from kerasext.report.thumbnails import Thumbnails
-from kerasext.storage import ClassNames, PredictionFile
-from kerasext.storage.layout import IDS, ROW
+from kerasext.storage import IDS, ROW, ClassNames, PredictionFile
 
 MOST_CLASSES = 20
 """Of the most frequent ones that are shown."""

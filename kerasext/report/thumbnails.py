@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from kerasext.common import optional_package
 from kerasext.report.markup import tag
-from kerasext.storage import PredictionFile, StoredOutput
-from kerasext.storage.exports.optional_package import optional_package
-from kerasext.storage.layout import IDS, ROW
+from kerasext.storage import IDS, ROW, DenseOutput, PredictionFile
 
 PIXELS = 96
 """Width and height that no thumbnail is larger than."""
@@ -55,7 +54,7 @@ class Thumbnails:
                     f"Received: images={str(images)!r}"
                 )
             ids = predictions.get(IDS)
-            if not isinstance(ids, StoredOutput):
+            if not isinstance(ids, DenseOutput):
                 raise ValueError(
                     "A folder of images needs ids, which are the names of its files; pass `ids` "
                     "when the rows are predicted, or an array with an image for each row. "

@@ -8,14 +8,13 @@ import xml.etree.ElementTree as ET
 from datetime import datetime
 from typing import Any
 
+from kerasext.common import file_made_from, renamed_when_written
 from kerasext.evaluation import Evaluation, evaluate
 from kerasext.report import evaluation_sections, sections
 from kerasext.report.markup import document, pairs, short, tag
 from kerasext.report.row_tally import RowTally
 from kerasext.report.thumbnails import Thumbnails
-from kerasext.storage import ClassNames, DamagedFileError, PredictionFile
-from kerasext.storage.layout import TARGETS
-from kerasext.storage.whole_file import file_made_from, renamed_when_written
+from kerasext.storage import TARGETS, ClassNames, DamagedFileError, PredictionFile
 
 
 def write_report(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kerasext.shards.shard_folder import ShardFolder
-from kerasext.storage.row_ids import to_ids
+from kerasext.storage import to_ids
 
 _MOST_SHOWN = 5
 

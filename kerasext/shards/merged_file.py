@@ -12,14 +12,21 @@ import numpy as np
 
 from kerasext.shards.expected_ids import check_expected_ids
 from kerasext.shards.shard_folder import ShardFolder
-from kerasext.storage import PredictionFileWriter, RaggedOutput, RaggedRows, StoredOutput
-from kerasext.storage.open_file import OpenFile
-from kerasext.storage.open_shards import Shards
-from kerasext.storage.output_spec import OutputSpec
-from kerasext.storage.ragged_spec import RaggedSpec
-from kerasext.storage.row_runs import RowRuns
-from kerasext.storage.shard_file import ShardFacts, open_shard, view_of
-from kerasext.storage.step_specs import Spec
+from kerasext.storage import (
+    DenseOutput,
+    DenseSpec,
+    FileSource,
+    PredictionFileWriter,
+    RaggedOutput,
+    RaggedRows,
+    RaggedSpec,
+    RowOrder,
+    ShardFacts,
+    Shards,
+    Spec,
+    open_shard,
+    view_of,
+)
 
 _STEP_BYTES = 16 * 1024 * 1024
 _MOST_ROWS = 65536
@@ -100,7 +107,7 @@ def merge_shards(
 
 
 def _steps(
-    shards: ShardFolder, order: RowRuns, sources: Shards[OpenFile]
+    shards: ShardFolder, order: RowOrder, sources: Shards[FileSource]
 ) -> Iterator[tuple[dict[str, np.ndarray | RaggedRows], int]]:
     row_bytes = shards.nbytes // max(order.rows, 1)
     length = min(max(_STEP_BYTES // max(row_bytes, 1), 1), _MOST_ROWS)
@@ -123,18 +130,18 @@ def _steps(
 
 
 def _gathered(
-    spec: OutputSpec, parts: dict[int, np.ndarray], sources: Shards[OpenFile], rows: int
+    spec: DenseSpec, parts: dict[int, np.ndarray], sources: Shards[FileSource], rows: int
 ) -> np.ndarray:
     text = f"U{spec.dtype.itemsize}" if spec.dtype.kind == "S" else None
     dtype = np.dtype(text or (spec.dtype if spec.scale is None else np.float32))
     gathered = np.empty((rows, *spec.row_shape), dtype)
     for shard, (wanted, places) in parts.items():
-        gathered[places] = StoredOutput(sources[shard], spec.name)[_as_slice(wanted)]
+        gathered[places] = DenseOutput(sources[shard], spec.name)[_as_slice(wanted)]
     return gathered
 
 
 def _gathered_ragged(
-    spec: RaggedSpec, parts: dict[int, np.ndarray], sources: Shards[OpenFile], rows: int
+    spec: RaggedSpec, parts: dict[int, np.ndarray], sources: Shards[FileSource], rows: int
 ) -> RaggedRows:
     gathered: list[np.ndarray] = [np.empty(0)] * rows
     for shard, (wanted, places) in parts.items():
@@ -157,6 +164,6 @@ def _stored(spec: Spec) -> np.dtype[Any]:
     return spec.values.dtype if isinstance(spec, RaggedSpec) else spec.dtype
 
 
-def _open_unchanged(path: Path, facts: ShardFacts) -> OpenFile:
+def _open_unchanged(path: Path, facts: ShardFacts) -> FileSource:
     view_of(path, facts).close()
     return open_shard(path)

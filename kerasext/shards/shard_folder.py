@@ -12,19 +12,27 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from kerasext.storage import DamagedFileError
-from kerasext.storage.dimensions import COORDINATES
-from kerasext.storage.file_lock import LOCK_SUFFIX
-from kerasext.storage.layout import IDS, PLAIN_OUTPUTS
-from kerasext.storage.open_file import OpenFile
-from kerasext.storage.open_index import is_index
-from kerasext.storage.open_shards import check_name, listed
-from kerasext.storage.output_spec import OutputSpec
-from kerasext.storage.present_file import FINGERPRINT, stored_class_names
-from kerasext.storage.ragged_spec import RaggedSpec
-from kerasext.storage.row_runs import RowRuns
-from kerasext.storage.shard_file import ShardFacts, facts_of, open_shard
-from kerasext.storage.step_specs import Spec
+from kerasext.storage import (
+    COORDINATES,
+    FINGERPRINT,
+    IDS,
+    LOCK_SUFFIX,
+    PLAIN_OUTPUTS,
+    CallState,
+    DamagedFileError,
+    DenseSpec,
+    FileSource,
+    RaggedSpec,
+    RowOrder,
+    ShardFacts,
+    Spec,
+    check_name,
+    facts_of,
+    is_index,
+    listed,
+    open_shard,
+    stored_class_names,
+)
 
 # What the file of all rows says of itself.
 _OWN_ATTRIBUTES = {
@@ -40,7 +48,7 @@ class ShardFolder:
     Args:
         path: Path of the folder.
         names: List of the names of the files, sorted.
-        records: List of their commit records.
+        states: List of their `CallState`.
         facts: List of what `facts_of` says of them.
         specs: Dict from output name to its spec, as wide as the widest text.
         class_names: Dict from head to the names of its classes.
@@ -51,7 +59,7 @@ class ShardFolder:
 
     path: Path
     names: list[str] = field(default_factory=list)
-    records: list[np.ndarray] = field(default_factory=list)
+    states: list[CallState] = field(default_factory=list)
     facts: list[ShardFacts] = field(default_factory=list)
     specs: dict[str, Spec] = field(default_factory=dict)
     class_names: dict[str, list[str]] = field(default_factory=dict)
@@ -110,14 +118,14 @@ class ShardFolder:
     @property
     def data_rows(self) -> int:
         """Rows of the data that were predicted for them."""
-        return sum(int(record["data_rows"]) for record in self.records)
+        return sum(state.data_rows for state in self.states)
 
     @property
     def ragged(self) -> list[str]:
         """The outputs whose rows differ in shape."""
         return [name for name, spec in self.specs.items() if isinstance(spec, RaggedSpec)]
 
-    def order(self, *, sort: bool) -> RowRuns:
+    def order(self, *, sort: bool) -> RowOrder:
         """The order of all rows.
 
         Args:
@@ -128,7 +136,7 @@ class ShardFolder:
         """
         lengths = np.array([rows for rows, *_ in self.facts], np.int64)
         whole = [(number, 0, rows) for number, rows in enumerate(lengths.tolist()) if rows]
-        in_turn = RowRuns(np.array(whole, np.int64).reshape(-1, 3))
+        in_turn = RowOrder(np.array(whole, np.int64).reshape(-1, 3))
         if not self.ids:
             return in_turn
         ids = np.concatenate(self.ids)
@@ -148,14 +156,14 @@ class ShardFolder:
         offsets = np.cumsum(lengths) - lengths
         rows = np.diff(starts, append=len(order))
         runs = np.stack([shard[first], first - offsets[shard[first]], rows], axis=1)
-        return RowRuns(runs.astype(np.int64))
+        return RowOrder(runs.astype(np.int64))
 
-    def _add(self, file: OpenFile, *, with_ids: bool) -> None:
+    def _add(self, file: FileSource, *, with_ids: bool) -> None:
         specs: dict[str, Spec] = {
             name: (
                 RaggedSpec.of_group(name, file.ragged[name])
                 if name in file.ragged
-                else OutputSpec.of_dataset(file.datasets[name])
+                else DenseSpec.of_dataset(file.datasets[name])
             )
             for name in file.outputs
         }
@@ -178,7 +186,7 @@ class ShardFolder:
             if name in attributes and attributes[name] == value
         }
         self.names.append(file.path.name)
-        self.records.append(file.record)
+        self.states.append(file.state)
         self.facts.append(facts_of(file))
         self.nbytes += sum(
             file.lengths[name] * dataset.dtype.itemsize * math.prod(dataset.shape[1:])
@@ -204,7 +212,7 @@ class ShardFolder:
         }
 
     def _widest(self, name: str, ours: Spec, theirs: Spec) -> Spec:
-        if isinstance(ours, OutputSpec) and isinstance(theirs, OutputSpec):
+        if isinstance(ours, DenseSpec) and isinstance(theirs, DenseSpec):
             if ours.can_hold(theirs):
                 return ours
             if theirs.can_hold(ours):

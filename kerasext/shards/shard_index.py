@@ -7,23 +7,19 @@ import os
 import uuid
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import h5py
 import numpy as np
 
+from kerasext.common import replace_durably, take_permissions
 from kerasext.shards.expected_ids import check_expected_ids
 from kerasext.shards.shard_folder import ShardFolder
-from kerasext.storage import commit_record, new_file
-from kerasext.storage.checksums import RowChecksums, file_checksum
-from kerasext.storage.chunked_rows import ChunkedRows
-from kerasext.storage.durable import replace_durably
-from kerasext.storage.index_heaps import find_heaps
-from kerasext.storage.layout import (
+from kerasext.storage import (
     IDS,
     MOST_RUNS,
-    RECORD_DTYPE,
     SHARD_CHECKSUM,
     SHARD_FACTS,
     SHARD_HEAPS,
@@ -31,12 +27,20 @@ from kerasext.storage.layout import (
     SHARD_RUNS,
     SHARDS,
     SUMS,
+    CallState,
+    ChunkWriter,
+    DenseSpec,
+    IndexSource,
+    RowChecksums,
+    RowOrder,
+    check_name,
+    checksum,
+    commit_record,
+    file_checksum,
+    find_heaps,
+    is_index,
+    new_file,
 )
-from kerasext.storage.open_index import OpenIndex, is_index
-from kerasext.storage.open_shards import check_name, checksum
-from kerasext.storage.output_spec import OutputSpec
-from kerasext.storage.row_runs import RowRuns
-from kerasext.storage.whole_file import take_permissions
 
 try:
     import resource
@@ -162,7 +166,7 @@ def verify_index(path: str | os.PathLike[str]) -> None:
         ValueError: If it is no index, or damaged. If files are missing, changed or unreadable,
             naming them, or more than this process may open, of which other tools read fill values.
     """
-    with contextlib.closing(OpenIndex(Path(path))) as file:
+    with contextlib.closing(IndexSource(Path(path))) as file:
         if not file.is_index:
             raise ValueError(
                 "`path` must be what `index_shards` makes; `PredictionFile.verify` is for other "
@@ -188,7 +192,7 @@ def _check_open_files(shards: int, path: Path) -> None:
         )
 
 
-def _write(path: Path, shards: ShardFolder, order: RowRuns) -> None:
+def _write(path: Path, shards: ShardFolder, order: RowOrder) -> None:
     specs = shards.specs
     content = new_file.image(
         specs,
@@ -199,7 +203,7 @@ def _write(path: Path, shards: ShardFolder, order: RowRuns) -> None:
         virtual={
             name: _layout(spec, shards, order)
             for name, spec in specs.items()
-            if isinstance(spec, OutputSpec)
+            if isinstance(spec, DenseSpec)
             and not (name == IDS and shards.ids)
             and order.rows
             and spec.row_bytes
@@ -211,9 +215,8 @@ def _write(path: Path, shards: ShardFolder, order: RowRuns) -> None:
         for name in specs:
             if not file[name].is_virtual:
                 checksums |= _fill(file, name, shards, order)
-        record = _record(shards)
-        record["rows_checksum"] = file_checksum(checksums)
-        commit_record.find(file)[()] = commit_record.with_checksum(record)
+        state = replace(_state(shards), rows_checksum=file_checksum(checksums))
+        commit_record.find(file)[()] = state.to_record()
     tables = {
         SHARD_NAMES: np.array([name.encode() for name in shards.names]),
         SHARD_FACTS: np.array(shards.facts, np.int64),
@@ -230,7 +233,7 @@ def _write(path: Path, shards: ShardFolder, order: RowRuns) -> None:
         os.fsync(file.fileno())
 
 
-def _layout(spec: OutputSpec, shards: ShardFolder, order: RowRuns) -> h5py.VirtualLayout:
+def _layout(spec: DenseSpec, shards: ShardFolder, order: RowOrder) -> h5py.VirtualLayout:
     layout = h5py.VirtualLayout((order.rows, *spec.row_shape), spec.h5_dtype)
     sources = [
         # HDF5 takes a percent sign in a name for the number of a block.
@@ -245,10 +248,10 @@ def _layout(spec: OutputSpec, shards: ShardFolder, order: RowRuns) -> h5py.Virtu
 
 
 def _fill(
-    file: h5py.File, name: str, shards: ShardFolder, order: RowRuns
+    file: h5py.File, name: str, shards: ShardFolder, order: RowOrder
 ) -> dict[str, RowChecksums]:
     dataset = file[name]
-    column = ChunkedRows(dataset, 0, file[f"{SUMS}/{name}"])
+    column = ChunkWriter(dataset, 0, file[f"{SUMS}/{name}"])
     if name == IDS and shards.ids:
         for shard, rows, _ in order.pieces(range(order.rows)):
             column.append(shards.ids[shard][rows].astype(dataset.dtype.str))
@@ -259,13 +262,16 @@ def _fill(
     return column.checksums(order.rows)
 
 
-def _record(shards: ShardFolder) -> np.ndarray:
+def _state(shards: ShardFolder) -> CallState:
     """The files were written side by side: their rows add up, and the slowest one counts."""
-    records: Any = np.array(shards.records, RECORD_DTYPE)
-    record = np.zeros((), RECORD_DTYPE)
-    for name in ("rows", "data_rows", "bytes"):
-        record[name] = records[name].sum()
-    for name in ("ended", "seconds", "stalled_seconds"):
-        record[name] = records[name].max()
-    record["complete"] = record["closed"] = True
-    return record
+    states = shards.states
+    return CallState(
+        rows=sum(state.rows for state in states),
+        data_rows=sum(state.data_rows for state in states),
+        bytes=sum(state.bytes for state in states),
+        ended=max(state.ended for state in states),
+        seconds=max(state.seconds for state in states),
+        stalled_seconds=max(state.stalled_seconds for state in states),
+        complete=True,
+        closed=True,
+    )

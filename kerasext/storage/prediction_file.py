@@ -12,20 +12,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from kerasext.storage.class_names import ClassNames
-from kerasext.storage.damage import DamagedFileError
-from kerasext.storage.dimensions import COORDINATES
+from kerasext.storage.columns.class_names import ClassNames
+from kerasext.storage.columns.dimension_scales import COORDINATES
 from kerasext.storage.exports.arrow_table import BATCH_BYTES, arrow_table
 from kerasext.storage.exports.csv_file import write_csv_file
 from kerasext.storage.exports.data_frame import data_frame
 from kerasext.storage.exports.exported_outputs import ExportedOutputs
 from kerasext.storage.exports.parquet_file import write_parquet_file
 from kerasext.storage.exports.tf_dataset import tf_dataset
-from kerasext.storage.layout import CLASS_NAMES, PLAIN_OUTPUTS, health
-from kerasext.storage.open_file import naming_damage
-from kerasext.storage.open_index import OpenIndex
-from kerasext.storage.ragged_output import RaggedOutput
-from kerasext.storage.stored_output import StoredOutput
+from kerasext.storage.format.damage import DamagedFileError, naming_damage
+from kerasext.storage.format.layout import CLASS_NAMES, PLAIN_OUTPUTS
+from kerasext.storage.reading.dense_output import DenseOutput
+from kerasext.storage.reading.index_source import IndexSource
+from kerasext.storage.reading.ragged_output import RaggedOutput
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,11 +36,11 @@ _FOLLOW_SECONDS = 0.02
 _VERIFY_ATTEMPTS = 5
 
 
-class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
+class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
     """The outputs that a prediction file holds, by name.
 
     A mapping from output name (`"labels"`, or `"head/labels"` for nested ones) to an array that is
-    read when it is indexed, a `StoredOutput`, or a `RaggedOutput` where rows differ in shape. So
+    read when it is indexed, a `DenseOutput`, or a `RaggedOutput` where rows differ in shape. So
     are, where they were stored, `"ids"`, `"targets"` (`"targets/..."` for nested ones) and, if not
     all rows were kept, `"row"`, the number of each row in the data. Shows committed rows only.
     Opening changes nothing in the file. It can be pickled, as for the workers of a `DataLoader`:
@@ -67,19 +66,19 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._file = OpenIndex(self.path)
-        self._outputs: dict[str, StoredOutput | RaggedOutput] = {}
+        self._file = IndexSource(self.path)
+        self._outputs: dict[str, DenseOutput | RaggedOutput] = {}
         self._take_outputs()
 
     @property
     def rows(self) -> int:
         """Number of committed rows, the same for every output."""
-        return int(self._file.record["rows"])
+        return self._file.state.rows
 
     @property
     def first_row(self) -> int:
         """Row at which the rows of the last predict call begin."""
-        return int(self._file.record["first_row"])
+        return self._file.state.first_row
 
     @property
     def complete(self) -> bool:
@@ -128,9 +127,9 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
             if name not in {"metadata", "prediction_metadata", COORDINATES, PLAIN_OUTPUTS}
         }
         with naming_damage(self.path, "ended"):
-            ended = datetime.fromtimestamp(float(self._file.record["ended"]), UTC)
-            batch_size = int(self._file.record["batch_size"]) or None
-            unchecked = int(self._file.record["unchecked_resumes"])
+            ended = datetime.fromtimestamp(self._file.state.ended, UTC)
+            batch_size = self._file.state.batch_size or None
+            unchecked = self._file.state.unchecked_resumes
         return {
             **stored,
             "ended": ended.isoformat(timespec="seconds"),
@@ -141,7 +140,7 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
     @property
     def health(self) -> dict[str, float]:
         """How the last predict call went: see `HDF5PredictionWriter.health`."""
-        return health(self._file.record)
+        return self._file.state.health
 
     def refresh(self) -> None:
         """Looks for rows that were committed since, in a file that is being written.
@@ -422,7 +421,7 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def __getitem__(self, name: str) -> StoredOutput | RaggedOutput:
+    def __getitem__(self, name: str) -> DenseOutput | RaggedOutput:
         self._file.check_open()
         try:
             return self._outputs[name]
@@ -456,7 +455,7 @@ class PredictionFile(Mapping[str, StoredOutput | RaggedOutput]):
 
     def _take_outputs(self) -> None:
         self._outputs = {
-            name: (RaggedOutput if name in self._file.ragged else StoredOutput)(self._file, name)
+            name: (RaggedOutput if name in self._file.ragged else DenseOutput)(self._file, name)
             for name in self._file.outputs
         }
 

@@ -3,13 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasext.cli.image_folder import (
-    ImageError,
-    ImageFolder,
-    find_bad_images,
-    find_images,
-    resized,
-)
+from kerasext.cli.image_folder import ImageError, ImageFolder, find_bad_images, find_images, resized
 from kerasext.cli.messages import InputError
 from kerasext.inference.row_slices import can_slice
 

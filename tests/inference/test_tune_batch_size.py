@@ -9,12 +9,7 @@ from rich.console import Console
 
 from kerasext.inference import tune_batch_size as tune
 from kerasext.inference.batch_size_trials import Trial
-from kerasext.inference.tune_batch_size import (
-    TunedBatchSize,
-    largest_batch,
-    remember,
-    remembered,
-)
+from kerasext.inference.tune_batch_size import TunedBatchSize, largest_batch, remember, remembered
 
 
 @pytest.fixture

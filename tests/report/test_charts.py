@@ -4,11 +4,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from kerasext.report.charts import (
-    confidence_histogram,
-    reliability_diagram,
-    risk_coverage_curve,
-)
+from kerasext.report.charts import confidence_histogram, reliability_diagram, risk_coverage_curve
 
 NAN = float("nan")
 CHARTS = {

@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
+from kerasext.common.atomic_file import file_made_from, renamed_when_written
 from kerasext.shards import index_shards
 from kerasext.storage import PredictionFile, PredictionFileWriter
-from kerasext.storage.whole_file import file_made_from, renamed_when_written
 
 
 def write(path, *, stop=10, **options):

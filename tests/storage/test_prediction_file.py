@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import h5py
 import numpy as np
 import pytest
+from recorded import with_checksum
 
-from kerasext.storage import ClassNames, PredictionFile, PredictionFileWriter, StoredOutput
-from kerasext.storage.commit_record import with_checksum
+from kerasext.storage import ClassNames, DenseOutput, PredictionFile, PredictionFileWriter
 
 ROWS = 70
 RECORD = "_kerasext/record"
@@ -54,7 +54,7 @@ def test_is_a_mapping(predictions):
     assert predictions.get("missing") is None
     assert [name in predictions for name in ("head", RECORD, "/labels", "")] == [False] * 4
     for name, output in predictions.items():
-        assert isinstance(output, StoredOutput)
+        assert isinstance(output, DenseOutput)
         assert output.name == name
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kerasext.common import optional_package
+from kerasext.storage.columns.ragged_rows import RaggedRows
 from kerasext.storage.exports.exported_outputs import ExportedOutputs, label_codes
-from kerasext.storage.exports.optional_package import optional_package
-from kerasext.storage.ragged_output import RaggedOutput
-from kerasext.storage.ragged_rows import RaggedRows
+from kerasext.storage.reading.ragged_output import RaggedOutput
 
 if TYPE_CHECKING:
     import pyarrow as pa

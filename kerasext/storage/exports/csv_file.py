@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kerasext.common import file_made_from, renamed_when_written
 from kerasext.storage.exports.exported_outputs import ExportedOutputs, label_codes
 from kerasext.storage.exports.table_columns import table_columns
-from kerasext.storage.whole_file import file_made_from, renamed_when_written
 
 _BLOCK_BYTES = 4 * 1024 * 1024  # text takes much more
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kerasext.common import optional_package
 from kerasext.storage.exports.exported_outputs import ExportedOutputs, label_codes
-from kerasext.storage.exports.optional_package import optional_package
 from kerasext.storage.exports.table_columns import table_columns
 
 if TYPE_CHECKING:

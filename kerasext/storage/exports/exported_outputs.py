@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from kerasext.storage.class_names import ClassNames
-from kerasext.storage.dimensions import has_classes_last
-from kerasext.storage.output_names import check_name_list, find_outputs
-from kerasext.storage.ragged_output import RaggedOutput
-from kerasext.storage.ragged_rows import RaggedRows
-from kerasext.storage.stored_output import StoredOutput
+from kerasext.storage.columns.class_names import ClassNames
+from kerasext.storage.columns.dimension_scales import has_classes_last
+from kerasext.storage.columns.output_names import check_name_list, find_outputs
+from kerasext.storage.columns.ragged_rows import RaggedRows
+from kerasext.storage.reading.dense_output import DenseOutput
+from kerasext.storage.reading.ragged_output import RaggedOutput
 
-Outputs = Mapping[str, StoredOutput | RaggedOutput]
+Outputs = Mapping[str, DenseOutput | RaggedOutput]
 
 _SPLIT_BYTES = 8
 
@@ -52,7 +52,7 @@ class ExportedOutputs:
         row_shapes = {
             name: output.shape[1:]
             for name, output in outputs.items()
-            if isinstance(output, StoredOutput)
+            if isinstance(output, DenseOutput)
         }
         for name, output in self.outputs.items():
             head, _, last = name.rpartition("/")
@@ -93,7 +93,7 @@ class ExportedOutputs:
     def read(self, name: str, start: int, stop: int) -> np.ndarray | RaggedRows:
         """The rows of an output from one to before another, in the machine's byte order."""
         output = self.outputs[name]
-        if isinstance(output, StoredOutput):
+        if isinstance(output, DenseOutput):
             return _native(output[start:stop])
         rows = output.flat(start, stop)
         return RaggedRows(_native(rows.values), rows.row_shapes)
@@ -127,7 +127,7 @@ def label_codes(name: str, labels: np.ndarray, names: ClassNames) -> tuple[np.nd
 
 def _choose(
     outputs: Outputs, chosen: Sequence[str] | None
-) -> dict[str, StoredOutput | RaggedOutput]:
+) -> dict[str, DenseOutput | RaggedOutput]:
     if not outputs:
         raise ValueError(
             "A file must have outputs to be exported; predict again. Received: a file without any"
@@ -139,9 +139,9 @@ def _choose(
     return {name: outputs[name] for name in found}
 
 
-def _fixed_bytes(output: StoredOutput | RaggedOutput) -> int:
+def _fixed_bytes(output: DenseOutput | RaggedOutput) -> int:
     """Bytes that every row takes, of whatever shape."""
-    if isinstance(output, StoredOutput):
+    if isinstance(output, DenseOutput):
         return int(np.prod(output.shape[1:], dtype=np.int64)) * output.dtype.itemsize
     return _SPLIT_BYTES * output.ndim
 

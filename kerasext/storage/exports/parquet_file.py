@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kerasext.common import file_made_from, optional_package, renamed_when_written
 from kerasext.storage.exports.arrow_table import ArrowBatches
 from kerasext.storage.exports.exported_outputs import ExportedOutputs
-from kerasext.storage.exports.optional_package import optional_package
-from kerasext.storage.whole_file import file_made_from, renamed_when_written
 
 
 def write_parquet_file(

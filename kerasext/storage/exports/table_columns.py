@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from kerasext.storage.columns.ragged_rows import RaggedRows
 from kerasext.storage.exports.exported_outputs import ExportedOutputs
-from kerasext.storage.ragged_rows import RaggedRows
 
 
 def table_columns(

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kerasext.common import optional_package
+from kerasext.storage.columns.ragged_rows import RaggedRows
 from kerasext.storage.exports.exported_outputs import ExportedOutputs
-from kerasext.storage.exports.optional_package import optional_package
-from kerasext.storage.ragged_output import RaggedOutput
-from kerasext.storage.ragged_rows import RaggedRows
-from kerasext.storage.stored_output import StoredOutput
+from kerasext.storage.reading.dense_output import DenseOutput
+from kerasext.storage.reading.ragged_output import RaggedOutput
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -41,7 +41,7 @@ def tf_dataset(exported: ExportedOutputs, *, batch_size: int) -> tf.data.Dataset
     return dataset.apply(count)
 
 
-def _spec(tensorflow: Any, name: str, output: StoredOutput | RaggedOutput) -> Any:
+def _spec(tensorflow: Any, name: str, output: DenseOutput | RaggedOutput) -> Any:
     shape, dtype = (None, *output.shape[1:]), tensorflow.string
     try:
         if output.dtype.kind != "U":

@@ -1,0 +1,1 @@
+"""What stands where in a prediction file, byte for byte."""

@@ -1,0 +1,127 @@
+"""What stands where in a prediction file."""
+
+from collections.abc import Collection, Iterable
+
+FORMAT = "kerasext.predictions"
+FORMAT_VERSION = 2
+
+GROUP = "_kerasext"
+
+RECORD = f"{GROUP}/record"
+"""The one dataset for all that changes after the file is made; its size never does."""
+
+SUMS = f"{GROUP}/sums"
+"""Group with a dataset for each dataset of an output: the checksums of its chunks."""
+
+SHARDS = f"{GROUP}/shards"
+"""Group that only an index of other files has, whose outputs are virtual datasets."""
+
+SHARD_TABLES = SHARD_NAMES, SHARD_FACTS, SHARD_RUNS, SHARD_HEAPS = tuple(
+    f"{SHARDS}/{part}" for part in ("names", "facts", "runs", "heaps")
+)
+"""The names of those files, which stand beside the index; rows, bytes and the checksum of the
+record of each; which rows of which file follow each other: its number, the first row, rows; and
+where HDF5 has what it knows of virtual datasets: first byte, bytes, CRC-32."""
+
+SHARD_CHECKSUM = "checksum"
+"""The attribute of that group with the CRC-32 of the four, which have no sums."""
+
+MOST_RUNS = 4096
+"""HDF5 takes milliseconds for a row where there are more."""
+
+IDS, TARGETS, ROW = "ids", "targets", "row"
+"""Columns that stand beside the outputs: what identifies each row, what is true of it, and, where
+not all rows of the data are kept, which of them it is; else `row` is only the name of an axis, see
+`dimensions`."""
+
+COLUMNS = frozenset({IDS, TARGETS, ROW})
+
+PLAIN_OUTPUTS = "plain_outputs"
+"""The attribute that lists outputs of the model which are called `ids`, `targets` or `row`,
+separated by blanks. A file without such outputs does not have it."""
+
+CLASS = "class"
+"""The scale of the axis of the classes, unless an output is called so; a head has its own."""
+
+RESERVED = frozenset({GROUP})
+"""Names at the root that are not for outputs."""
+
+CLASS_NAMES = "class_names"
+CLASS_OUTPUTS = ("labels", "probabilities", "top_k_labels")
+"""The attribute with the names of the classes, and what the outputs that have it are called."""
+
+RAGGED_AXES = "ragged_axes"
+"""The attribute of a group that is one output, whose rows differ in shape: axes of a row."""
+
+MOST_AXES = 31
+"""Of such a row: HDF5 and NumPy 1 have 32, and one is that of the rows."""
+
+VALUES, ROW_SPLITS, ROW_SHAPES = "values", "row_splits", "row_shapes"
+"""Its datasets: all numbers of all rows; where each row begins in them, and where the last one
+ends; and, if rows have two or more axes, the shape of each."""
+
+
+def check_not_reserved(names: Iterable[str], reserved: Collection[str]) -> None:
+    """Raises `ValueError` for the first name that begins with a reserved one."""
+    for name in names:
+        if name.partition("/")[0] in reserved:
+            raise ValueError(
+                f"The names {sorted(reserved)} are reserved at the root of this prediction file; "
+                "give the output another name, or leave it out with `outputs`. "
+                f"Received: name={name!r}"
+            )
+
+
+def plain_outputs(names: Iterable[str], columns: Collection[str]) -> str:
+    """The value of `PLAIN_OUTPUTS`: names that columns may have, and that are not in `columns`."""
+    roots = {name.partition("/")[0] for name in names}
+    return " ".join(sorted((roots & COLUMNS) - set(columns)))
+
+
+def columns_of(names: Iterable[str], plain: object) -> frozenset[str]:
+    """The columns beside the outputs.
+
+    Args:
+        names: Names of all outputs and columns.
+        plain: The value of `PLAIN_OUTPUTS`, or `None`.
+    """
+    roots = {name.partition("/")[0] for name in names}
+    others = plain.split() if isinstance(plain, str) else ()
+    return frozenset((roots & COLUMNS) - set(others))
+
+
+def with_groups(outputs: Iterable[str]) -> set[str]:
+    """Names of outputs and of all groups that they are in."""
+    return {
+        name[:end]
+        for name in outputs
+        for end in (*(place for place, sign in enumerate(name) if sign == "/"), len(name))
+    }
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises `ValueError` for the first name that can't be the path of a dataset."""
+    seen: set[str] = set()
+    for name in names:
+        parts = name.split("/")
+        if not all(parts) or {".", ".."} & set(parts) or "\0" in name:
+            raise ValueError(
+                "The name of an output must be a path of non-empty parts other than '.' and '..', "
+                f"without NUL characters. Received: name={name!r}"
+            )
+        check_not_reserved([name], RESERVED)
+        if name in seen:
+            raise ValueError(
+                "Two outputs must not have the same path in the file; rename one of them. "
+                f"Received: name={name!r} twice"
+            )
+        seen.add(name)
+    for name in seen:
+        parts = name.split("/")
+        for end in range(1, len(parts)):
+            parent = "/".join(parts[:end])
+            if parent in seen:
+                raise ValueError(
+                    "An output must not stand where another one needs a group; rename one of them. "
+                    f"Received: names {parent!r} and {name!r}"
+                )

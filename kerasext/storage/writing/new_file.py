@@ -1,0 +1,172 @@
+"""Making the file: every dataset and attribute there will ever be, and no rows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import h5py
+import numpy as np
+
+from kerasext._version import __version__
+from kerasext.storage.columns import fixed_point
+from kerasext.storage.columns.dense_spec import DenseSpec, NewColumn
+from kerasext.storage.columns.dimension_scales import make_scales
+from kerasext.storage.columns.ragged_spec import RaggedSpec
+from kerasext.storage.columns.step_specs import Spec
+from kerasext.storage.format.checksums import CHUNK_DTYPE, RowChecksums, file_checksum
+from kerasext.storage.format.commit_record import CallState
+from kerasext.storage.format.layout import (
+    CLASS_NAMES,
+    CLASS_OUTPUTS,
+    FORMAT,
+    FORMAT_VERSION,
+    PLAIN_OUTPUTS,
+    RAGGED_AXES,
+    RECORD,
+    SUMS,
+    columns_of,
+)
+from kerasext.storage.writing.chunk_writer import rows_per_chunk
+from kerasext.storage.writing.compression import Compression, compression_of, dataset_options
+
+_PAGE_BYTES = 4096
+_MOST_ATTRIBUTES = 1000
+
+ClassNamesByHead = Sequence[str] | Mapping[str, Sequence[str]]
+
+
+def image(
+    specs: Mapping[str, Spec],
+    *,
+    expected_rows: int | None,
+    attributes: Mapping[str, str | float],
+    class_names: ClassNamesByHead | None,
+    compression: Compression | Mapping[str, Compression],
+    virtual: Mapping[str, h5py.VirtualLayout] | None = None,
+) -> bytes:
+    """The bytes of a new file.
+
+    Made in memory, so that a full disk meets a plain write: HDF5 crashes at the exit of the process
+    if it can't write the file that it is making.
+
+    Args:
+        specs: The outputs by name.
+        expected_rows: Rows that the file will hold, if known.
+        attributes: Attributes of the file besides those of this library; and `PLAIN_OUTPUTS`, if it
+            has such outputs.
+        class_names: Names of the classes, or of those of each head.
+        compression: As `check_compression` takes it.
+        virtual: Mapping from output name to where its rows are, for those whose are in other files.
+    """
+    layouts = virtual or {}
+    content = io.BytesIO()
+    with _create(content) as file:
+        # First, for what changes has to lie within one page.
+        file.create_dataset(RECORD, data=_empty_state(specs).to_record())
+        origin = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "kerasext_version": __version__,
+            "h5py_version": h5py.__version__,
+            "hdf5_version": h5py.version.hdf5_version,
+        }
+        for name, value in {**origin, **attributes}.items():
+            is_text = isinstance(value, str)
+            file.attrs[name] = _fixed_width([value]).reshape(()) if is_text else value
+        for name, spec in specs.items():
+            if name in layouts:
+                _create_virtual(file, spec, layouts[name])
+            else:
+                for column in spec.columns(expected_rows):
+                    _create_column(file, column, compression_of(name, compression))
+            if isinstance(spec, RaggedSpec):
+                file[name].attrs[RAGGED_AXES] = spec.axes
+            names = _class_names_of(name, class_names)
+            if names is not None:
+                file[name].attrs[CLASS_NAMES] = _fixed_width(names)
+        make_scales(file, specs, columns_of(specs, attributes.get(PLAIN_OUTPUTS)))
+    # The last page is written only as far as it is used, and counts in full.
+    missing = -content.getbuffer().nbytes % _PAGE_BYTES
+    return content.getvalue() + bytes(missing)
+
+
+def _create(content: io.BytesIO) -> h5py.File:
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, content)
+    # "latest" writes files that no other HDF5 version reads; with this one 1.10 to 2.0 do.
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    # A kill can tear a write at a page's end: in pages of their own, small metadata have none.
+    creation.set_file_space_strategy(h5py.h5f.FSPACE_STRATEGY_PAGE, False, 1)
+    creation.set_file_space_page_size(_PAGE_BYTES)
+    # HDF5 keeps attributes in the header up to here: its heaps and trees do not survive damage.
+    creation.set_attr_phase_change(_MOST_ATTRIBUTES, 0)
+    flags = h5py.h5f.ACC_TRUNC
+    return h5py.File(h5py.h5f.create(b"predictions", flags, fcpl=creation, fapl=access))
+
+
+def _empty_state(specs: Mapping[str, Spec]) -> CallState:
+    columns = [column for spec in specs.values() for column in spec.columns(None)]
+    checksums = {column.spec.name: RowChecksums(0, 0) for column in columns}
+    return CallState(rows_checksum=file_checksum(checksums))
+
+
+def _create_column(file: h5py.File, column: NewColumn, compression: Compression) -> None:
+    spec = column.spec
+    dataset = file.create_dataset(
+        spec.name,
+        shape=(column.length, *spec.row_shape),
+        # HDF5 has no chunks of a fixed axis of length 0
+        maxshape=(None, *(length or None for length in spec.row_shape)),
+        chunks=(
+            rows_per_chunk(spec, column.expected_length, column.most_per_chunk),
+            *(max(length, 1) for length in spec.row_shape),
+        ),
+        dtype=spec.h5_dtype,
+        **dataset_options(spec, compression),
+    )
+    _describe(dataset, spec)
+    file.create_dataset(
+        f"{SUMS}/{spec.name}",
+        shape=(0,),
+        maxshape=(None,),
+        chunks=(_PAGE_BYTES // CHUNK_DTYPE.itemsize,),
+        dtype=CHUNK_DTYPE,
+    )
+
+
+def _create_virtual(file: h5py.File, spec: Spec, layout: h5py.VirtualLayout) -> None:
+    assert isinstance(spec, DenseSpec)  # of rows of different shapes there is no virtual dataset
+    # HDF5 gives this, and no error, for rows of a file that it does not find.
+    fill = None
+    if spec.scale is not None or spec.dtype.kind == "i":
+        limits = np.iinfo(spec.dtype)
+        fill = spec.dtype.type(limits.min if spec.scale is None else limits.max)
+    elif spec.dtype.kind in "fc":
+        fill = spec.dtype.type(np.nan)
+    _describe(file.create_virtual_dataset(spec.name, layout, fillvalue=fill), spec)
+
+
+def _describe(dataset: h5py.Dataset, spec: DenseSpec) -> None:
+    if spec.scale is not None:
+        dataset.attrs.update(fixed_point.attributes_for(spec.dtype))
+
+
+def _class_names_of(name: str, class_names: ClassNamesByHead | None) -> Sequence[str] | None:
+    head, _, last = name.rpartition("/")
+    if last not in CLASS_OUTPUTS or class_names is None:
+        return None
+    if isinstance(class_names, Mapping):
+        return class_names.get(head)
+    return None if head else class_names
+
+
+def _fixed_width(texts: Sequence[str]) -> np.ndarray:
+    # Text of variable length stands in heaps that have no checksum, and HDF5 1.14 never comes to an
+    # end of some damaged ones.
+    encoded = [text.encode() for text in texts]
+    width = max(map(len, encoded), default=0)
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(width, 1)))

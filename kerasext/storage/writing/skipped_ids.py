@@ -1,0 +1,85 @@
+"""Whether rows that are not predicted again are those that a file has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from kerasext.storage.format.layout import IDS, ROW
+from kerasext.storage.reading.file_source import FileSource
+
+_BLOCK_ROWS = 65536
+
+
+class SkippedIds:
+    """The ids that the last predict call has left in a file, to be compared with others in order.
+
+    Args:
+        path: Path of the file, which has ids.
+        rows: Int. Rows of the file that are kept. Defaults to `None`, for all.
+
+    Raises:
+        ValueError: If it is no prediction file, or damaged.
+    """
+
+    def __init__(self, path: Path, rows: int | None = None) -> None:
+        self._file = FileSource(path)
+        state = self._file.state
+        self._row = state.first_row
+        self._rows = state.rows if rows is None else rows
+        self._data_row = state.first_data_row
+        self._has_rows = ROW in self._file.columns
+        self._blocks: dict[str, tuple[int, np.ndarray]] = {}
+
+    def check(self, ids: np.ndarray) -> None:
+        """Compares the ids of the next rows of the data with those of the rows that were kept.
+
+        Args:
+            ids: What `to_ids` makes of them, of rows that were predicted already.
+
+        Raises:
+            ValueError: If they differ, naming the first; or the file is damaged.
+        """
+        for start in range(0, len(ids), _BLOCK_ROWS):
+            given = ids[start : start + _BLOCK_ROWS]
+            after = self._data_row + len(given)
+            stored = self._read(IDS, len(given))
+            if self._has_rows:
+                kept = self._read(ROW, len(given))
+                kept = kept[kept < after]
+                stored, given = stored[: len(kept)], given[kept - self._data_row]
+            # NumPy compares no string with a number.
+            same = stored == given if _is_text(stored) == _is_text(given) else np.zeros(1, bool)
+            if not np.all(same):
+                at = int(np.argmin(same))
+                raise ValueError(
+                    "`mode='resume'` goes on with the same data in the same order; pass mode='w' "
+                    f"to predict again. Stored: the id {_shown(stored[at])} in row "
+                    f"{self._row + at}. Received: the id {_shown(given[at])}"
+                )
+            self._row += len(stored)
+            self._data_row = after
+
+    def close(self) -> None:
+        """Closes the file; safe to call again."""
+        self._file.close()
+
+    def _read(self, name: str, rows: int) -> np.ndarray:
+        """The next rows of a column, of which whole blocks are read."""
+        stop = min(self._row + rows, self._rows)
+        first, block = self._blocks.get(name, (-1, np.empty(0)))
+        if not (first <= self._row and stop <= first + len(block)):
+            first = self._row
+            block = self._file.read(name, slice(first, min(first + _BLOCK_ROWS, self._rows)))
+            self._blocks[name] = first, block
+        return block[self._row - first : stop - first]
+
+
+def _is_text(ids: np.ndarray) -> bool:
+    return ids.dtype.kind == "S"
+
+
+def _shown(value: np.generic) -> str:
+    text: object = value.item()
+    return repr(text.decode(errors="replace") if isinstance(text, bytes) else text)

@@ -1,0 +1,211 @@
+import h5py
+import numpy as np
+import pytest
+
+from kerasext.storage.columns.dense_spec import DenseSpec
+from kerasext.storage.writing.chunk_writer import ChunkWriter, rows_per_chunk
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+CHUNK = 8
+
+
+@pytest.fixture
+def file():
+    """An HDF5 file in memory."""
+    with h5py.File("memory", "w", driver="core", backing_store=False) as file:
+        yield file
+
+
+def spec_of(row_bytes):
+    """An output with so many bytes in a row."""
+    return DenseSpec("x", (row_bytes,), np.dtype("u1"))
+
+
+def make_dataset(file, row_shape=(3,), dtype="float32", chunk=CHUNK):
+    """An empty dataset as the writer makes it."""
+    return file.create_dataset(
+        "x",
+        (0, *row_shape),
+        dtype,
+        maxshape=(None, *(length or None for length in row_shape)),
+        chunks=(chunk, *(max(length, 1) for length in row_shape)),
+    )
+
+
+def make_rows(rows, row_shape=(3,), dtype="float32"):
+    """Rows that all differ."""
+    size = rows * int(np.prod(row_shape))
+    return np.arange(1, size + 1).reshape(rows, *row_shape).astype(dtype)
+
+
+def split(array, sizes):
+    """The array in consecutive pieces of these sizes."""
+    return np.split(array, np.cumsum(sizes)[:-1])
+
+
+@pytest.mark.parametrize("row_bytes", [1, 3, 4, 40, 4000, 100_000, MIB, 3 * MIB, 4 * GIB - 1])
+@pytest.mark.parametrize("expected_rows", [None, 0, 1, 70, 10_000, 10**6, 10**9])
+def test_chunk_is_neither_tiny_nor_huge(row_bytes, expected_rows):
+    """A chunk is some 16 KiB to 1 MiB, less for short jobs of one, more for what needs more."""
+    rows = rows_per_chunk(spec_of(row_bytes), expected_rows)
+    size = rows * row_bytes
+    assert rows >= 1
+    assert size < 4 * GIB
+    assert size + row_bytes > 16 * KIB
+    needed = 0 if expected_rows is None else -(-expected_rows // 8000)
+    assert size <= max(MIB, row_bytes, needed * row_bytes)
+
+
+@pytest.mark.parametrize("row_bytes", [MIB // 2 + 1, MIB, MIB + 1, GIB])
+@pytest.mark.parametrize("expected_rows", [None, 1, 1000])
+def test_wide_rows_get_a_chunk_each(row_bytes, expected_rows):
+    """A row of more than half a chunk is a chunk."""
+    assert rows_per_chunk(spec_of(row_bytes), expected_rows) == 1
+
+
+@pytest.mark.parametrize("expected_rows", [1, 70, 5000])
+def test_small_jobs_get_small_chunks(expected_rows):
+    """A short job doesn't allocate a chunk for many times its rows."""
+    size = 40 * rows_per_chunk(spec_of(40), expected_rows)
+    assert size <= max(16 * KIB, 40 * expected_rows)
+
+
+@pytest.mark.parametrize("row_bytes", [1, 40, MIB])
+@pytest.mark.parametrize("expected_rows", [10**8, 10**9])
+def test_long_jobs_get_few_chunks(row_bytes, expected_rows):
+    """However long the job, its index of chunks stays small, up to HDF5's limit on a chunk."""
+    rows = rows_per_chunk(spec_of(row_bytes), expected_rows)
+    assert expected_rows / rows <= 8000 or (rows + 1) * row_bytes > 4 * GIB - 1
+
+
+@pytest.mark.parametrize("expected_rows", [None, 0, 70, 10**9])
+def test_rows_without_bytes(expected_rows):
+    """An output of width zero has chunks as well."""
+    assert 1 <= rows_per_chunk(DenseSpec("x", (0,), np.dtype("f4")), expected_rows) < 2**32
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        *([0], [1], [CHUNK - 1], [CHUNK], [CHUNK + 1], [5 * CHUNK], [5 * CHUNK + 3]),
+        *([0, 0], [3, 0, 5, 0, 1], [1] * 20, [CHUNK] * 3, [CHUNK - 1] * 9, [CHUNK + 1] * 9),
+        *([1, 3 * CHUNK], [CHUNK - 1, 1, CHUNK], [CHUNK, 1, CHUNK - 1, 1], [3, 4 * CHUNK + 5, 2]),
+    ],
+    ids=str,
+)
+def test_rows_of_any_step_size(file, sizes):
+    """Whatever the sizes of the steps, the dataset is their concatenation."""
+    array = make_rows(sum(sizes))
+    dataset = make_dataset(file)
+    column = ChunkWriter(dataset, 0)
+    for piece in split(array, sizes):
+        column.append(piece)
+    column.commit(len(array))
+    np.testing.assert_array_equal(dataset[()], array, strict=True)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_steps_and_commits(file, seed):
+    """However rows are cut into steps, commits and writers, the dataset is their concatenation."""
+    rng = np.random.default_rng(seed)
+    dataset = make_dataset(file, chunk=int(rng.integers(1, 12)))
+    sizes = rng.choice([0, 1, 2, 7, 8, 9, 30], size=40)
+    array = make_rows(int(sizes.sum()))
+    column, rows = ChunkWriter(dataset, 0), 0
+    for piece in split(array, sizes):
+        column.append(piece)
+        rows += len(piece)
+        if rng.random() < 0.4:
+            column.commit(rows)
+            np.testing.assert_array_equal(dataset[()], array[:rows])
+            if rng.random() < 0.5:
+                column = ChunkWriter(dataset, rows)
+    column.commit(rows)
+    np.testing.assert_array_equal(dataset[()], array, strict=True)
+
+
+@pytest.mark.parametrize("row_shape", [(), (1,), (2, 3), (2, 0), (0,), (1, 1, 5)], ids=str)
+@pytest.mark.parametrize("dtype", ["?", "i8", "f2", "f4", ">f4", "c16", "S5"])
+def test_rows_of_any_shape_and_dtype(file, row_shape, dtype):
+    """Rows of any shape and dtype come back as they were."""
+    array = make_rows(2 * CHUNK + 3, row_shape, dtype)
+    dataset = make_dataset(file, row_shape, dtype)
+    column = ChunkWriter(dataset, 0)
+    for piece in split(array, [3, CHUNK, CHUNK]):
+        column.append(piece)
+    column.commit(len(array))
+    np.testing.assert_array_equal(dataset[()], array, strict=True)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda array: array[::-1],
+        lambda array: array[:, ::2],
+        np.asfortranarray,
+        lambda array: np.broadcast_to(array[:1], array.shape),
+    ],
+    ids=["reversed", "strided", "Fortran", "broadcast"],
+)
+def test_arrays_of_any_layout(file, view):
+    """Arrays that are not contiguous are stored by value."""
+    array = view(make_rows(3 * CHUNK, (4,)))
+    dataset = make_dataset(file, array.shape[1:])
+    column = ChunkWriter(dataset, 0)
+    column.append(array)
+    column.commit(len(array))
+    np.testing.assert_array_equal(dataset[()], array)
+
+
+def test_arrays_may_be_used_again(file):
+    """Rows are kept as they were on `append`, whatever the caller does to the array later."""
+    array = make_rows(CHUNK - 1)
+    dataset = make_dataset(file)
+    column = ChunkWriter(dataset, 0)
+    column.append(array)
+    expected, array[:] = array.copy(), 0
+    column.commit(len(array))
+    np.testing.assert_array_equal(dataset[()], expected)
+
+
+@pytest.mark.parametrize("kept", [1, CHUNK - 1, CHUNK, CHUNK + 1])
+@pytest.mark.parametrize("dropped", [1, CHUNK, 2 * CHUNK + 3])
+def test_rows_beyond_the_commit(file, kept, dropped):
+    """Rows of a step that not every output has are dropped, and rows before it stay."""
+    array = make_rows(kept + dropped)
+    dataset = make_dataset(file)
+    column = ChunkWriter(dataset, 0)
+    column.append(array[:kept])
+    column.append(array[kept:])
+    column.trim(kept)
+    column.commit(kept)
+    np.testing.assert_array_equal(dataset[()], array[:kept], strict=True)
+
+
+@pytest.mark.parametrize("kept", [0, 1, CHUNK, CHUNK + 3])
+def test_overwrites_what_was_not_committed(file, kept):
+    """A new writer goes on after the committed rows and overwrites what follows them."""
+    array = make_rows(40)
+    dataset = make_dataset(file)
+    first = ChunkWriter(dataset, 0)
+    first.append(np.concatenate([array[:kept], np.zeros((20, 3), "float32")]))
+    first.commit(kept + 20)
+    second = ChunkWriter(dataset, kept)
+    second.append(array[kept:])
+    second.commit(len(array))
+    np.testing.assert_array_equal(dataset[()], array, strict=True)
+
+
+@pytest.mark.parametrize("kept", [1, CHUNK, CHUNK + 3])
+def test_a_chunk_that_is_cut_after_it_was_compressed(file, kept):
+    """A chunk that came to be full in a step that was dropped is cut and readable."""
+    array = make_rows(4 * CHUNK)
+    dataset = file.create_dataset(
+        "x", (0, 3), "f4", maxshape=(None, 3), chunks=(CHUNK, 3), compression="gzip"
+    )
+    column = ChunkWriter(dataset, 0)
+    column.append(array[:kept])
+    column.append(array[kept : kept + CHUNK])
+    column.trim(kept)
+    column.commit(kept)
+    np.testing.assert_array_equal(dataset[()], array[:kept], strict=True)
