@@ -20,11 +20,11 @@ from kerasext.keras_internals import predict_loop
 from kerasext.storage import (
     DEFAULT_STRING_BYTES,
     IDS,
-    KINDS,
     TARGETS,
+    TEXT_KINDS,
     RaggedRows,
-    encode,
-    join,
+    encode_text,
+    join_ragged,
     to_ids,
 )
 
@@ -237,7 +237,7 @@ def _to_targets(name: str, values: Any) -> np.ndarray:
             f"`{name}` must have the same shape in each row; fill the shorter ones up. "
             f"Received: {error}"
         ) from error
-    return _wide(encode(name, array)) if array.dtype.kind in KINDS else array
+    return _wide(encode_text(name, array)) if array.dtype.kind in TEXT_KINDS else array
 
 
 def without_keys(
@@ -328,7 +328,7 @@ def _is_text(part: Any) -> bool:
     kind = getattr(dtype, "kind", None)
     if kind == "O":
         return any(isinstance(value, str | bytes) for value in part.reshape(-1)[:1])
-    return kind is not None and kind in KINDS
+    return kind is not None and kind in TEXT_KINDS
 
 
 def _shown(part: Any) -> str:
@@ -350,7 +350,7 @@ def _on_host(ids: Any) -> Any:
 def _joined(name: str, parts: Sequence[Any], model: Any) -> Any:
     """The rows of the batches of a step, copied: whoever made them may use the memory again."""
     local = [to_rows(name, own) for part in parts for own in predict_loop.parts_of(part, model)]
-    return join(local)
+    return join_ragged(local)
 
 
 def _named(structure: Any) -> dict[str, Any]:

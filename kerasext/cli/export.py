@@ -11,7 +11,7 @@ import numpy as np
 
 from kerasext.cli.messages import InputError, say
 from kerasext.cli.options import names
-from kerasext.common import file_made_from, renamed_when_written
+from kerasext.common import atomic_file, export_target
 from kerasext.storage import PredictionFile, RaggedOutput, find_outputs
 
 DESCRIPTION = """\
@@ -73,7 +73,7 @@ def _write_npz(path: Path, predictions: PredictionFile, outputs: Sequence[str] |
         chosen = list(find_outputs(chosen, outputs, argument="outputs", where="of the file"))
     # Not by `numpy.savez_compressed`, which would take an output called "file" for its argument.
     with (
-        renamed_when_written(file_made_from(predictions.path, path)) as file,
+        atomic_file(export_target(predictions.path, path)) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
         for name in chosen:

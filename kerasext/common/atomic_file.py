@@ -1,4 +1,4 @@
-"""Files that appear under their name when they are whole."""
+"""Files that appear under their name when they are complete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,67 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from kerasext.common.durable import replace_durably
+from kerasext.common.durable import sync_file, sync_folder
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, *, hidden: Path | None = None, durable: bool = True) -> Iterator[Path]:
+    """Makes an empty hidden file beside a path, and renames it to the path on success.
+
+    The file that it replaces stays until then, and hands down its permissions. After an error the
+    hidden file is removed.
+
+    Args:
+        path: Path of the file, without symbolic links.
+        hidden: Path of the hidden file, in the same folder. What a killed process has left there
+            is replaced, so the caller must hold a lock. Defaults to `None`: a name that no other
+            process uses.
+        durable: Bool. Whether the content and the name survive a loss of power after this returns.
+            Defaults to `True`.
+
+    Yields:
+        Path of the hidden file, to be written and closed in the `with` block.
+
+    Example:
+
+    ```python
+    with atomic_path(target) as hidden:
+        hidden.write_text("all or nothing")
+    ```
+    """
+    is_fixed = hidden is not None
+    hidden = path.with_name(f".{uuid.uuid4().hex}.unfinished") if hidden is None else hidden
+    try:
+        if is_fixed:
+            hidden.unlink(missing_ok=True)
+        hidden.touch(exist_ok=False)
+        # Not even the hidden file may be read by others. We ourselves must be able to write it.
+        _copy_permissions(path, hidden, extra=stat.S_IWUSR)
+        yield hidden
+        _copy_permissions(path, hidden)
+        if durable:
+            sync_file(hidden)  # else a loss of power may leave the new name without its content
+        hidden.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            hidden.unlink()
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a hidden file for writing bytes, and renames it to a path on success.
+
+    Args:
+        path: Path of the file, without symbolic links; see `atomic_path`.
+
+    Yields:
+        The open file.
+    """
+    with atomic_path(path) as hidden, hidden.open("wb") as file:
+        yield file
 
 
 def check_replaceable(path: Path) -> None:
@@ -28,24 +88,8 @@ def check_replaceable(path: Path) -> None:
             )
 
 
-def take_permissions(part: Path, path: Path) -> None:
-    """Gives a file the permissions of the one that it is to replace, if there is one."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return
-    mode = stat.S_IMODE(status.st_mode)
-    if part.stat().st_gid != status.st_gid:
-        try:
-            os.chown(part, -1, status.st_gid)
-        except OSError:
-            mode &= ~stat.S_IRWXG  # which would be those of another group
-    with contextlib.suppress(OSError):  # of a file system without permissions
-        part.chmod(mode)
-
-
-def file_made_from(source: Path, path: str | os.PathLike[str]) -> Path:
-    """Where to write what is made from a prediction file, links resolved.
+def export_target(source: Path, path: str | os.PathLike[str]) -> Path:
+    """Checks the path of a file that is made from a prediction file; returns it without links.
 
     Args:
         source: Path of the prediction file.
@@ -73,25 +117,17 @@ def file_made_from(source: Path, path: str | os.PathLike[str]) -> Path:
     return target
 
 
-@contextlib.contextmanager
-def renamed_when_written(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file that gets its name, and replaces one that is there, if nothing is raised.
-
-    Args:
-        path: Path. Its name.
-
-    Yields:
-        The file, open for writing bytes.
-    """
-    unfinished = path.with_name(f".{uuid.uuid4().hex}.unfinished")
+def _copy_permissions(source: Path, target: Path, *, extra: int = 0) -> None:
+    """Gives a file the permissions and the group of another one, if that exists."""
     try:
-        with unfinished.open("xb") as file:
-            take_permissions(unfinished, path)
-            yield file
-            # Else a loss of power may leave the new name without what it names.
-            file.flush()
-            os.fsync(file.fileno())
-        replace_durably(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+        status = source.stat()
+    except FileNotFoundError:
+        return
+    mode = stat.S_IMODE(status.st_mode) | extra
+    if target.stat().st_gid != status.st_gid:
+        try:
+            os.chown(target, -1, status.st_gid)
+        except OSError:
+            mode &= ~stat.S_IRWXG  # which would be those of another group
+    with contextlib.suppress(OSError):  # of a file system without permissions
+        target.chmod(mode)

@@ -21,18 +21,21 @@ def write_at(fd: int, content: bytes, offset: int) -> None:
         left, offset = left[written:], offset + written
 
 
+def sync_file(path: Path) -> None:
+    """Waits until the disk has the content of a file."""
+    # Windows syncs only what is open for writing. A file may have no permission for that.
+    _sync(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+
+
 def sync_folder(folder: Path) -> None:
     """Waits until the disk has the names of the files in a folder, as after a rename."""
-    if sys.platform == "win32":  # which opens no folders
-        return
-    fd = os.open(folder, os.O_RDONLY)
+    if sys.platform != "win32":  # which opens no folders
+        _sync(folder, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    fd = os.open(path, flags)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def replace_durably(source: Path, target: Path) -> None:
-    """Renames a file whose content the disk has; on return the disk has the new name as well."""
-    source.replace(target)
-    sync_folder(target.parent)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasext.storage import KINDS, PredictionFile, RaggedOutput
+from kerasext.storage import TEXT_KINDS, PredictionFile, RaggedOutput
 
 MOST_LABEL = 2**31 - 1
 """The largest number that may be meant for a class, before it is looked at whether it is one."""
@@ -145,7 +145,7 @@ class TargetColumn:
 
 
 def _is_text(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind in KINDS
+    return dtype.kind in TEXT_KINDS
 
 
 def _find(predictions: PredictionFile, head: str, targets: Any) -> tuple[str, Any]:

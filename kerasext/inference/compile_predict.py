@@ -13,7 +13,7 @@ from kerasext.inference.compiled_step import Array, Step, make_step, needs_fixed
 from kerasext.inference.keras_dtypes import as_text, is_other_float
 from kerasext.keras_internals import check_model, listed, own_methods
 from kerasext.models import PredictionMixin
-from kerasext.storage import KINDS
+from kerasext.storage import TEXT_KINDS
 
 _Path = tuple[Any, ...]  # of keys and positions that lead to an array in a structure
 
@@ -140,7 +140,7 @@ def _as_array(path: _Path, leaf: Any) -> Array:
             "`np.asarray`. "
             f"Received: {_name(path)}={leaf!r}"
         )
-    if array.dtype.kind in KINDS:
+    if array.dtype.kind in TEXT_KINDS:
         return as_text(array)
     if is_other_float(array.dtype):
         # As `predict` does, which leaves integers as they are.

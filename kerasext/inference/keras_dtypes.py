@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasext.storage import KINDS
+from kerasext.storage import TEXT_KINDS
 
 
 def as_text(values: np.ndarray) -> np.ndarray:
@@ -41,9 +41,9 @@ def read_frame(frame: Any) -> np.ndarray:
         frame = frame.to_frame()
     for name, dtype in frame.dtypes.items():
         _check_column(name, dtype)
-    kinds = {dtype.kind in KINDS for dtype in frame.dtypes}
+    kinds = {dtype.kind in TEXT_KINDS for dtype in frame.dtypes}
     if len(kinds) > 1:
-        text = [name for name, dtype in frame.dtypes.items() if dtype.kind in KINDS]
+        text = [name for name, dtype in frame.dtypes.items() if dtype.kind in TEXT_KINDS]
         raise TypeError(
             "The columns of a data frame that is one input must be all numbers or all text; drop "
             "some, or give the model an input for each column, with its name. "
@@ -63,7 +63,7 @@ def _check_column(name: Any, dtype: Any) -> None:
     if dtype.kind in "biufc" and is_numpys:
         return
     categories = getattr(dtype, "categories", None)
-    if dtype.kind in KINDS and categories is None:
+    if dtype.kind in TEXT_KINDS and categories is None:
         return
     kind = dtype.kind if categories is None else categories.dtype.kind
     casts = {"f": keras.config.floatx(), "i": "int64", "u": "uint64", "b": "bool", "M": "int64"}

@@ -20,7 +20,7 @@ from kerasext.inference.keras_dtypes import as_text, is_other_float, read_frame
 from kerasext.inference.numbered import filled, numbered
 from kerasext.inference.read_ahead import read_ahead
 from kerasext.keras_internals import DataAdapter
-from kerasext.storage import KINDS
+from kerasext.storage import TEXT_KINDS
 
 # Cut at once from arrays in memory: less makes the calls for it count, more leaves the cache.
 _BLOCK_BYTES = 1024 * 1024
@@ -261,7 +261,7 @@ def read_rows(array: Any, rows: range) -> np.ndarray:
     if hasattr(array, "iloc"):
         return read_frame(array.iloc[key])
     values = to_numpy(array[key])
-    if values.dtype.kind in KINDS:
+    if values.dtype.kind in TEXT_KINDS:
         return as_text(values)
     if is_other_float(values.dtype):
         return values.astype(keras.config.floatx())

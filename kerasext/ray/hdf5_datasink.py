@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from pyarrow.fs import LocalFileSystem
 from ray.data.block import BlockAccessor
 from ray.data.datasource import BlockBasedFileDatasink
 
-from kerasext.common import replace_durably, to_json
+from kerasext.common import atomic_path, to_json
 from kerasext.ray.model_column import MODEL, description_of
 from kerasext.ray.plain_columns import plain, text_bytes
 from kerasext.ray.stacked_rows import stacked
@@ -162,24 +162,26 @@ class HDF5Datasink(BlockBasedFileDatasink):
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "predictions.h5"
-            self._write(table, path, fsync=None)
+            with self._opened(table, path, fsync=None) as write:
+                write()
             # HDF5 seeks, which no stream can.
             with path.open("rb") as written, super().open_output_stream(file) as stream:
                 shutil.copyfileobj(written, stream, _STEP_BYTES)
 
     def _write_in_place(self, table: pa.Table, path: Path) -> None:
-        # Of an attempt that was killed there is one of this name, which this one replaces.
-        part = path.with_name(f".{path.name}")
-        try:
-            self._write(table, part, fsync=False)
-        except BlockingIOError:  # it is of another attempt, which lives
-            raise
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        replace_durably(part, path)
+        # A retried attempt has the same hidden name, so it replaces what a killed one has left. If
+        # the other attempt still runs, its lock stops this one before anything is touched.
+        hidden = path.with_name(f".{path.name}")
+        with contextlib.ExitStack() as stack:
+            write = stack.enter_context(self._opened(table, hidden, fsync=False))
+            stack.enter_context(atomic_path(path, hidden=hidden))
+            write()
 
-    def _write(self, table: pa.Table, path: Path, *, fsync: bool | None) -> None:
+    @contextlib.contextmanager
+    def _opened(
+        self, table: pa.Table, path: Path, *, fsync: bool | None
+    ) -> Iterator[Callable[[], None]]:
+        """Locks a file; yields the function that writes the rows of a table to it."""
         table = self._renamed(table)
         description: dict[str, Any] = {"class_names": None, "attributes": {}}
         if MODEL in table.column_names:
@@ -202,13 +204,16 @@ class HDF5Datasink(BlockBasedFileDatasink):
             compression=self._compression,
             fsync=fsync,
         )
-        try:
+
+        def write() -> None:
             row_bytes = table.nbytes / table.num_rows + sum(per_row for _, per_row in text.values())
-            for step in _steps(table, max(1, int(_STEP_BYTES / row_bytes))):
-                writer.append(step)
-            writer.finish()
-        finally:
-            writer.close()
+            with contextlib.closing(writer):  # before anybody renames or removes the file
+                for step in _steps(table, max(1, int(_STEP_BYTES / row_bytes))):
+                    writer.append(step)
+                writer.finish()
+
+        with contextlib.closing(writer):
+            yield write
 
     def on_write_complete(self, write_result: Any) -> None:
         """Makes the index; called by Ray."""

@@ -13,7 +13,7 @@ from ray.data.block import BlockAccessor
 
 from kerasext.ray.model_column import MODEL, model_column
 from kerasext.ray.stacked_rows import stacked
-from kerasext.storage import KINDS, DenseSpec, RaggedRows, check_name_list
+from kerasext.storage import TEXT_KINDS, DenseSpec, RaggedRows, check_name_list
 
 if TYPE_CHECKING:
     import keras
@@ -118,7 +118,7 @@ class KerasPredictor:
             self._description = json.dumps(
                 {"class_names": description.class_names, "attributes": description.attributes}
             )
-        text = {name: array for name, array in arrays.items() if array.dtype.kind in KINDS}
+        text = {name: array for name, array in arrays.items() if array.dtype.kind in TEXT_KINDS}
         rest = {**kept, **{name: array for name, array in arrays.items() if name not in text}}
         block = BlockAccessor.batch_to_arrow_block(rest) if rest else pa.table({})
         return pa.table(
@@ -193,7 +193,7 @@ def _dense(name: str, rows: np.ndarray | RaggedRows) -> np.ndarray:
     """An output as Arrow takes it: as it is stored, but text as it is."""
     spec = DenseSpec.of_array(name, rows)  # refuses what HDF5 has no type for
     assert isinstance(rows, np.ndarray)
-    if rows.dtype.kind in KINDS:
+    if rows.dtype.kind in TEXT_KINDS:
         return rows
     array = spec.prepare(rows)
     try:

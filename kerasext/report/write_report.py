@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 from datetime import datetime
 from typing import Any
 
-from kerasext.common import file_made_from, renamed_when_written
+from kerasext.common import atomic_file, export_target
 from kerasext.evaluation import Evaluation, evaluate
 from kerasext.report import evaluation_sections, sections
 from kerasext.report.markup import document, pairs, short, tag
@@ -73,7 +73,7 @@ def write_report(
         with PredictionFile(predictions) as opened:
             write_report(opened, path, head=head, images=images, rows=rows, title=title)
         return
-    target_path = file_made_from(predictions.path, path)
+    target_path = export_target(predictions.path, path)
     head = _chosen_head(predictions, head)
     thumbnails = None if images is None else Thumbnails(images, predictions)
 
@@ -105,7 +105,7 @@ def write_report(
 
     style = importlib.resources.files("kerasext.report").joinpath("page.css").read_text("utf-8")
     page = document(title, style, tag("main", *parts))
-    with renamed_when_written(target_path) as file:
+    with atomic_file(target_path) as file:
         file.write(page)
 
 

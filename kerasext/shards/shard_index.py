@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,7 +13,7 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from kerasext.common import replace_durably, take_permissions
+from kerasext.common import atomic_path
 from kerasext.shards.expected_ids import check_expected_ids
 from kerasext.shards.shard_folder import ShardFolder
 from kerasext.storage import (
@@ -127,14 +126,8 @@ def index_shards(
             f"in one of them; {remedy} `merge_shards`. "
             f"Received: {len(order.runs)} runs of rows in {len(shards.names)} files"
         )
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        _write(part, shards, order)
-        take_permissions(part, target)
-        replace_durably(part, target)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+    with atomic_path(target) as hidden:
+        _write(hidden, shards, order)
     return target
 
 
@@ -229,8 +222,6 @@ def _write(path: Path, shards: ShardFolder, order: RowOrder) -> None:
             longest = (None, *values.shape[1:])
             file.create_dataset(table, data=values, chunks=chunks, maxshape=longest)
         file[SHARDS].attrs[SHARD_CHECKSUM] = np.uint32(checksum(tables.values()))
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _layout(spec: DenseSpec, shards: ShardFolder, order: RowOrder) -> h5py.VirtualLayout:

@@ -11,14 +11,14 @@ from kerasext.storage.columns.output_names import (
     check_name_list as check_name_list,
     find_outputs as find_outputs,
 )
-from kerasext.storage.columns.ragged_rows import RaggedRows, join as join
+from kerasext.storage.columns.ragged_rows import RaggedRows, join_ragged as join_ragged
 from kerasext.storage.columns.ragged_spec import RaggedSpec as RaggedSpec
 from kerasext.storage.columns.step_specs import (
     Ragged as Ragged,
     Spec as Spec,
     check_ragged as check_ragged,
 )
-from kerasext.storage.columns.text import KINDS as KINDS, encode as encode
+from kerasext.storage.columns.text import TEXT_KINDS as TEXT_KINDS, encode_text as encode_text
 from kerasext.storage.exports.exported_outputs import ExportedOutputs as ExportedOutputs
 from kerasext.storage.format import commit_record as commit_record
 from kerasext.storage.format.checksums import (

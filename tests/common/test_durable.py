@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerasext.common.atomic_file import renamed_when_written
-from kerasext.common.durable import replace_durably, write_at
+from kerasext.common.atomic_file import atomic_file
+from kerasext.common.durable import write_at
 from kerasext.shards import index_shards
 from kerasext.storage import PredictionFile, PredictionFileWriter
 
@@ -93,7 +93,7 @@ def test_files_that_can_be_made_again(events, path):
 
 def test_other_files_are_synced_under_their_names(events, path, tmp_path):
     """Exports and indexes are synced, renamed, and their folders synced."""
-    with renamed_when_written(path.with_suffix(".csv")) as file:
+    with atomic_file(path.with_suffix(".csv")) as file:
         file.write(b"1")
     assert events == ["sync", "rename", "sync folder"]
     writer = PredictionFileWriter(path)
@@ -136,12 +136,3 @@ def test_write_at(path):
         write_at(file.fileno(), b"xy", 2)
         write_at(file.fileno(), b"", 5)
     assert path.read_bytes() == b"abxyef"
-
-
-def test_replace_durably(path):
-    """A file gets its name, in place of one that had it."""
-    path.write_bytes(b"1")
-    other = path.with_name("other")
-    other.write_bytes(b"2")
-    replace_durably(path, other)
-    assert (other.read_bytes(), path.exists()) == (b"1", False)

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from kerasext.common.atomic_file import file_made_from, renamed_when_written
+from kerasext.common.atomic_file import atomic_file, export_target
 from kerasext.shards import index_shards
 from kerasext.storage import PredictionFile, PredictionFileWriter
 
@@ -64,7 +64,7 @@ def test_exports_replace_files_only(node, path):
     """Nor is it replaced by what is made from a prediction file."""
     write(path)
     with pytest.raises(ValueError, match="must be a regular file"):
-        file_made_from(path, node)
+        export_target(path, node)
 
 
 def test_permissions_of_an_index_stay(path):
@@ -88,7 +88,7 @@ def test_permissions_stay(path, tmp_path, mode):
     old = os.umask(0o022)
     try:
         write(path, mode="w")
-        with renamed_when_written(export):
+        with atomic_file(export):
             seen = [file.stat().st_mode for file in tmp_path.iterdir() if file != path]
     finally:
         os.umask(old)

@@ -10,7 +10,7 @@ import numpy as np
 
 from kerasext.storage.columns import fixed_point
 from kerasext.storage.columns.ragged_rows import RaggedRows
-from kerasext.storage.columns.text import KINDS, encode, no_type
+from kerasext.storage.columns.text import TEXT_KINDS, encode_text, no_type
 from kerasext.storage.format.layout import MOST_AXES
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class DenseSpec:
                 f"First step: {self.row_shape}. Received: shape={array.shape}"
             )
         is_text = self.dtype.kind == "S"
-        if is_text and array.dtype.kind in KINDS:
+        if is_text and array.dtype.kind in TEXT_KINDS:
             return self._encode(array)
         if array.dtype == self.dtype and self.scale is None:
             return array
@@ -253,7 +253,7 @@ class DenseSpec:
         )
 
     def _encode(self, array: np.ndarray) -> np.ndarray:
-        encoded = encode(self.name, array)
+        encoded = encode_text(self.name, array)
         if encoded.dtype.itemsize > self.dtype.itemsize:
             # NumPy's own are as wide as they were declared.
             longest = int(np.char.str_len(encoded).max(initial=0))
@@ -275,7 +275,7 @@ def _default_dtype(name: str, array: np.ndarray) -> np.dtype[Any]:
     dtype = array.dtype
     if dtype.kind == "S" and dtype.itemsize:
         return dtype
-    if dtype.kind in KINDS:
+    if dtype.kind in TEXT_KINDS:
         return np.dtype(f"S{DEFAULT_STRING_BYTES}")
     if dtype.isbuiltin != 2 and _has_h5_type(dtype):
         return dtype
@@ -304,8 +304,8 @@ def _has_h5_type(dtype: np.dtype[Any]) -> bool:
 
 
 def _can_store(array: np.ndarray, dtype: np.dtype[Any]) -> bool:
-    if array.dtype.kind in KINDS or dtype.kind == "S":
-        return array.dtype.kind in KINDS and dtype.kind == "S" and dtype.itemsize > 0
+    if array.dtype.kind in TEXT_KINDS or dtype.kind == "S":
+        return array.dtype.kind in TEXT_KINDS and dtype.kind == "S" and dtype.itemsize > 0
     if array.dtype.kind in "iu" and dtype.kind in "iu":
         return True  # every value is checked when it is cast
     # An extension dtype such as bfloat16 knows the way to float32 only.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasext.storage.columns.text import KINDS, encode
+from kerasext.storage.columns.text import TEXT_KINDS, encode_text
 from kerasext.storage.format.layout import IDS
 
 _AS_TEXT = (os.PathLike, datetime.date, datetime.time, np.datetime64, uuid.UUID)
@@ -48,8 +48,8 @@ def to_ids(values: Any, *, argument: str = "ids") -> np.ndarray:
         array = np.datetime_as_string(array)
     if array.dtype == object:
         array = _of_one_type(array, argument)
-    if array.dtype.kind in KINDS:
-        return encode(IDS, array, escapes=True)
+    if array.dtype.kind in TEXT_KINDS:
+        return encode_text(IDS, array, escapes=True)
     if array.dtype.kind not in "iu":
         raise TypeError(
             f"`{argument}` must be integers or strings; convert them with `str`. "

@@ -126,7 +126,7 @@ class RaggedRows:
         return RaggedRows(self.values[splits[start] : splits[stop]], self.row_shapes[start:stop])
 
 
-def join(parts: Sequence[np.ndarray | RaggedRows]) -> np.ndarray | RaggedRows:
+def join_ragged(parts: Sequence[np.ndarray | RaggedRows]) -> np.ndarray | RaggedRows:
     """The rows of several, one after the other: an array if all of them are, of one shape.
 
     Raises:

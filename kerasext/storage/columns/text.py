@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-KINDS = "OSUT"
+TEXT_KINDS = "OSUT"
 """The kinds of NumPy's dtypes that can be arrays of strings."""
 
 
-def encode(name: str, array: np.ndarray, *, escapes: bool = False) -> np.ndarray:
+def encode_text(name: str, array: np.ndarray, *, escapes: bool = False) -> np.ndarray:
     r"""Strings as bytes, as wide as the longest one.
 
     Args:
         name: String. What the strings are, for errors.
-        array: Array of `str` or `bytes`, of one of `KINDS`.
+        array: Array of `str` or `bytes`, of one of `TEXT_KINDS`.
         escapes: Bool. Whether names of files that are not UTF-8, also as Python has them in `str`,
             are stored with the bytes escaped: `caf\xe9.jpg` with a backslash. Defaults to `False`:
             they raise an error.

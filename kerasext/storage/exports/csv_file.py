@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasext.common import file_made_from, renamed_when_written
+from kerasext.common import atomic_file, export_target
 from kerasext.storage.exports.exported_outputs import ExportedOutputs, label_codes
 from kerasext.storage.exports.table_columns import table_columns
 
@@ -26,7 +26,7 @@ def write_csv_file(
 ) -> None:
     """See `PredictionFile.to_csv`; `source` is the file that is read."""
     blocks = list(exported.blocks(_BLOCK_BYTES)) or [(0, 0)]
-    with renamed_when_written(file_made_from(source, path)) as file:
+    with atomic_file(export_target(source, path)) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         for start, stop in blocks:
             columns = dict(_columns(exported, start, stop, raw_cells=raw_cells))

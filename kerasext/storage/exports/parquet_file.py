@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kerasext.common import file_made_from, optional_package, renamed_when_written
+from kerasext.common import atomic_file, export_target, optional_package
 from kerasext.storage.exports.arrow_table import ArrowBatches
 from kerasext.storage.exports.exported_outputs import ExportedOutputs
 
@@ -34,7 +34,7 @@ def write_parquet_file(
         widen_float16=True,
     )
     with (
-        renamed_when_written(file_made_from(source, path)) as file,
+        atomic_file(export_target(source, path)) as file,
         parquet.ParquetWriter(file, batches.schema) as writer,
     ):
         for batch in batches.of(row_group_bytes):

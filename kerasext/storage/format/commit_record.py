@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import zlib
 from dataclasses import asdict, dataclass
@@ -69,7 +70,7 @@ class CallState:
     rows_checksum: int = 0
 
     @classmethod
-    def parse(cls, content: bytes) -> CallState:
+    def parse(cls, content: builtins.bytes) -> CallState:
         """Reads the bytes of a record.
 
         Raises:

@@ -13,10 +13,10 @@ import h5py
 import numpy as np
 
 from kerasext.storage.columns.dense_spec import DenseSpec
+from kerasext.storage.columns.rows_per_chunk import rows_per_chunk
 from kerasext.storage.format.damage import DamagedFileError
 from kerasext.storage.reading.row_order import RowOrder
 from kerasext.storage.reading.shard_file import ShardFacts, ShardFile
-from kerasext.storage.writing.chunk_writer import rows_per_chunk
 
 _MOST_OPEN = 128  # each keeps a chunk of every output that was read from it
 _MOST_SHOWN = 10

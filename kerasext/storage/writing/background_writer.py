@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kerasext.storage.columns.ragged_rows import RaggedRows, join
+from kerasext.storage.columns.ragged_rows import RaggedRows, join_ragged
 from kerasext.storage.writing.file_writer import PredictionFileWriter
 
 _WAKE_BYTES = 1024 * 1024  # less is not worth a switch of threads; the clock brings it in anyway
@@ -299,4 +299,4 @@ def _concatenate(steps: list[Rows]) -> Rows:
     rows = [list(map(len, column)) for column in columns.values()]
     if set(map(len, steps)) != {len(first)} or rows.count(rows[0]) != len(rows):
         raise ValueError("steps of other outputs, or of unequal rows")
-    return {name: join(column) for name, column in columns.items()}
+    return {name: join_ragged(column) for name, column in columns.items()}

@@ -1,44 +1,17 @@
 """Rows of one output on their way into its dataset, a whole chunk at a time."""
 
-import math
 import zlib
 
 import h5py
 import numpy as np
 from h5py._objects import with_phil
 
-from kerasext.storage.columns.dense_spec import MOST_PER_CHUNK, DenseSpec
 from kerasext.storage.format.checksums import CHUNK_DTYPE, RowChecksums, checksum
 from kerasext.storage.writing.compression import ChunkFilters
-
-# One write of a chunk costs about as much as copying 100 kB, and a reader loads whole chunks.
-_CHUNK_BYTES = 1024 * 1024
-_SMALLEST_CHUNK_BYTES = 16 * 1024
-# Beyond about 8,180 chunks HDF5's index of them no longer fits into a page, and a kill can tear it.
-_MOST_CHUNKS = 8000
 
 # h5py 3.14 forgets its lock here, and HDF5 dies of two threads at once. Taken by a `with` of
 # Python's, Ctrl-C could leave it locked.
 _write_direct_chunk = with_phil(h5py.h5d.DatasetID.write_direct_chunk)
-
-
-def rows_per_chunk(
-    spec: DenseSpec, expected_rows: int | None, most_rows: int = MOST_PER_CHUNK
-) -> int:
-    """Rows in one chunk of an output, sized in bytes.
-
-    Args:
-        spec: The output.
-        expected_rows: Rows that the file will hold, or `None` if unknown. A small job gets small
-            chunks, for the last one is allocated whole; a very long one larger chunks.
-        most_rows: Rows in a chunk at most, unless the job is very long.
-    """
-    row_bytes = max(spec.row_bytes, 1)
-    rows = min(_CHUNK_BYTES // row_bytes, most_rows)
-    if expected_rows is not None:
-        enough = max(expected_rows, _SMALLEST_CHUNK_BYTES // row_bytes)
-        rows = max(min(rows, enough), math.ceil(expected_rows / _MOST_CHUNKS))
-    return min(max(rows, 1), max((2**32 - 1) // row_bytes, 1))
 
 
 class ChunkWriter:

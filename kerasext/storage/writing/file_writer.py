@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from h5py._objects import with_phil
 
-from kerasext.common import check_replaceable, replace_durably, take_permissions
+from kerasext.common import atomic_path, check_replaceable
 from kerasext.storage.columns.dense_spec import TextTooLongError
 from kerasext.storage.columns.ragged_rows import RaggedRows
 from kerasext.storage.columns.ragged_spec import RaggedSpec
@@ -483,8 +483,6 @@ class PredictionFileWriter:
             # Before it has its name: who opened it unmarked would not see it grow.
             self._file = _open_swmr(part)
             self._begin(self._file, specs, 0)
-            if self._fsync is not None:
-                self._record.sync()
 
     def _rewrite(self, specs: Mapping[str, Spec]) -> None:
         """Replaces the file by a new one with the committed rows.
@@ -509,8 +507,6 @@ class PredictionFileWriter:
                 column.commit(self.rows)
             file.flush()
             self._write_record()
-            if self._fsync is not None:
-                self._record.sync()
 
     def _check_undamaged(self, source: FileSource) -> None:
         damage = source.find_damage()
@@ -535,20 +531,11 @@ class PredictionFileWriter:
         )
         # Only a killed writer of this file, whose lock this one has, can have left another.
         part = self.path.with_name(f".{self.path.name}.part")
-        try:
-            part.touch()
-            take_permissions(part, self.path)
+        with atomic_path(self.path, hidden=part, durable=self._fsync is not None):
             part.write_bytes(content)
             yield part
             # Others than us don't mind our lock.
             self._check_target("somebody else has made one meanwhile, so choose another path")
-            if self._fsync is None:
-                part.replace(self.path)
-            else:
-                replace_durably(part, self.path)
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink()
 
     def _begin(self, file: h5py.File, specs: Mapping[str, Spec], rows: int) -> None:
         self._record = CommitRecord(file)

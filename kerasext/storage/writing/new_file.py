@@ -14,6 +14,7 @@ from kerasext.storage.columns import fixed_point
 from kerasext.storage.columns.dense_spec import DenseSpec, NewColumn
 from kerasext.storage.columns.dimension_scales import make_scales
 from kerasext.storage.columns.ragged_spec import RaggedSpec
+from kerasext.storage.columns.rows_per_chunk import rows_per_chunk
 from kerasext.storage.columns.step_specs import Spec
 from kerasext.storage.format.checksums import CHUNK_DTYPE, RowChecksums, file_checksum
 from kerasext.storage.format.commit_record import CallState
@@ -28,7 +29,6 @@ from kerasext.storage.format.layout import (
     SUMS,
     columns_of,
 )
-from kerasext.storage.writing.chunk_writer import rows_per_chunk
 from kerasext.storage.writing.compression import Compression, compression_of, dataset_options
 
 _PAGE_BYTES = 4096
