@@ -78,13 +78,14 @@ class CallState:
         """
         if len(content) < RECORD_DTYPE.itemsize:
             raise ValueError("it ends before the record of commits")
-        record = np.frombuffer(content, RECORD_DTYPE, count=1)[0]
+        content = content[: RECORD_DTYPE.itemsize]
+        record = np.frombuffer(content, RECORD_DTYPE)[0]
         fields = {name: record[name].item() for name in RECORD_DTYPE.names or ()}
-        checksum = fields.pop("checksum")
+        del fields["checksum"]
         flags = {name: bool(fields[name]) for name in ("complete", "closed")}
         state = cls(**{**fields, **flags})
-        # `to_record` has 0 or 1 for a flag, so that its checksum also finds other numbers.
-        if state.checksum != checksum or not state._is_possible():
+        # Compared in full, not by the checksum only: a flag could be another number than 0 and 1.
+        if state.to_record().tobytes() != content or not state._is_possible():
             raise ValueError(f"the record of commits is {record}")
         return state
 
