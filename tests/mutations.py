@@ -307,7 +307,7 @@ MUTATIONS = [
         "kerasext/storage/reading/index_source.py",
         "lambda path, facts: view_of(path, facts).close()",
         "lambda path, facts: None",
-        ("tests/shards/test_shard_index.py",),
+        ("tests/shards/test_index_shards.py",),
     ),
     Mutation(
         "bad-shard-left-out",
@@ -331,7 +331,7 @@ MUTATIONS = [
         "kerasext/shards/shard_folder.py",
         "(np.diff(order) != 1)",
         "(np.diff(order) < 1)",
-        ("tests/shards/test_shard_folder.py", "tests/shards/test_shard_index.py"),
+        ("tests/shards/test_shard_folder.py", "tests/shards/test_index_shards.py"),
     ),
     # Evaluating and reporting
     Mutation(

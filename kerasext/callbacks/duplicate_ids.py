@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def find_duplicate_ids(path: Path) -> DuplicateIds | None:
         ValueError: If it is no prediction file, or damaged.
     """
     with contextlib.closing(FileSource(path)) as file:
-        parts = max(math.ceil(file.lengths[IDS] / _MOST_HASHES), 1)
+        parts = max(math.ceil(file.state.rows / _MOST_HASHES), 1)
         found = [_find_in_part(file, part, parts) for part in range(parts)]
         duplicates = [some for some in found if some is not None]
     if not duplicates:
@@ -76,9 +76,10 @@ def _find_in_part(file: FileSource, part: int, parts: int) -> DuplicateIds | Non
 
 def _blocks(file: FileSource) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """The first row, the ids and their hashes, some rows at a time."""
-    rows = file.lengths[IDS]
+    rows = file.state.rows
+    column: Any = file.column(IDS)
     for start in range(0, rows, _BLOCK_ROWS):
-        ids = file.read(IDS, slice(start, min(start + _BLOCK_ROWS, rows)))
+        ids = column.read(slice(start, min(start + _BLOCK_ROWS, rows)))
         yield start, ids, _hashes(ids)
 
 

@@ -27,8 +27,8 @@ from kerasext.storage import (
     Compression,
     PredictionFileWriter,
     check_compression,
+    first_problems,
     is_index,
-    listed,
     to_ids,
 )
 
@@ -141,7 +141,7 @@ class HDF5Datasink(BlockBasedFileDatasink):
                 "The folder must have nothing in it but prediction files of an earlier run of the "
                 "same job, and without `ids`, by which rows are told apart, nothing; choose "
                 f"another folder. Received: path={self.path!r}, in which there are "
-                f"{listed(sorted(strange or [path.name for path in own]))}"
+                f"{first_problems(sorted(strange or [path.name for path in own]))}"
             )
         index.unlink(missing_ok=True)
 
@@ -232,7 +232,7 @@ class HDF5Datasink(BlockBasedFileDatasink):
                 "to one folder and call `kerasext.shards.index_shards`. Received: "
                 f"path={self.path!r}, in which there are {rows} rows of {write_result.num_rows}"
             )
-        index_shards(self.path, index=self._index, sort="auto")
+        index_shards(self.path, index=self._index)
 
     def _renamed(self, table: pa.Table) -> pa.Table:
         """The table with the columns under the names that they have in the file."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,18 +19,18 @@ from kerasext.storage import (
     PLAIN_OUTPUTS,
     CallState,
     DamagedFileError,
-    DenseSpec,
     FileSource,
     RaggedSpec,
     RowOrder,
+    ShardedRows,
     ShardFacts,
+    Shards,
     Spec,
-    check_name,
+    check_shard_name,
     facts_of,
+    first_problems,
     is_index,
-    listed,
     open_shard,
-    stored_class_names,
 )
 
 # What the file of all rows says of itself.
@@ -88,7 +87,7 @@ class ShardFolder:
                 continue
             try:
                 path.name.encode()
-                check_name(path.name)
+                check_shard_name(path.name)
                 _check_is_no_lock(path)
                 file = open_shard(path)
             except (OSError, ValueError) as error:
@@ -102,7 +101,7 @@ class ShardFolder:
             kind = DamagedFileError if is_damaged else ValueError
             raise kind(
                 "A folder of shards must have complete prediction files only; finish the job, or "
-                f"move other files away. {received} with {listed(problems)}"
+                f"move other files away. {received} with {first_problems(problems)}"
             )
         if not shards.names:
             raise ValueError(
@@ -116,16 +115,37 @@ class ShardFolder:
         return sum(rows for rows, *_ in self.facts)
 
     @property
-    def data_rows(self) -> int:
-        """Rows of the data that were predicted for them."""
-        return sum(state.data_rows for state in self.states)
+    def state(self) -> CallState:
+        """All files as one call: written side by side, rows add up, and the slowest one counts."""
+        return CallState(
+            rows=sum(state.rows for state in self.states),
+            data_rows=sum(state.data_rows for state in self.states),
+            bytes=sum(state.bytes for state in self.states),
+            ended=max(state.ended for state in self.states),
+            seconds=max(state.seconds for state in self.states),
+            stalled_seconds=max(state.stalled_seconds for state in self.states),
+            complete=True,
+            closed=True,
+        )
 
     @property
     def ragged(self) -> list[str]:
         """The outputs whose rows differ in shape."""
         return [name for name, spec in self.specs.items() if isinstance(spec, RaggedSpec)]
 
-    def order(self, *, sort: bool) -> RowOrder:
+    def sharded_rows(self, *, sort: bool) -> ShardedRows:
+        """The rows of all files in one order.
+
+        Args:
+            sort: Bool. Whether they are sorted by id, if there are ids.
+
+        Raises:
+            ValueError: If an id stands in two rows.
+        """
+        shards = Shards(self.path, self.names, self.facts)
+        return ShardedRows(self.path, shards, self._order(sort=sort))
+
+    def _order(self, *, sort: bool) -> RowOrder:
         """The order of all rows.
 
         Args:
@@ -159,22 +179,16 @@ class ShardFolder:
         return RowOrder(runs.astype(np.int64))
 
     def _add(self, file: FileSource, *, with_ids: bool) -> None:
-        specs: dict[str, Spec] = {
-            name: (
-                RaggedSpec.of_group(name, file.ragged[name])
-                if name in file.ragged
-                else DenseSpec.of_dataset(file.datasets[name])
-            )
-            for name in file.outputs
-        }
-        class_names = stored_class_names(file)
+        columns = {name: file.column(name) for name in file.output_names}
+        specs: dict[str, Spec] = {name: column.spec for name, column in columns.items()}
+        class_names = {head: list(names) for head, names in file.class_names().items()}
         attributes = {
             name: value
             for name, value in file.attributes().items()
             if name not in _OWN_ATTRIBUTES and np.ndim(value) == 0
         }
         if attributes.get(PLAIN_OUTPUTS) != self.attributes.get(PLAIN_OUTPUTS) and self.names:
-            self._refuse(file.path.name, f"has the columns {sorted(file.columns)}", "others")
+            self._refuse(file.path.name, f"has the columns {sorted(file.side_columns)}", "others")
         if not self.names:
             self.specs, self.class_names, self.attributes = specs, class_names, attributes
         self._check_model(file.path.name, attributes)
@@ -188,12 +202,9 @@ class ShardFolder:
         self.names.append(file.path.name)
         self.states.append(file.state)
         self.facts.append(facts_of(file))
-        self.nbytes += sum(
-            file.lengths[name] * dataset.dtype.itemsize * math.prod(dataset.shape[1:])
-            for name, dataset in file.datasets.items()
-        )
-        if with_ids and IDS in file.columns:
-            self.ids.append(file.read(IDS, slice(0, file.lengths[IDS])))
+        self.nbytes += sum(column.rows * column.spec.row_bytes for column in file.dense_columns())
+        if with_ids and IDS in file.side_columns:
+            self.ids.append(columns[IDS].read(slice(0, file.state.rows)))
 
     def _check_model(self, name: str, attributes: Mapping[str, Any]) -> None:
         ours, theirs = (some.get(FINGERPRINT) for some in (self.attributes, attributes))
@@ -212,18 +223,15 @@ class ShardFolder:
         }
 
     def _widest(self, name: str, ours: Spec, theirs: Spec) -> Spec:
-        if isinstance(ours, DenseSpec) and isinstance(theirs, DenseSpec):
-            if ours.can_hold(theirs):
+        if type(ours) is type(theirs):
+            first: Any = ours
+            second: Any = theirs
+            if first.can_hold(second):
                 return ours
-            if theirs.can_hold(ours):
-                return theirs
-        elif isinstance(ours, RaggedSpec) and isinstance(theirs, RaggedSpec):
-            if ours.axes == theirs.axes and ours.values.can_hold(theirs.values):
-                return ours
-            if ours.axes == theirs.axes and theirs.values.can_hold(ours.values):
+            if second.can_hold(first):
                 return theirs
         return self._refuse(
-            name, f"has output {theirs.name!r} of {_shown(theirs)}", f"of {_shown(ours)}"
+            name, f"has output {theirs.name!r} of {theirs.description}", f"of {ours.description}"
         )
 
     def _refuse(self, name: str, theirs: str, ours: str) -> NoReturn:
@@ -251,9 +259,3 @@ def _check_is_no_lock(path: Path) -> None:
             f"a writer has {path.stem!r} open, or was killed; finish that file, or delete its lock "
             "if it is complete"
         )
-
-
-def _shown(spec: Spec) -> str:
-    if isinstance(spec, RaggedSpec):
-        return f"rows of {spec.axes} axes of any length, dtype {spec.values.stored_as}"
-    return f"row shape {spec.row_shape}, dtype {spec.stored_as}"

@@ -20,62 +20,48 @@ from kerasext.storage.columns.step_specs import (
 )
 from kerasext.storage.columns.text import TEXT_KINDS as TEXT_KINDS, encode_text as encode_text
 from kerasext.storage.exports.exported_outputs import ExportedOutputs as ExportedOutputs
-from kerasext.storage.format import commit_record as commit_record
-from kerasext.storage.format.checksums import (
-    RowChecksums as RowChecksums,
-    file_checksum as file_checksum,
-)
 from kerasext.storage.format.commit_record import CallState as CallState
 from kerasext.storage.format.damage import DamagedFileError
 from kerasext.storage.format.layout import (
     GROUP as GROUP,
     IDS as IDS,
-    MOST_RUNS as MOST_RUNS,
     PLAIN_OUTPUTS as PLAIN_OUTPUTS,
     RESERVED as RESERVED,
     ROW as ROW,
-    SHARD_CHECKSUM as SHARD_CHECKSUM,
-    SHARD_FACTS as SHARD_FACTS,
-    SHARD_HEAPS as SHARD_HEAPS,
-    SHARD_NAMES as SHARD_NAMES,
-    SHARD_RUNS as SHARD_RUNS,
-    SHARDS as SHARDS,
-    SUMS as SUMS,
     TARGETS as TARGETS,
     check_not_reserved as check_not_reserved,
 )
 from kerasext.storage.prediction_file import PredictionFile
 from kerasext.storage.reading.dense_output import DenseOutput
 from kerasext.storage.reading.file_source import FileSource as FileSource
-from kerasext.storage.reading.index_heaps import find_heaps as find_heaps
-from kerasext.storage.reading.index_source import IndexSource as IndexSource, is_index as is_index
+from kerasext.storage.reading.index_source import (
+    IndexSource as IndexSource,
+    is_index as is_index,
+    open_source as open_source,
+)
 from kerasext.storage.reading.ragged_output import RaggedOutput
 from kerasext.storage.reading.row_order import RowOrder as RowOrder
-from kerasext.storage.reading.shard_file import (
-    ShardFacts as ShardFacts,
-    facts_of as facts_of,
-    open_shard as open_shard,
-    view_of as view_of,
-)
+from kerasext.storage.reading.sharded_columns import ShardedRows as ShardedRows
 from kerasext.storage.reading.shards import (
+    ShardFacts as ShardFacts,
     Shards as Shards,
-    check_name as check_name,
-    checksum as checksum,
-    listed as listed,
+    check_shard_name as check_shard_name,
+    facts_of as facts_of,
+    first_problems as first_problems,
+    open_shard as open_shard,
 )
-from kerasext.storage.writing import new_file as new_file
 from kerasext.storage.writing.background_writer import BackgroundWriter
-from kerasext.storage.writing.chunk_writer import ChunkWriter as ChunkWriter
 from kerasext.storage.writing.compression import (
     Compression as Compression,
     check_compression as check_compression,
 )
 from kerasext.storage.writing.file_lock import LOCK_SUFFIX as LOCK_SUFFIX
 from kerasext.storage.writing.file_writer import Mode as Mode, PredictionFileWriter
-from kerasext.storage.writing.resume import (
-    FINGERPRINT as FINGERPRINT,
-    stored_class_names as stored_class_names,
+from kerasext.storage.writing.index_file import (
+    write_index as write_index,
+    write_virtual_file as write_virtual_file,
 )
+from kerasext.storage.writing.resume import FINGERPRINT as FINGERPRINT
 from kerasext.storage.writing.skipped_ids import SkippedIds as SkippedIds
 
 __all__ = [

@@ -14,6 +14,7 @@ import numpy as np
 
 from kerasext.storage.columns.class_names import ClassNames
 from kerasext.storage.columns.dimension_scales import COORDINATES
+from kerasext.storage.columns.ragged_spec import RaggedSpec
 from kerasext.storage.exports.arrow_table import BATCH_BYTES, arrow_table
 from kerasext.storage.exports.csv_file import write_csv_file
 from kerasext.storage.exports.data_frame import data_frame
@@ -21,9 +22,9 @@ from kerasext.storage.exports.exported_outputs import ExportedOutputs
 from kerasext.storage.exports.parquet_file import write_parquet_file
 from kerasext.storage.exports.tf_dataset import tf_dataset
 from kerasext.storage.format.damage import DamagedFileError, naming_damage
-from kerasext.storage.format.layout import CLASS_NAMES, PLAIN_OUTPUTS
+from kerasext.storage.format.layout import PLAIN_OUTPUTS
 from kerasext.storage.reading.dense_output import DenseOutput
-from kerasext.storage.reading.index_source import IndexSource
+from kerasext.storage.reading.index_source import open_source
 from kerasext.storage.reading.ragged_output import RaggedOutput
 
 if TYPE_CHECKING:
@@ -66,24 +67,25 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._file = IndexSource(self.path)
-        self._outputs: dict[str, DenseOutput | RaggedOutput] = {}
-        self._take_outputs()
+        self._source = open_source(self.path)
+        # `None` until an output is asked for, which opens it.
+        self._outputs: dict[str, DenseOutput | RaggedOutput | None]
+        self._outputs = dict.fromkeys(self._source.output_names)
 
     @property
     def rows(self) -> int:
         """Number of committed rows, the same for every output."""
-        return self._file.state.rows
+        return self._source.state.rows
 
     @property
     def first_row(self) -> int:
         """Row at which the rows of the last predict call begin."""
-        return self._file.state.first_row
+        return self._source.state.first_row
 
     @property
     def complete(self) -> bool:
         """Whether the predict call that wrote the file came to its end."""
-        return self._file.is_complete
+        return self._source.state.complete
 
     @property
     def columns(self) -> frozenset[str]:
@@ -91,7 +93,7 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
 
         An output of the model that has such a name is none of them.
         """
-        return self._file.columns
+        return self._source.side_columns
 
     @property
     def class_names(self) -> ClassNames | dict[str, ClassNames] | None:
@@ -99,7 +101,7 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
 
         `class_names[labels]` is the array of names of an array of labels.
         """
-        by_head = self._class_names_by_head()
+        by_head = self._source.class_names()
         return by_head.get("", by_head) or None
 
     @property
@@ -123,13 +125,13 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
         """
         stored = {
             name: value.item() if isinstance(value, np.generic) else value
-            for name, value in self._file.attributes().items()
+            for name, value in self._source.attributes().items()
             if name not in {"metadata", "prediction_metadata", COORDINATES, PLAIN_OUTPUTS}
         }
         with naming_damage(self.path, "ended"):
-            ended = datetime.fromtimestamp(self._file.state.ended, UTC)
-            batch_size = self._file.state.batch_size or None
-            unchecked = self._file.state.unchecked_resumes
+            ended = datetime.fromtimestamp(self._source.state.ended, UTC)
+            batch_size = self._source.state.batch_size or None
+            unchecked = self._source.state.unchecked_resumes
         return {
             **stored,
             "ended": ended.isoformat(timespec="seconds"),
@@ -140,15 +142,15 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
     @property
     def health(self) -> dict[str, float]:
         """How the last predict call went: see `HDF5PredictionWriter.health`."""
-        return self._file.state.health
+        return self._source.state.health
 
     def refresh(self) -> None:
         """Looks for rows that were committed since, in a file that is being written.
 
         Outputs taken from the file before keep showing the rows that they had.
         """
-        if self._file.refresh():
-            self._take_outputs()
+        if self._source.refresh():
+            self._outputs = dict.fromkeys(self._source.output_names)
 
     def follow(self, *, timeout: float | None = None) -> Iterator[dict[str, Any]]:
         """Reads the file from its first row on, waiting for more until it is complete.
@@ -190,11 +192,11 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
                 is gone.
         """
         for attempt in range(_VERIFY_ATTEMPTS):
-            damage = self._file.find_damage()
+            damage = self._source.find_damage()
             if damage is None:
                 return
             # A writer that resumed may have replaced rows while they were read.
-            if attempt == _VERIFY_ATTEMPTS - 1 or not self._file.has_new_record():
+            if attempt == _VERIFY_ATTEMPTS - 1 or not self._source.has_new_state():
                 raise DamagedFileError(
                     f"The file is damaged: {damage}. Received: path={str(self.path)!r}"
                 )
@@ -403,10 +405,10 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
 
     def close(self) -> None:
         """Closes the file; safe to call again."""
-        self._file.close()
+        self._source.close()
 
     def __reduce__(self) -> tuple[type[PredictionFile], tuple[Path]]:
-        self._file.check_open()
+        self._source.check_open()
         return type(self), (self.path.absolute(),)
 
     def __eq__(self, other: object) -> bool:
@@ -422,13 +424,17 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
         self.close()
 
     def __getitem__(self, name: str) -> DenseOutput | RaggedOutput:
-        self._file.check_open()
-        try:
-            return self._outputs[name]
-        except KeyError:
+        self._source.check_open()
+        if name not in self._outputs:
             raise KeyError(
                 f"{str(self.path)!r} has the outputs {sorted(self._outputs)}. Received: {name!r}"
-            ) from None
+            )
+        output = self._outputs[name]
+        if output is None:
+            column = self._source.column(name)
+            kind: Any = RaggedOutput if isinstance(column.spec, RaggedSpec) else DenseOutput
+            output = self._outputs[name] = kind(self.path, name, column)
+        return output
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._outputs)
@@ -437,7 +443,7 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
         return len(self._outputs)
 
     def __repr__(self) -> str:
-        if not self._file.is_open:
+        if not self._source.is_open:
             return f"<PredictionFile {str(self.path)!r}: closed>"
         state = "complete" if self.complete else "incomplete"
         lines = [f"<PredictionFile {str(self.path)!r}: {self.rows:,} rows, {state}"]
@@ -453,24 +459,8 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
         lines.append(made + (f" from model {model!r}" if model else ""))
         return "\n".join(lines) + ">"
 
-    def _take_outputs(self) -> None:
-        self._outputs = {
-            name: (RaggedOutput if name in self._file.ragged else DenseOutput)(self._file, name)
-            for name in self._file.outputs
-        }
-
-    def _class_names_by_head(self) -> dict[str, ClassNames]:
-        self._file.check_open()
-        by_head: dict[str, ClassNames] = {}
-        for name in self._outputs:
-            with naming_damage(self.path, f"class names of {name!r}"):
-                names = self._file.attribute(CLASS_NAMES, of=name)
-                if names is not None:
-                    by_head[name.rpartition("/")[0]] = ClassNames.of_attribute(names)
-        return by_head
-
     def _exported(self, outputs: Sequence[str] | None) -> ExportedOutputs:
-        return ExportedOutputs(self._outputs, self._class_names_by_head(), outputs)
+        return ExportedOutputs(self, self._source.class_names(), outputs)
 
     def _provenance(self) -> dict[str, Any]:
         return {
@@ -482,9 +472,9 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
         }
 
     def _json_attribute(self, name: str) -> dict[str, Any]:
-        self._file.check_open()
+        self._source.check_open()
         with naming_damage(self.path, name):
-            value = json.loads(self._file.attribute(name, default="{}"))
+            value = json.loads(self._source.attribute(name) or "{}")
             if not isinstance(value, dict):
                 raise ValueError(f"must be an object of JSON, not {type(value).__name__}")
         return value

@@ -133,9 +133,10 @@ class DenseSpec:
         return self.dtype.itemsize * int(np.prod(self.row_shape, dtype=np.int64))
 
     @property
-    def stored_as(self) -> str:
-        """How numbers are stored, for messages: outputs of which it differs can't be joined."""
-        return f"{self.dtype}" if self.scale is None else f"{self.dtype} in steps of {self.scale!s}"
+    def description(self) -> str:
+        """Row shape and dtype in the file, for messages."""
+        steps = "" if self.scale is None else f" in steps of {self.scale!s}"
+        return f"row shape {self.row_shape}, dtype {self.dtype}{steps}"
 
     @property
     def h5_dtype(self) -> np.dtype[Any]:
@@ -144,6 +145,25 @@ class DenseSpec:
             return self.dtype
         dtype: np.dtype[Any] = h5py.string_dtype("utf-8", self.dtype.itemsize)
         return dtype
+
+    @property
+    def read_dtype(self) -> np.dtype[Any]:
+        """The dtype of the arrays that `decode` returns."""
+        if self.dtype.kind == "S":
+            return np.dtype(f"U{self.dtype.itemsize}")
+        return self.dtype if self.scale is None else np.dtype(np.float32)
+
+    def decode(self, stored: np.ndarray) -> np.ndarray:
+        """Makes of an array in the stored dtype what readers get: text, or floats.
+
+        Raises:
+            ValueError: If text is not UTF-8.
+        """
+        if self.scale is not None:
+            return fixed_point.decode(stored, self.scale)
+        if self.dtype.kind != "S":
+            return stored
+        return np.char.decode(stored.astype(self.dtype), "utf-8").astype(self.read_dtype)
 
     def check_same(self, other: DenseSpec, path: object) -> None:
         """Raises `ValueError` if a dataset of this spec can't be continued as one of `other`.
@@ -159,15 +179,14 @@ class DenseSpec:
                 )
             raise ValueError(
                 f"Output {self.name!r} must keep the row shape and dtype that {path} has; write to "
-                f"another file. Stored: row shape {self.row_shape}, dtype {self.stored_as}. "
-                f"Received: row shape {other.row_shape}, dtype {other.stored_as}"
+                f"another file. Stored: {self.description}. Received: {other.description}"
             )
 
     def can_hold(self, other: DenseSpec) -> bool:
         """Whether rows of `other` are rows of this one as they stand, text padded if need be."""
         is_text = self.dtype.kind == other.dtype.kind == "S"
         fits = self.dtype.itemsize >= other.dtype.itemsize
-        same = (is_text and fits) or self.stored_as == other.stored_as
+        same = (is_text and fits) or (self.dtype, self.scale) == (other.dtype, other.scale)
         return self.row_shape == other.row_shape and same
 
     @property

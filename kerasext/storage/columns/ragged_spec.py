@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from kerasext.storage.columns.dense_spec import DenseSpec, NewColumn
@@ -58,12 +57,6 @@ class RaggedSpec:
         values = DenseSpec.of_array(name, ragged.values, dtype)
         return cls(name, ragged.axes, values, len(ragged.values) / max(len(ragged), 1))
 
-    @classmethod
-    def of_group(cls, name: str, group: h5py.Group) -> RaggedSpec:
-        """The spec that a group was made with, once it was checked."""
-        axes = group[ROW_SHAPES].shape[1] if ROW_SHAPES in group else 1
-        return cls(name, axes, replace(DenseSpec.of_dataset(group[VALUES]), name=name))
-
     def columns(self, expected_rows: int | None) -> list[NewColumn]:
         """The datasets that it is made of; see `DenseSpec.columns`."""
         numbers = None
@@ -96,13 +89,21 @@ class RaggedSpec:
         """Raises `ValueError` if rows of this spec can't be continued as those of `other`."""
         if self.axes == other.axes and self.text_dtype is not None:
             self.values.check_same(other.values, path)
-        elif (self.axes, self.values.stored_as) != (other.axes, other.values.stored_as):
+        elif not other.can_hold(self):
             raise ValueError(
                 f"Output {self.name!r} must keep the number of axes and dtype that {path} has; "
-                f"write to another file. Stored: rows of {self.axes} axes, dtype "
-                f"{self.values.stored_as}. Received: rows of {other.axes} axes, dtype "
-                f"{other.values.stored_as}"
+                f"write to another file. Stored: {self.description}. Received: {other.description}"
             )
+
+    def can_hold(self, other: RaggedSpec) -> bool:
+        """Whether rows of `other` are rows of this one as they stand, text padded if need be."""
+        return self.axes == other.axes and self.values.can_hold(other.values)
+
+    @property
+    def description(self) -> str:
+        """Axes and dtype in the file, for messages."""
+        dtype = self.values.description.partition("dtype ")[2]
+        return f"rows of {self.axes} axes of any length, dtype {dtype}"
 
     def prepare(self, rows: np.ndarray | RaggedRows) -> RaggedRows:
         """Checks rows of this output and casts them to the stored dtype.

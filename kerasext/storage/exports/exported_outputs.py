@@ -83,8 +83,8 @@ class ExportedOutputs:
             stop = min(start + most_rows, self.rows)
             used = np.arange(stop - start + 1, dtype=np.float64) * fixed
             for output in ragged:
-                splits = output.row_splits[start : stop + 1]
-                used += (splits - splits[0]) * float(output.dtype.itemsize)
+                ends = np.cumsum([0, *output.row_sizes(start, stop)])
+                used += ends * float(output.dtype.itemsize)
             fitting = int(np.searchsorted(used, most_bytes, "right")) - 1
             stop = min(start + max(fitting // multiple, 1) * multiple, stop)
             yield start, stop

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import h5py
@@ -80,7 +80,7 @@ class CallState:
             raise ValueError("it ends before the record of commits")
         content = content[: RECORD_DTYPE.itemsize]
         record = np.frombuffer(content, RECORD_DTYPE)[0]
-        fields = {name: record[name].item() for name in RECORD_DTYPE.names or ()}
+        fields = dict(zip(RECORD_DTYPE.names or (), record.item(), strict=True))
         del fields["checksum"]
         flags = {name: bool(fields[name]) for name in ("complete", "closed")}
         state = cls(**{**fields, **flags})
@@ -91,9 +91,7 @@ class CallState:
 
     def to_record(self) -> np.ndarray:
         """The record with its checksum, an array of shape `()`."""
-        record = np.zeros((), RECORD_DTYPE)
-        for name, value in asdict(self).items():
-            record[name] = value
+        record = np.array((*astuple(self), 0), RECORD_DTYPE)
         record["checksum"] = zlib.crc32(record.tobytes()[:_CHECKED_BYTES])
         return record
 
@@ -133,7 +131,11 @@ def find(file: h5py.File) -> h5py.Dataset:
         ValueError: If there is no such record in the file.
     """
     node = links.find(file, RECORD)
-    if not isinstance(node, h5py.Dataset) or (node.dtype, node.shape) != (RECORD_DTYPE, ()):
+    if (
+        not isinstance(node, h5py.Dataset)
+        or node.shape != ()
+        or node.id.get_type().get_size() != RECORD_DTYPE.itemsize
+    ):
         raise ValueError(f"no record of commits at {RECORD!r}")
     if not 0 < (node.id.get_offset() or 0) < 2**63:
         raise ValueError(f"no data in the record of commits at {RECORD!r}")

@@ -26,6 +26,8 @@ def naming_damage(path: object, part: str = "") -> Iterator[None]:
     """
     try:
         yield
+    except DamagedFileError:  # it names the file
+        raise
     except _DAMAGE as error:
         reason = error.args[0] if isinstance(error, KeyError) and error.args else error
         raise DamagedFileError(

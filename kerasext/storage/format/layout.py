@@ -3,6 +3,9 @@
 from collections.abc import Collection, Iterable
 
 FORMAT = "kerasext.predictions"
+INDEX_FORMAT = "kerasext.index"
+VIRTUAL_FORMAT = "kerasext.virtual"
+"""The last is that of a file of virtual datasets beside an index, for other tools."""
 FORMAT_VERSION = 2
 
 GROUP = "_kerasext"
@@ -13,21 +16,27 @@ RECORD = f"{GROUP}/record"
 SUMS = f"{GROUP}/sums"
 """Group with a dataset for each dataset of an output: the checksums of its chunks."""
 
+OUTPUTS = f"{GROUP}/outputs"
+"""Table of the names of the outputs, in their order. Other datasets are none of ours."""
+
 SHARDS = f"{GROUP}/shards"
-"""Group that only an index of other files has, whose outputs are virtual datasets."""
+"""Group that only an index has, which holds no rows but those of `ids`. Its tables are:
 
-SHARD_TABLES = SHARD_NAMES, SHARD_FACTS, SHARD_RUNS, SHARD_HEAPS = tuple(
-    f"{SHARDS}/{part}" for part in ("names", "facts", "runs", "heaps")
+| table | shape | content |
+|---|---|---|
+| `names` | (shards,) | names of the files, which stand beside the index |
+| `facts` | (shards, 4) | the fields of `ShardFacts` |
+| `runs` | (runs, 3) | rows that follow each other: number of the file, its first row, rows |
+| `outputs` | (outputs,) | names of the outputs |
+| `widths` | (outputs,) | bytes of the longest text of each output, 0 for numbers |
+"""
+
+SHARD_NAMES, SHARD_FACTS, SHARD_RUNS, SHARD_OUTPUTS, SHARD_WIDTHS = (
+    f"{SHARDS}/{part}" for part in ("names", "facts", "runs", "outputs", "widths")
 )
-"""The names of those files, which stand beside the index; rows, bytes and the checksum of the
-record of each; which rows of which file follow each other: its number, the first row, rows; and
-where HDF5 has what it knows of virtual datasets: first byte, bytes, CRC-32."""
 
-SHARD_CHECKSUM = "checksum"
-"""The attribute of that group with the CRC-32 of the four, which have no sums."""
-
-MOST_RUNS = 4096
-"""HDF5 takes milliseconds for a row where there are more."""
+INDEX = "index"
+"""The attribute of such a file with the name of the index beside it."""
 
 IDS, TARGETS, ROW = "ids", "targets", "row"
 """Columns that stand beside the outputs: what identifies each row, what is true of it, and, where

@@ -9,6 +9,7 @@ format specification 3.0.
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 from pathlib import Path
@@ -41,6 +42,7 @@ class Superblock(NamedTuple):
         return block + _CHECKSUM.pack(lookup3(block))
 
 
+@functools.lru_cache(maxsize=64)
 def parse(content: bytes) -> Superblock | None:
     """Reads the first `SIZE` bytes of a file; `None` if they are no intact superblock."""
     if len(content) < SIZE:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kerasext.storage.columns import fixed_point
 from kerasext.storage.format.damage import naming_damage
-from kerasext.storage.reading.file_source import FileSource
+from kerasext.storage.reading.file_columns import gather
 from kerasext.storage.reading.row_index import row_index
+from kerasext.storage.reading.source import DenseColumn
 
 
 class DenseOutput(np.lib.mixins.NDArrayOperatorsMixin):
@@ -18,12 +19,13 @@ class DenseOutput(np.lib.mixins.NDArrayOperatorsMixin):
 
     Rows are chosen by an int, a slice, a list or array of indices in any order, or a boolean mask;
     further axes as in NumPy. `numpy.asarray` reads everything, and so do operators such as `==` and
-    NumPy's functions. Strings come back as `str`, and as float32 what is stored as whole numbers in
-    place of floats.
+    NumPy's functions. Strings come back as `str`. Floats that are stored as whole numbers come back
+    as float32.
 
     Args:
-        file: The file.
-        name: String. Name of the output, or of a dataset of one whose rows differ in shape.
+        path: Path of the file, for errors.
+        name: String. Name of the output.
+        column: `DenseColumn` with its rows.
 
     Example:
 
@@ -36,24 +38,20 @@ class DenseOutput(np.lib.mixins.NDArrayOperatorsMixin):
     ```
     """
 
-    def __init__(self, file: FileSource, name: str) -> None:
-        dataset = file.datasets[name]
+    def __init__(self, path: Path, name: str, column: DenseColumn) -> None:
         self.name = name
-        self._file = file
-        self._rows = file.lengths[name]
-        self.shape: tuple[int, ...] = (self._rows, *dataset.shape[1:])
-        self._stored_dtype: np.dtype[Any] = np.dtype(
-            dataset.dtype.str
-        )  # without h5py's notes on it
-        self._scale = file.scales[name]
-        self.rows_at_once: int = dataset.chunks[0]
+        self._path = path
+        self._column = column
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of rows, and the shape of one row."""
+        return (self._column.rows, *self._column.spec.row_shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Dtype of the arrays that indexing returns."""
-        if self._stored_dtype.kind == "S":
-            return np.dtype(f"U{self._stored_dtype.itemsize}")
-        return self._stored_dtype if self._scale is None else np.dtype(np.float32)
+        return self._column.spec.read_dtype
 
     @property
     def ndim(self) -> int:
@@ -65,12 +63,17 @@ class DenseOutput(np.lib.mixins.NDArrayOperatorsMixin):
         """Bytes of the array in memory."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of a chunk, which are read fastest together."""
+        return self._column.chunk_rows
+
     def __len__(self) -> int:
-        return self._rows
+        return self._column.rows
 
     def __iter__(self) -> Iterator[Any]:
         step = self.rows_at_once
-        for start in range(0, self._rows, step):
+        for start in range(0, len(self), step):
             yield from self[start : start + step]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -93,8 +96,8 @@ class DenseOutput(np.lib.mixins.NDArrayOperatorsMixin):
         """
         row_key, *rest = self._split(key)
         if isinstance(row_key, slice):
-            return self._slice(row_key, rest)
-        return self._take(row_index(row_key, self._rows), rest)
+            return self._read_slice(row_key, rest)
+        return self._read_rows(row_index(row_key, len(self)), rest)
 
     def _split(self, key: Any) -> tuple[Any, ...]:
         """The key as a tuple that begins with what is meant for the rows."""
@@ -103,44 +106,32 @@ class DenseOutput(np.lib.mixins.NDArrayOperatorsMixin):
         if len(ellipses) > 1:
             raise IndexError(f"A key must have one ellipsis at most. Received: {key!r}")
         if ellipses == [0]:
-            return (slice(None),) * (len(self.shape) - len(parts) + 1) + parts[1:]
+            return (slice(None),) * (self.ndim - len(parts) + 1) + parts[1:]
         return parts or (slice(None),)
 
-    def _slice(self, rows: slice, rest: list[Any]) -> np.ndarray:
-        start, stop, step = rows.indices(self._rows)
+    def _read_slice(self, rows: slice, rest: list[Any]) -> np.ndarray:
+        start, stop, step = rows.indices(len(self))
         wanted = range(start, stop, step)
         ascending = wanted if step > 0 else wanted[::-1]
         h5_rows = slice(ascending.start, max(ascending.stop, ascending.start), ascending.step)
         if len(rest) < self.ndim and all(_is_plain(part) for part in rest):
-            values = self._decode(self._read((h5_rows, *rest)))
+            values = self._decode(self._column.read((h5_rows, *rest) if rest else h5_rows))
         else:
-            values = self._decode(self._read(h5_rows))[(slice(None), *rest)]
+            values = self._decode(self._column.read(h5_rows))[(slice(None), *rest)]
         return values if step > 0 else values[::-1]
 
-    def _take(self, index: np.ndarray, rest: list[Any]) -> Any:
+    def _read_rows(self, index: np.ndarray, rest: list[Any]) -> Any:
         wanted, places = np.unique(index.ravel(), return_inverse=True)
-        values = np.empty((len(wanted), *self.shape[1:]), dtype=self._stored_dtype)
-        # A read per chunk: h5py's own selection of many single rows is far slower.
-        ends = np.flatnonzero(np.diff(wanted // self.rows_at_once)) + 1
-        for part in np.split(np.arange(len(wanted)), ends):
-            if part.size:
-                rows = wanted[part]
-                values[part] = self._read(slice(rows[0], rows[-1] + 1))[rows - rows[0]]
+        values = self._decode(gather(self._column, wanted))
         # The whole key is NumPy's matter, now on the rows that were read: its lists pair up.
         row_key = places.reshape(index.shape) if index.ndim else places[0]
-        return self._decode(values)[(row_key, *rest)]
+        return values[(row_key, *rest)]
 
-    def _read(self, key: Any) -> np.ndarray:
-        return self._file.read(self.name, key)
-
-    def _decode(self, values: np.ndarray) -> np.ndarray:
-        if self._scale is not None:
-            return fixed_point.decode(values, self._scale)
-        if self._stored_dtype.kind != "S":
-            return values
-        with naming_damage(self._file.path, f"output {self.name!r}"):
-            text = np.char.decode(values.astype(self._stored_dtype), "utf-8")
-        return text.astype(self.dtype)
+    def _decode(self, stored: np.ndarray) -> np.ndarray:
+        if stored.dtype.kind != "S":
+            return self._column.spec.decode(stored)
+        with naming_damage(self._path, f"output {self.name!r}"):
+            return self._column.spec.decode(stored)
 
     def __repr__(self) -> str:
         return f"<DenseOutput {self.name!r}: shape {self.shape}, {self.dtype}>"

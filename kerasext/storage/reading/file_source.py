@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import math
+import functools
 import threading
 import time
 import weakref
@@ -15,26 +15,36 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from kerasext.storage.format import commit_record, links, superblock
-from kerasext.storage.format.checksums import RowChecksums, checksum, file_checksum
+from kerasext.storage.columns.class_names import ClassNames
+from kerasext.storage.columns.dense_spec import DenseSpec
+from kerasext.storage.format import commit_record, links, sealed_table, superblock
+from kerasext.storage.format.checksums import CHUNK_DTYPE
 from kerasext.storage.format.commit_record import RECORD_DTYPE, CallState
 from kerasext.storage.format.damage import DamagedFileError, naming_damage
 from kerasext.storage.format.layout import (
+    CLASS_NAMES,
+    CLASS_OUTPUTS,
     FORMAT,
     FORMAT_VERSION,
+    INDEX,
+    INDEX_FORMAT,
+    OUTPUTS,
     PLAIN_OUTPUTS,
-    SHARDS,
     SUMS,
+    VIRTUAL_FORMAT,
     columns_of,
 )
-from kerasext.storage.reading import dataset_checks as checked_datasets
-from kerasext.storage.reading.dataset_checks import CheckedDatasets
+from kerasext.storage.reading import verification
+from kerasext.storage.reading.attributes import read_attribute, read_attributes
+from kerasext.storage.reading.dataset_checks import check_dataset, end_of_chunks, end_of_entries
+from kerasext.storage.reading.file_columns import FileColumn, FileRaggedColumn, open_column
 from kerasext.storage.reading.file_view import FileView
-from kerasext.storage.reading.stored_checksums import StoredChecksums
+from kerasext.storage.reading.verification import DamageWatch
 
 # A read that meets a write may see half of it, and is repeated.
 _ATTEMPTS = 5
 _PAUSE = 0.01
+
 _T = TypeVar("_T")
 
 _open_files: weakref.WeakSet[FileSource] = weakref.WeakSet()
@@ -48,49 +58,52 @@ def _close_all() -> None:
 
 
 class FileSource:
-    """The checked content of a prediction file.
+    """The checked content of a prediction file: a `Source`.
 
     Nothing is read or allocated for what only claims to be large, no link is followed to another
-    file, and no type is read but numbers and text of a fixed width.
+    file, and no type is read but numbers and text of a fixed width. Outputs are opened and checked
+    when they are first asked for.
 
     Args:
         path: Path of the file.
         view: `FileView` of it, which then belongs to this object. Defaults to `None`: a new one.
+        record_offset: Int. The byte at which the commit record begins, if that is known because the
+            file was checked before. Defaults to `None`.
+        may_be_index: Bool. Whether it may be an index, of which this is only the file itself.
+            Defaults to `False`.
+        is_watched: Bool. Whether a `DamageWatch` warns of damaged rows. Defaults to `False`.
 
     Attributes:
         path: The path.
-        state: `CallState` of the last commit.
-        outputs: List of the names of the outputs.
-        datasets: Dict from path to h5py dataset. `refresh` replaces them, and those below.
-        lengths: Dict from path to the number of entries that are committed.
-        ragged: Dict from the name of each output whose rows differ in shape to its group.
-        scales: Dict from path to the step between two numbers, or `None`: see `fixed_point`.
-        record_offset: Int. The byte at which the record begins.
-        is_index: Bool. Whether its rows are in other files.
+        state: `CallState` of the last commit. `refresh` replaces it.
+        record_offset: Int. The byte at which the commit record begins.
+        watch: `DamageWatch`, or `None`.
+        is_index: Bool. Whether rows are in the files of an index.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no prediction file, damaged, or of another version; or if it is an
-            index of others, see `IndexSource`.
+        ValueError: If it is no prediction file, damaged, or of another version.
     """
 
-    reads_indexes = False
-    """Whether it may be an index of others."""
-
-    _stay = frozenset({"_lock"})
-    """Attributes that a refresh leaves as they are."""
-
-    def __init__(self, path: Path, view: FileView | None = None) -> None:
-        if view is None and not path.exists():
-            raise FileNotFoundError(f"There must be a file to read. Received: path={str(path)!r}")
+    def __init__(
+        self,
+        path: Path,
+        view: FileView | None = None,
+        *,
+        record_offset: int | None = None,
+        may_be_index: bool = False,
+        is_watched: bool = False,
+    ) -> None:
         self.path = path
+        self.watch = DamageWatch(self) if is_watched else None
         self._lock = threading.RLock()
+        self._may_be_index = may_be_index
+        self._h5file: h5py.File | None = None
+        self._columns: dict[str, FileColumn | FileRaggedColumn] = {}
+        self.record_offset = record_offset or 0
+        self.is_index = False
         with _naming_what_is_no_hdf5(path):
             self._view = FileView(path) if view is None else view
-        self._h5file: h5py.File | None = None
-        self.is_index = False
-        self.record_offset = 0
-        self._take(CheckedDatasets())
         _open_files.add(self)
         try:
             self._retrying(self._open)
@@ -98,10 +111,13 @@ class FileSource:
             self.close()
             raise
 
-    def __reduce__(self) -> tuple[type[FileSource], tuple[Path]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the path: another process opens the file for itself."""
         self.check_open()
-        return type(self), (self.path.absolute(),)
+        opened = functools.partial(
+            FileSource, may_be_index=self._may_be_index, is_watched=self.watch is not None
+        )
+        return opened, (self.path.absolute(),)
 
     @property
     def is_open(self) -> bool:
@@ -109,64 +125,62 @@ class FileSource:
         return self._h5file is not None
 
     @property
-    def is_complete(self) -> bool:
-        """Whether the predict call that wrote it came to its end."""
-        return self.state.complete
+    def h5file(self) -> Any:
+        """The h5py file."""
+        self.check_open()
+        return self._h5file
 
     @property
-    def columns(self) -> frozenset[str]:
-        """Which of `ids`, `targets` and `row` stand beside the outputs, and are none themselves."""
-        return columns_of(self.outputs, self.attributes(PLAIN_OUTPUTS).get(PLAIN_OUTPUTS))
+    def size(self) -> int:
+        """Bytes of the file now."""
+        return self._view.size
+
+    @functools.cached_property
+    def output_names(self) -> list[str]:
+        """Names of the outputs, in their order."""
+        with self._lock, naming_damage(self.path, "the list of outputs"):
+            return sealed_table.read_texts(self.h5file, OUTPUTS, self.size)
 
     @property
-    def was_closed(self) -> bool:
-        """Whether its writer has closed it; a live or killed one, or a loss of power, has not."""
-        return self.state.closed
+    def side_columns(self) -> frozenset[str]:
+        """See `Source`."""
+        return columns_of(self.output_names, self.attribute(PLAIN_OUTPUTS))
 
-    def refresh(self) -> bool:
-        """Looks for what was committed since; returns whether there is anything.
+    def column(self, name: str) -> FileColumn | FileRaggedColumn:
+        """See `Source`.
 
         Raises:
-            ValueError: If the file is damaged now. This object then stays as it was.
+            ValueError: If the file was closed, or the output is damaged or gone.
         """
         with self._lock:
             self.check_open()
-            with naming_damage(self.path):
-                state = self._retrying(self._read_state)
-            if state == self.state:
-                return False
-            self._exchange_with(type(self)(self.path, self._view.again()))
-            return True
+            if name not in self._columns:
+                self._columns[name] = self._retrying(lambda: open_column(self, name))
+            return self._columns[name]
 
-    def _exchange_with(self, other: FileSource) -> None:
-        """Takes the content of another one, which is closed with the content of this one."""
-        mine, others = (
-            {name: value for name, value in vars(file).items() if name not in self._stay}
-            for file in (self, other)
-        )
-        vars(self).update(others)
-        vars(other).update(mine)
-        other.close()
+    def dense_columns(self) -> Iterator[FileColumn]:
+        """The datasets of all outputs."""
+        for name in self.output_names:
+            column = self.column(name)
+            if isinstance(column, FileColumn):
+                yield column
+            else:
+                yield column.values
+                yield column.row_splits
+                if column.row_shapes is not None:
+                    yield column.row_shapes
 
-    def read(self, name: str, key: Any) -> np.ndarray:
-        """Reads from an output.
+    def read(self, column: FileColumn, key: Any) -> np.ndarray:
+        """Reads from a dataset; see `DenseColumn.read`."""
 
-        Args:
-            name: String. The output, or dataset of one whose rows differ in shape.
-            key: What h5py takes as an index.
-
-        Raises:
-            ValueError: If the file was closed, or is damaged where the rows are.
-        """
-        return self._load(name, key)
-
-    def _load(self, name: str, key: Any) -> np.ndarray:
         def attempt() -> np.ndarray:
+            if not column.h5ds:  # the file was opened anew since
+                column.h5ds = self.open_dataset(column.spec.name, column.rows)[1]
             # Other errors than these two are about the key.
             try:
-                values: np.ndarray = self.datasets[name][key]
+                values: np.ndarray = column.h5ds[key]
             except (OSError, RuntimeError):
-                with naming_damage(self.path, f"output {name!r}"):
+                with naming_damage(self.path, f"output {column.spec.name!r}"):
                     raise
             return values
 
@@ -174,117 +188,95 @@ class FileSource:
             self.check_open()
             return self._retrying(attempt)
 
-    def attribute(self, name: str, *, of: str = "/", default: Any = None) -> Any:
-        """An attribute of numbers or text, of an output or of the file itself.
+    def open_dataset(self, path: str, length: int) -> tuple[DenseSpec, h5py.Dataset]:
+        """Opens a dataset once it is checked.
+
+        Args:
+            path: String. The path of the dataset.
+            length: Int. Committed entries.
 
         Raises:
-            ValueError: If it is of another type, or longer than the file.
+            ValueError: If it is not there, or can't be what it claims.
+        """
+        with self._lock, naming_damage(self.path, f"output {path!r}"):
+            dataset = links.find(self.h5file, path)
+            if not isinstance(dataset, h5py.Dataset):
+                raise ValueError(f"{path!r} is gone")
+            check_dataset(dataset, length, self.size)
+            return DenseSpec.of_dataset(dataset), dataset
+
+    def checksums(self, path: str, chunks: int) -> np.ndarray:
+        """The stored checksums of the first chunks of a dataset, or fewer if no more are stored.
+
+        Raises:
+            ValueError: If they are not of the kind that is written.
+        """
+        with self._lock, naming_damage(self.path, f"checksums of {path!r}"):
+            node = links.find(self.h5file, f"{SUMS}/{path}")
+            if not isinstance(node, h5py.Dataset):
+                return np.empty(0, CHUNK_DTYPE)
+            check_dataset(node, 0, self.size)
+            if node.dtype != CHUNK_DTYPE or node.ndim != 1:
+                raise ValueError(f"they must be of dtype {CHUNK_DTYPE} and have one axis")
+            count = min(chunks, len(node))
+            check_dataset(node, count, self.size)
+            stored: np.ndarray = node[:count]
+            return stored
+
+    def attribute(self, name: str, *, of: str = "/") -> Any:
+        """An attribute of a dataset or group, or of the file itself; see `read_attribute`."""
+        with self._lock:
+            node = self.h5file["/"] if of == "/" else links.find(self.h5file, of)
+            return read_attribute(node, name, self.size)
+
+    def attributes(self, *names: str) -> dict[str, Any]:
+        """The attributes of the file, all or some; those of other types are left out."""
+        with self._lock, naming_damage(self.path, "attributes"):
+            root = self.h5file["/"]  # a file would look for it at each attribute
+            return read_attributes(root, names or tuple(root.attrs), self.size)
+
+    def class_names(self) -> dict[str, ClassNames]:
+        """See `Source`."""
+        self.check_open()
+        found = {}
+        for name in self.output_names:
+            head, _, last = name.rpartition("/")
+            if last in CLASS_OUTPUTS:
+                with naming_damage(self.path, f"class names of {name!r}"):
+                    names = self.attribute(CLASS_NAMES, of=name)
+                    if names is not None:
+                        found[head] = ClassNames.of_attribute(names)
+        return found
+
+    def refresh(self) -> bool:
+        """See `Source`.
+
+        Raises:
+            ValueError: If the file is damaged now. This object then stays as it was.
         """
         with self._lock:
             self.check_open()
-            node = self._root if of == "/" else {**self.datasets, **self.ragged}[of]
-            if name not in node.attrs:
-                return default
-            if not self._is_plain(node, name):
-                raise ValueError(
-                    f"attribute {name!r} must have numbers or text of a fixed width, and is of "
-                    f"type {node.attrs.get_id(name).dtype}"
-                )
-            value = node.attrs[name]
-        return value.decode() if isinstance(value, bytes) else value
+            if not self.has_new_state():
+                return False
+            self._exchange_with(
+                FileSource(self.path, self._view.again(), may_be_index=self._may_be_index)
+            )
+            return True
 
-    def attributes(self, *names: str) -> dict[str, Any]:
-        """The attributes of the file itself, all or some; those of other types are left out."""
-        found = {}
-        with self._lock:
-            self.check_open()
-            with naming_damage(self.path, "attributes"):
-                attributes = self._root.attrs
-                wanted = names or tuple(attributes)
-            for name in wanted:
-                with naming_damage(self.path, f"attribute {name!r}"):
-                    if name in attributes and self._is_plain(self._root, name):
-                        found[name] = self.attribute(name)
-        return found
+    def has_new_state(self) -> bool:
+        """See `Source`. What was read since may have changed while it was read."""
+        with self._lock, naming_damage(self.path):
+            return self._retrying(self._read_state) != self.state
 
     def find_damage(self) -> str | None:
-        """Reads all rows and compares them with the checksums; returns what is wrong, if anything.
+        """See `Source`.
 
         Raises:
             ValueError: If rows can't be read, or checksums are not of the kind that is written.
         """
         with self._lock:
             self.check_open()
-            with naming_damage(self.path, "checksums"):
-                gone = sorted(self._checksums.names() - self.datasets.keys())
-            if gone:
-                return f"output {gone[0]!r} is gone, and its checksums are there"
-            for name in self.datasets:
-                if not self.matches_checksums(name):
-                    return f"the rows of {name!r} are not those that were written"
-            if not self.matches_rows_checksum():
-                return "rows of the last commit are not those that were written"
-            return None
-
-    def matches_checksums(self, name: str) -> bool:
-        """Reads a dataset and compares it with the checksums of its chunks.
-
-        The rows after its last full chunk have one only if the file is complete; they are covered
-        by `matches_rows_checksum`.
-        """
-        with self._lock:
-            self.check_open()
-            rows, length = self.lengths[name], self.datasets[name].chunks[0]
-            chunks = math.ceil(rows / length) if self.is_complete else rows // length
-            return all(self.matching_chunks(name, range(chunks)))
-
-    def matching_chunks(self, name: str, chunks: range) -> Iterator[bool]:
-        """Whether each of some chunks of a dataset matches its checksum."""
-        rows, length = self.lengths[name], self.datasets[name].chunks[0]
-        with naming_damage(self.path, f"checksums of {name!r}"):
-            stored = self._checksums.of(name, chunks.stop)
-        for number in chunks:
-            end = min((number + 1) * length, rows)
-            found = checksum(self._load(name, slice(number * length, end)))
-            yield number < len(stored) and found == stored[number]
-
-    def matches_rows_checksum(self) -> bool:
-        """Whether the commit record matches the rows after the full chunks of all datasets.
-
-        It covers the checksums of the full chunks, too, and with them all rows.
-        """
-        with self._lock:
-            self.check_open()
-            try:
-                return self._rows_checksum() == self.state.rows_checksum
-            except ValueError:  # something can't be read
-                return False
-
-    def _rows_checksum(self) -> int:
-        found = {}
-        with naming_damage(self.path, "checksums"):
-            names = self._checksums.names()
-        for name in names:
-            dataset = self.datasets.get(name)
-            if not isinstance(dataset, h5py.Dataset):
-                raise ValueError(f"{name!r} has checksums and is no output")
-            found[name] = RowChecksums(0, 0)
-            if not self.state.rows:
-                continue
-            rows, length = self.lengths[name], dataset.chunks[0]
-            with naming_damage(self.path, f"checksums of {name!r}"):
-                stored = self._checksums.of(name, rows // length)
-            rest = self._load(name, slice(rows - rows % length, rows))
-            found[name] = RowChecksums(checksum(stored), checksum(rest))
-        return file_checksum(found)
-
-    def has_new_record(self) -> bool:
-        """Whether the writer has committed, or begun anew, since the file was opened or refreshed.
-
-        Then what was read since may have changed while it was read.
-        """
-        with self._lock, naming_damage(self.path):
-            return self._retrying(self._read_state) != self.state
+            return verification.find_damage(self)
 
     def end_of_chunks(self) -> int:
         """Reads the whole index of chunks of all datasets; returns the byte where the last ends.
@@ -292,20 +284,17 @@ class FileSource:
         Raises:
             ValueError: If it is damaged somewhere.
         """
-        with self._lock, naming_damage(self.path, "index of chunks"):
-            self.check_open()
-            sums = [links.find(self._root, f"{SUMS}/{name}") for name in self.datasets]
-            datasets = [
-                node for node in (*self.datasets.values(), *sums) if isinstance(node, h5py.Dataset)
-            ]
-            return max(map(checked_datasets.end_of_chunks, datasets), default=0)
-
-    @property
-    def _checksums(self) -> StoredChecksums:
-        return StoredChecksums(self._root, self._view.size)
+        ends = [0]
+        for column in self.dense_columns():
+            sums = links.find(self.h5file, f"{SUMS}/{column.spec.name}")
+            for dataset in (column.h5ds, sums):
+                if isinstance(dataset, h5py.Dataset):
+                    with self._lock, naming_damage(self.path, "index of chunks"):
+                        ends.append(end_of_chunks(dataset))
+        return max(ends)
 
     def check_open(self) -> None:
-        """Raises `ValueError` if it was closed."""
+        """See `Source`."""
         if self._h5file is None:
             raise ValueError(
                 f"The file was closed; open it again. Received: path={str(self.path)!r}"
@@ -317,9 +306,43 @@ class FileSource:
             self._close_hdf5()
             self._view.close()
 
-    @property
-    def _root(self) -> Any:
-        return self._h5file
+    def _open(self) -> None:
+        self._close_hdf5()
+        self._view.look()
+        with _naming_what_is_no_hdf5(self.path):
+            self._h5file = h5py.File(self._view, "r")
+        if not self.record_offset:
+            self._check_format()
+        with naming_damage(self.path):
+            if not self.record_offset:
+                self.record_offset = commit_record.find(self._h5file).id.get_offset()
+            # Before the datasets, which are opened after it: they have the rows that it counts.
+            self.state = self._read_state()
+            self._check_is_whole()
+
+    def _check_is_whole(self) -> None:
+        """Raises `ValueError` if the file ends before its rows.
+
+        A disk that is full in a write leaves the file short of its end, with the rows that were
+        committed. A broken copy leaves it without them.
+        """
+        if not self._view.is_cut_short:
+            return
+        end = 0 if self.state.complete else self.size
+        for column in self.dense_columns():
+            if end_of_entries(column.h5ds, column.rows) > end:
+                raise ValueError(f"it was cut short, and rows of {column.spec.name!r} are missing")
+
+    def _exchange_with(self, other: FileSource) -> None:
+        """Takes the content of another one, which is closed with the content of this one."""
+        mine, others = (
+            {name: value for name, value in vars(file).items() if name not in {"_lock", "watch"}}
+            for file in (self, other)
+        )
+        vars(self).update(others)
+        self._columns = {}  # which belong to the other object
+        vars(other).update(mine)
+        other.close()
 
     def _retrying(self, action: Callable[[], _T]) -> _T:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -334,78 +357,52 @@ class FileSource:
             time.sleep(_PAUSE)
         raise AssertionError
 
-    def _open(self) -> None:
-        self._close_hdf5()
-        self._view.look()
-        with _naming_what_is_no_hdf5(self.path):
-            self._h5file = h5py.File(self._view, "r")
-        self._check_format()
-        self._check_kind()
-        with naming_damage(self.path):
-            self.record_offset = commit_record.find(self._h5file).id.get_offset()
-            # Before the datasets, which are loaded after it: they have the rows that it counts.
-            self.state = self._read_state()
-            rows, size = self.state.rows, self._view.size
-            found = checked_datasets.find(self._h5file, rows, size, is_index=self.is_index)
-            # A disk that is full in a write leaves the file short of its end, with the rows that
-            # were committed; so does a broken copy, without them.
-            if self._view.is_cut_short:
-                found.check_chunks(0 if self.is_complete else size)
-            self._take(found)
-
-    def _check_kind(self) -> None:
-        with naming_damage(self.path):
-            self.is_index = links.find(self._root, SHARDS) is not None
-        if self.is_index and not self.reads_indexes:
-            raise ValueError(
-                "The file must have its rows itself, and this is an index of other files; make one "
-                f"with `kerasext.shards.merge_shards`. Received: path={str(self.path)!r}"
-            )
-
     def _close_hdf5(self) -> None:
         file, self._h5file = self._h5file, None
-        self._take(CheckedDatasets())
+        self._columns = {}
         if file is not None:
             # HDF5 can fail to drop damaged metadata: of no consequence, for nothing was written.
             with contextlib.suppress(OSError, RuntimeError):
                 file.close()
 
-    def _take(self, found: CheckedDatasets) -> None:
-        self.outputs, self.datasets = found.outputs, found.datasets
-        self.lengths, self.ragged, self.scales = found.lengths, found.ragged, found.scales
-
     def _read_state(self) -> CallState:
         return CallState.parse(self._view.read_at(self.record_offset, RECORD_DTYPE.itemsize))
 
     def _check_format(self) -> None:
-        found = self.attributes("format", "format_version")
+        found = self.attributes("format", "format_version", INDEX)
         name, version = found.get("format"), found.get("format_version", 0)
-        if not isinstance(name, str) or name != FORMAT:
+        received = f"Received: path={str(self.path)!r}"
+        if isinstance(name, str) and name == VIRTUAL_FORMAT:
             raise ValueError(
-                f"The file must be a prediction file of kerasext. Received: path={str(self.path)!r}"
+                "A file of virtual datasets is for other tools, because HDF5 reads fill values "
+                f"for shards that are missing; open the index {found.get(INDEX)!r} beside it. "
+                f"{received}"
             )
+        if isinstance(name, str) and name == INDEX_FORMAT and not self._may_be_index:
+            raise ValueError(
+                "The file must have its rows itself, and this is an index of other files; make a "
+                f"file with `kerasext.shards.merge_shards`. {received}"
+            )
+        if not isinstance(name, str) or name not in {FORMAT, INDEX_FORMAT}:
+            raise ValueError(f"The file must be a prediction file of kerasext. {received}")
+        self.is_index = name == INDEX_FORMAT
         if np.ndim(version) or version != FORMAT_VERSION:
             is_newer = not np.ndim(version) and version > FORMAT_VERSION
             remedy = "install a newer kerasext" if is_newer else "predict again"
             raise ValueError(
                 f"The file must be of format version {FORMAT_VERSION}; {remedy}. "
-                f"Received: path={str(self.path)!r} of version {version}"
+                f"{received} of version {version}"
             )
-
-    def _is_plain(self, node: h5py.HLObject, name: str) -> bool:
-        attribute = node.attrs.get_id(name)
-        dtype, shape = attribute.dtype, attribute.shape  # None for one that has no value
-        return (
-            dtype.kind in "biufcS"
-            and shape is not None
-            and dtype.itemsize * math.prod(shape) <= self._view.size
-        )
 
 
 @contextlib.contextmanager
 def _naming_what_is_no_hdf5(path: Path) -> Iterator[None]:
     try:
         yield
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"There must be a file to read. Received: path={str(path)!r}"
+        ) from None
     except (OSError, RuntimeError, ValueError) as error:
         kind = DamagedFileError if _begins_as_hdf5(path) else ValueError
         raise kind(

@@ -1,176 +1,220 @@
-"""A prediction file, or an index of several, that is open for reading."""
+"""An index of several prediction files, which reads as one file."""
 
 from __future__ import annotations
 
 import contextlib
-import warnings
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from kerasext.storage.columns.class_names import ClassNames
 from kerasext.storage.columns.dense_spec import DenseSpec
-from kerasext.storage.format import links
+from kerasext.storage.columns.ragged_spec import RaggedSpec
+from kerasext.storage.format.commit_record import CallState
 from kerasext.storage.format.damage import naming_damage
-from kerasext.storage.format.layout import IDS, MOST_RUNS, SHARD_CHECKSUM, SHARD_TABLES, SHARDS
-from kerasext.storage.reading.dataset_checks import CheckedDatasets
+from kerasext.storage.format.layout import (
+    IDS,
+    INDEX_FORMAT,
+    PLAIN_OUTPUTS,
+    SHARD_FACTS,
+    SHARD_NAMES,
+    SHARD_OUTPUTS,
+    SHARD_RUNS,
+    SHARD_WIDTHS,
+    VIRTUAL_FORMAT,
+    columns_of,
+)
+from kerasext.storage.format.sealed_table import read_table, read_texts
+from kerasext.storage.reading.attributes import read_attributes
 from kerasext.storage.reading.file_source import FileSource
 from kerasext.storage.reading.file_view import FileView
-from kerasext.storage.reading.index_heaps import check_heaps
 from kerasext.storage.reading.row_order import RowOrder
-from kerasext.storage.reading.shard_file import ShardFacts, ShardFile, open_shard, view_of
-from kerasext.storage.reading.shards import ShardedRows, Shards, check_name, checksum
+from kerasext.storage.reading.sharded_columns import ShardedRows, check_fits
+from kerasext.storage.reading.shards import (
+    ShardFacts,
+    Shards,
+    check_shard_name,
+    check_unchanged,
+    open_shard,
+)
+from kerasext.storage.reading.source import DenseColumn, RaggedColumn, Source
 
 _BLOCK_ROWS = 65536
+_FORMATS = {INDEX_FORMAT, VIRTUAL_FORMAT}
 
 
-class IndexSource(FileSource):
-    """The checked content of a prediction file, or of the files that an index names.
-
-    Whether those are the ones that it was made of is looked at when it is opened. No file is opened
-    for it but those, and only beside it.
-
-    Args:
-        path: Path of the file.
+def open_source(path: Path) -> Source:
+    """Opens a prediction file, or an index and the files that it names.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: As of `FileSource`; or if files of the index are missing, changed or unreadable.
     """
+    file = FileSource(path, may_be_index=True, is_watched=True)
+    return IndexSource(file) if file.is_index else file
 
-    reads_indexes = True
-    _stay = FileSource._stay | {"_has_warned", "_looked_at"}
 
-    def __init__(self, path: Path, view: FileView | None = None) -> None:
-        self._shards: Shards[ShardFile] | None = None
-        self._tables: list[np.ndarray] = []
-        self._shard_ids: ShardedRows | None = None
-        self._has_warned = False
-        self._looked_at: set[tuple[str, int]] = set()  # chunks of a file that was not closed
-        super().__init__(path, view)
+def is_index(path: Path) -> bool:
+    """Whether a file is an index of others, or the file of virtual datasets beside one.
 
-    def read(self, name: str, key: Any) -> np.ndarray:
-        """As of `FileSource`; warns once if rows of a file that was not closed are damaged."""
-        with self._lock:
-            values = super().read(name, key)
-            if not (self.was_closed or self.is_index or self._has_warned):
-                rows = key[0] if isinstance(key, tuple) else key
-                if self._is_damaged(name, range(*rows.indices(self.lengths[name]))):
-                    self._has_warned = True
-                    warnings.warn(
-                        f"The file was not closed, as after a loss of power, and rows of {name!r} "
-                        "do not match their checksums; mode='resume' predicts them again. "
-                        f"Received: path={str(self.path)!r}",
-                        stacklevel=5,
-                    )
-        return values
-
-    def _is_damaged(self, name: str, rows: range) -> bool:
-        """Whether chunks that have some of these rows, and were not looked at, are damaged."""
-        if not rows:
-            return False
-        length = self.datasets[name].chunks[0]
-        full = self.lengths[name] // length
-        for number in range(rows[0] // length, rows[-1] // length + 1):
-            # The last chunk is looked at once, together with those of all outputs.
-            key = (name, number) if number < full else ("", 0)
-            if key in self._looked_at:
-                continue
-            is_sound = (
-                self._matches(name, number) if number < full else self.matches_rows_checksum()
-            )
-            if not is_sound:
-                # A writer that resumes may be replacing the rows.
-                return not self.has_new_record()
-            self._looked_at.add(key)
+    Whatever has become of those others.
+    """
+    try:
+        with contextlib.closing(FileView(path)) as view, h5py.File(view, "r") as file:
+            return read_attributes(file, ["format"], view.size).get("format") in _FORMATS
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError):
         return False
 
-    def _matches(self, name: str, chunk: int) -> bool:
-        try:
-            return next(self.matching_chunks(name, range(chunk, chunk + 1)))
-        except ValueError:  # its checksum can't be read
-            return False
 
-    def find_damage(self) -> str | None:
-        """As of `FileSource`, of all shards as well.
+class IndexSource:
+    """The rows of several files in one order: a `Source`.
+
+    The index has the order of the rows, their ids and the attributes; outputs come from the shards.
+    That these are the files that it was made of is checked when it is opened, and again when one of
+    them is opened. No other file is ever opened for it.
+
+    Args:
+        file: `FileSource` of the index, which then belongs to this object.
+
+    Raises:
+        ValueError: If the index is damaged, or shards are missing, changed or unreadable.
+    """
+
+    def __init__(self, file: FileSource) -> None:
+        self.path: Path = file.path
+        self.state: CallState = file.state
+        self._file = file
+        self._columns: dict[str, DenseColumn | RaggedColumn] = {}
+        try:
+            with naming_damage(file.path, "the list of its shards"):
+                shards, order = self._read_shards()
+                self._rows = ShardedRows(self.path, shards, order)
+                self._widths = self._read_widths()
+            shards.check(check_unchanged)
+        except BaseException:
+            file.close()
+            raise
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the path: another process opens the files for itself."""
+        self.check_open()
+        return open_source, (self.path.absolute(),)
+
+    @property
+    def shard_names(self) -> list[str]:
+        """Names of the shards."""
+        return list(self._rows.shards.names)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs, in their order."""
+        return list(self._widths)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed yet."""
+        return self._file.is_open
+
+    @property
+    def side_columns(self) -> frozenset[str]:
+        """See `Source`."""
+        return columns_of(self.output_names, self.attribute(PLAIN_OUTPUTS))
+
+    def column(self, name: str) -> DenseColumn | RaggedColumn:
+        """See `Source`.
 
         Raises:
-            ValueError: As of `FileSource`; or if a shard is damaged, naming it.
+            ValueError: If a file was closed, or the output is damaged or gone.
         """
-        with self._lock:
+        with self._rows.lock:
             self.check_open()
-            if self._shards is not None:
-                self._shards.check(self._check_rows)
-                if self._shard_ids is not None and not self._has_ids_of_shards():
-                    return f"the rows of {IDS!r} are not those that were written"
-            return super().find_damage()
+            if name not in self._columns:
+                has_rows = name in self._file.output_names
+                self._columns[name] = self._file.column(name) if has_rows else self._sharded(name)
+            return self._columns[name]
 
-    def matches_checksums(self, name: str) -> bool:
-        """As of `FileSource`; rows of shards are compared by `find_damage` only."""
-        return isinstance(self.datasets[name], ShardedRows) or super().matches_checksums(name)
+    def attribute(self, name: str) -> Any:
+        """See `Source`."""
+        return self._file.attribute(name)
+
+    def attributes(self, *names: str) -> dict[str, Any]:
+        """See `Source`."""
+        return self._file.attributes(*names)
+
+    def class_names(self) -> dict[str, ClassNames]:
+        """See `Source`: those of the first shard, which are the same in all."""
+        with self._rows.lock:
+            self.check_open()
+            return self._rows.shards[0].class_names()
+
+    def refresh(self) -> bool:
+        """See `Source`. An index never grows."""
+        self.check_open()
+        return False
+
+    def has_new_state(self) -> bool:
+        """See `Source`."""
+        return False
+
+    def check_open(self) -> None:
+        """See `Source`."""
+        self._file.check_open()
 
     def close(self) -> None:
-        """Closes the file and those of the index; safe to call again."""
-        with self._lock:
-            super().close()
-            if self._shards is not None:
-                self._shards.close()
+        """Closes the index and the shards; safe to call again."""
+        self._rows.close()
+        self._file.close()
 
-    def _open(self) -> None:
-        if self._shards is not None:
-            self._shards.close()
-        super()._open()
-        if not self.is_index:
-            return
-        with naming_damage(self.path, "the list of its shards"):
-            names, facts, runs = self._parse_tables()
-            self._shards = Shards(self.path.absolute().parent, names, facts, ShardFile)
-        self._shards.check(lambda path, facts: view_of(path, facts).close())
-        for name, dataset in self.datasets.items():
-            rows = ShardedRows(dataset, self._shards, runs)
-            if dataset.is_virtual:
-                self.datasets[name] = rows
-            elif name == IDS:
-                self._shard_ids = rows
+    def find_damage(self) -> str | None:
+        """See `Source`.
 
-    def _check_kind(self) -> None:
-        super()._check_kind()
-        if self.is_index:
-            with naming_damage(self.path, "the list of its shards"):
-                self._tables = self._read_tables()
+        Raises:
+            ValueError: If rows can't be read, or a shard is damaged, naming it.
+        """
+        with self._rows.lock:
+            self.check_open()
+            self._rows.shards.check(self._check_rows)
+            if IDS in self._file.output_names and not self._has_ids_of_shards():
+                return f"the rows of {IDS!r} are not those that were written"
+            return self._file.find_damage()
 
-    def _read_tables(self) -> list[np.ndarray]:
-        *tables, heaps = (self._read_table(path) for path in SHARD_TABLES)
-        group: Any = links.find(self._root, SHARDS)
-        if not (
-            SHARD_CHECKSUM in group.attrs
-            and self._is_plain(group, SHARD_CHECKSUM)
-            and np.array_equal(group.attrs[SHARD_CHECKSUM], checksum([*tables, heaps]))
-        ):
-            raise ValueError("it is not what was written")
-        check_heaps(self._view, heaps)
-        return tables
+    def check_shards(self) -> None:
+        """Opens all shards, and looks for the outputs.
 
-    def _parse_tables(self) -> tuple[list[str], list[ShardFacts], RowOrder]:
-        names, facts, runs = self._tables
-        texts = (
-            [name.decode() for name in names.ravel().tolist()] if names.dtype.kind == "S" else []
-        )
-        for text in texts:
-            check_name(text)
+        Raises:
+            ValueError: If one is missing, changed, damaged or without them, naming it.
+        """
+        with self._rows.lock:
+            self.check_open()
+            self._rows.shards.check(self._check_outputs)
+
+    def _sharded(self, name: str) -> DenseColumn | RaggedColumn:
+        return self._rows.column(self._spec(name))
+
+    def _spec(self, name: str) -> DenseSpec | RaggedSpec:
+        """The spec of an output: that of the first shard, as wide as the widest text."""
+        spec = self._rows.shards[0].column(name).spec
+        return spec.widened(self._widths[name]) if spec.text_dtype is not None else spec
+
+    def _read_table(self, path: str) -> np.ndarray:
+        return read_table(self._file.h5file, path, self._file.size)
+
+    def _read_shards(self) -> tuple[Shards, RowOrder]:
+        names = read_texts(self._file.h5file, SHARD_NAMES, self._file.size)
+        for name in names:
+            check_shard_name(name)
+        facts, runs = self._read_table(SHARD_FACTS), self._read_table(SHARD_RUNS)
         is_int = facts.dtype == runs.dtype == np.int64
-        if not (
-            is_int
-            and 0 < len(texts) == len(set(texts))
-            and facts.shape == (len(texts), len(ShardFacts._fields))
-            and runs.shape[1:] == (3,)
-        ):
+        shapes = (facts.shape, runs.shape[1:])
+        if not is_int or shapes != ((len(names), len(ShardFacts._fields)), (3,)):
             raise ValueError("it has not the shape and types of one")
         shard, first, rows = runs.T
         if (
-            (shard < 0).any()
-            or (shard >= len(texts)).any()
+            not 0 < len(names) == len(set(names))
+            or (shard < 0).any()
+            or (shard >= len(names)).any()
             or (first < 0).any()
             or (facts < 0).any()
             or (rows <= 0).any()
@@ -178,65 +222,30 @@ class IndexSource(FileSource):
             or sum(rows.tolist()) != self.state.rows
         ):
             raise ValueError("it has not the rows of the index")
-        return texts, [ShardFacts(*some) for some in facts.tolist()], RowOrder(runs)
+        shards = Shards(
+            self.path.absolute().parent, names, [ShardFacts(*some) for some in facts.tolist()]
+        )
+        return shards, RowOrder(runs)
 
-    def _read_table(self, path: str) -> np.ndarray:
-        dataset = links.find(self._root, path)
-        if not isinstance(dataset, h5py.Dataset) or not dataset.shape:
-            raise ValueError(f"{path!r} must be a dataset")
-        CheckedDatasets().add(path, dataset, len(dataset), self._view.size)
-        if dataset.size > 4 * MOST_RUNS or dataset.dtype.itemsize > 255:
-            raise ValueError(f"{path!r} of shape {dataset.shape} is too large")
-        table: np.ndarray = dataset[:]
-        return table
-
-    @property
-    def shard_names(self) -> list[str]:
-        """Names of the shards of an index."""
-        return [] if self._shards is None else list(self._shards.names)
-
-    def check_shards(self) -> None:
-        """Opens all shards of an index, and looks for the outputs.
-
-        Raises:
-            ValueError: If one is missing, changed, damaged or without them, naming it.
-        """
-        with self._lock:
-            self.check_open()
-            if self._shards is not None:
-                self._shards.check(self._check_outputs)
+    def _read_widths(self) -> dict[str, int]:
+        """The bytes of the longest text of each output, by name."""
+        names = read_texts(self._file.h5file, SHARD_OUTPUTS, self._file.size)
+        widths = self._read_table(SHARD_WIDTHS).tolist()
+        return dict(zip(names, widths, strict=True))
 
     def _check_outputs(self, path: Path, _: ShardFacts) -> None:
         with contextlib.closing(open_shard(path)) as shard:
-            for name, dataset in self.datasets.items():
-                if name not in shard.datasets or name in shard.ragged:
-                    raise ValueError(f"it has no output {name!r}")
-                theirs = DenseSpec.of_dataset(shard.datasets[name])
-                if not DenseSpec.of_dataset(dataset).can_hold(theirs):
-                    raise ValueError(
-                        f"its output {name!r} has rows of shape {theirs.row_shape}, dtype "
-                        f"{theirs.stored_as}"
-                    )
+            for name in self.output_names:
+                check_fits(self._spec(name), shard.column(name))
 
-    def _check_rows(self, path: Path, _: ShardFacts) -> None:
+    def _check_rows(self, path: Path, facts: ShardFacts) -> None:
+        self._check_outputs(path, facts)
         with contextlib.closing(open_shard(path)) as shard:
-            for name in self.datasets:
-                if name not in shard.datasets:
-                    raise ValueError(f"it has no output {name!r}")
             damage = shard.find_damage()
         if damage is not None:
             raise ValueError(damage)
 
     def _has_ids_of_shards(self) -> bool:
-        stored: Any = self._shard_ids
-        blocks = (slice(at, at + _BLOCK_ROWS) for at in range(0, stored.shape[0], _BLOCK_ROWS))
-        return all(np.array_equal(self.read(IDS, rows), stored[rows]) for rows in blocks)
-
-
-def is_index(path: Path) -> bool:
-    """Whether a file is an index of others, whatever has become of those."""
-    try:
-        with contextlib.closing(FileView(path)) as view, h5py.File(view, "r") as file:
-            return links.find(file, SHARDS) is not None
-    except (OSError, RuntimeError, ValueError, TypeError, LookupError):
-        return False
+        stored, own = self._sharded(IDS), self._file.column(IDS)
+        blocks = (slice(at, at + _BLOCK_ROWS) for at in range(0, stored.rows, _BLOCK_ROWS))
+        return all(np.array_equal(own.read(rows), stored.read(rows)) for rows in blocks)

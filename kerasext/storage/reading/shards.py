@@ -1,98 +1,71 @@
-"""The files that an index is of: looked at anew each time they are opened, and few open at once."""
+"""The shards of an index: opened on demand, few at a time, each checked when it is opened."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import zlib
+import os
+import stat
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, NamedTuple
 
-import h5py
-import numpy as np
-
-from kerasext.storage.columns.dense_spec import DenseSpec
-from kerasext.storage.columns.rows_per_chunk import rows_per_chunk
+from kerasext.storage.format.commit_record import RECORD_DTYPE, CallState
 from kerasext.storage.format.damage import DamagedFileError
-from kerasext.storage.reading.row_order import RowOrder
-from kerasext.storage.reading.shard_file import ShardFacts, ShardFile
+from kerasext.storage.reading.file_source import FileSource
 
 _MOST_OPEN = 128  # each keeps a chunk of every output that was read from it
 _MOST_SHOWN = 10
 
 
-class _Closable(Protocol):
-    def close(self) -> None: ...
+class ShardFacts(NamedTuple):
+    """What tells a complete prediction file from others.
+
+    Args:
+        rows: Int. Its rows.
+        bytes: Int. Size of the file.
+        checksum: Int. That of its commit record, which has the time of the last commit.
+        record: Int. The byte at which the record begins.
+    """
+
+    rows: int
+    bytes: int
+    checksum: int
+    record: int
 
 
-_File = TypeVar("_File", bound=_Closable)
-
-
-def check_name(name: str) -> None:
-    """Raises `ValueError` unless a name can only be that of a file in the folder."""
-    if not name or name in {".", ".."} or set(name) & {"/", "\\", "\0"}:
-        raise ValueError(f"{name!r} is not the name of a file beside the index")
-
-
-def checksum(tables: Iterable[np.ndarray]) -> int:
-    """The CRC-32 of the tables of an index, of which one changed number leads to other rows."""
-    return zlib.crc32(
-        b"".join(table.astype(table.dtype.newbyteorder("<")).tobytes() for table in tables)
-    )
-
-
-def listed(problems: Sequence[str]) -> str:
-    """The first problems of many, as one text."""
-    more = len(problems) - _MOST_SHOWN
-    return "; ".join(problems[:_MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _changed(problems: Sequence[str], folder: Path) -> DamagedFileError:
-    """The error for shards that are not those that an index was made of."""
-    return DamagedFileError(
-        "The shards of an index must stay as they were when it was made; put them back, or make "
-        "the index anew with `kerasext.shards.index_shards`. "
-        f"Received: in {str(folder)!r} {listed(problems)}"
-    )
-
-
-class Shards(Generic[_File]):
-    """Prediction files in one folder, by number.
+class Shards:
+    """Several prediction files of one folder.
 
     Args:
         folder: Path of the folder.
-        names: Sequence of their names.
-        facts: Sequence of the `ShardFacts` of each.
-        opener: Callable from path and facts to a file, with `close`.
+        names: Sequence of strings, the names of the files.
+        facts: Sequence of `ShardFacts`, what they must be.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        names: Sequence[str],
-        facts: Sequence[ShardFacts],
-        opener: Callable[[Path, ShardFacts], _File],
-    ) -> None:
-        self.names, self.facts = names, facts
-        self._folder = folder
-        self._opener = opener
-        self._open: OrderedDict[int, _File] = OrderedDict()
+    def __init__(self, folder: Path, names: Sequence[str], facts: Sequence[ShardFacts]) -> None:
+        self.folder, self.names, self.facts = folder, names, facts
+        self._open: OrderedDict[int, FileSource] = OrderedDict()
 
-    def __getitem__(self, number: int) -> _File:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Shards, (self.folder.absolute(), self.names, self.facts)
+
+    def __getitem__(self, number: int) -> FileSource:
         """Opens a shard, or returns it if it is open.
 
         Raises:
             ValueError: If it is missing, changed or unreadable, naming it.
         """
         while number not in self._open:
-            name = self.names[number]
+            path, facts = self.folder / self.names[number], self.facts[number]
             try:
-                self._open[number] = self._opener(self._folder / name, self.facts[number])
+                check_unchanged(path, facts)
+                self._open[number] = FileSource(path, record_offset=facts.record)
             except (OSError, ValueError) as error:
                 # The process may have fewer files open than there are to be here.
                 if getattr(error, "errno", None) != errno.EMFILE or not self._open:
-                    raise _changed([f"{name!r}: {error}"], self._folder) from error
+                    raise _changed([f"{path.name!r}: {error}"], self.folder) from error
                 self._open.popitem(last=False)[1].close()
             if len(self._open) > _MOST_OPEN:
                 self._open.popitem(last=False)[1].close()
@@ -111,11 +84,11 @@ class Shards(Generic[_File]):
         problems = []
         for name, facts in zip(self.names, self.facts, strict=True):
             try:
-                look(self._folder / name, facts)
+                look(self.folder / name, facts)
             except (OSError, ValueError) as error:
                 problems.append(f"{name!r}: {error}")
         if problems:
-            raise _changed(problems, self._folder)
+            raise _changed(problems, self.folder)
 
     def close(self) -> None:
         """Closes the files; safe to call again."""
@@ -123,46 +96,70 @@ class Shards(Generic[_File]):
             self._open.popitem()[1].close()
 
 
-class ShardedRows:
-    """An output whose rows are in several files, read as an h5py dataset is.
+def open_shard(path: Path) -> FileSource:
+    """Opens a complete prediction file that is no link to another place.
 
-    HDF5 would read fill values for what it does not find, and dies of a virtual dataset in a file
-    that a Python object gives it.
-
-    Args:
-        dataset: The h5py dataset of the index, whose attributes, dtype and row shape hold.
-        shards: `Shards` of `ShardFile`.
-        runs: `RowOrder`.
+    Raises:
+        ValueError: If it is missing, something else, incomplete, or damaged.
     """
+    _check_is_file(path)
+    file = FileSource(path)
+    if not file.state.complete:
+        file.close()
+        raise ValueError(
+            f"it is unfinished, with {file.state.rows} rows; mode='resume' finishes it"
+        )
+    return file
 
-    def __init__(self, dataset: h5py.Dataset, shards: Shards[ShardFile], runs: RowOrder) -> None:
-        self.spec = DenseSpec.of_dataset(dataset)
-        self.name, self.attrs, self.dtype = dataset.name, dataset.attrs, dataset.dtype
-        self.shape: tuple[int, ...] = (runs.rows, *dataset.shape[1:])
-        self.chunks = (rows_per_chunk(self.spec, runs.rows), *dataset.shape[1:])
-        self._shards = shards
-        self._bytes = sum(facts.bytes for facts in shards.facts)
-        self._runs = runs
 
-    def __getitem__(self, key: Any) -> np.ndarray:
-        rows, *rest = key if isinstance(key, tuple) else (key,)
-        wanted = range(*rows.indices(self.shape[0]))
-        pieces = list(self._runs.pieces(wanted))
-        if len(wanted) * self.spec.row_bytes > self._bytes:
-            # Compressed; or a claim, for which no memory is asked before each shard makes it, too.
-            for shard in {piece.shard for piece in pieces}:
-                self._shards[shard].check(self.spec)
-        if not rest and wanted.step == 1 and self.spec.dtype.kind != "S":
-            values = np.empty((len(wanted), *self.shape[1:]), self.spec.dtype)
-            for shard, part, places in pieces:
-                self._shards[shard].read_into(values[places], self.spec, part)
-            return values
-        if len(pieces) == 1:
-            shard, part, _ = pieces[0]
-            found = self._shards[shard].read(self.spec, (part, *rest))
-            return found.astype(self.spec.dtype, copy=False)
-        none = self._shards[0].read(self.spec, (slice(0, 0), *rest))
-        values = np.empty((len(wanted), *none.shape[1:]), self.spec.dtype)
-        for shard, part, places in pieces:
-            values[places] = self._shards[shard].read(self.spec, (part, *rest))
-        return values
+def facts_of(file: FileSource) -> ShardFacts:
+    """The facts of a complete file."""
+    return ShardFacts(file.state.rows, file.size, file.state.checksum, file.record_offset)
+
+
+def check_unchanged(path: Path, facts: ShardFacts) -> None:
+    """Raises `ValueError` unless a file is the one that has these facts."""
+    _check_is_file(path)
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    with contextlib.closing(os.fdopen(fd, "rb", buffering=0)) as file:
+        file.seek(facts.record)
+        content, size = file.read(RECORD_DTYPE.itemsize), os.fstat(fd).st_size
+    try:
+        state = CallState.parse(content)
+    except ValueError as error:
+        raise ValueError(f"it has changed: {error}") from error
+    found = (state.rows, size, state.checksum)
+    if found != facts[:3] or not state.complete:
+        raise ValueError(
+            f"it has changed: rows, bytes and checksum are {found}, and were {tuple(facts[:3])}"
+        )
+
+
+def check_shard_name(name: str) -> None:
+    """Raises `ValueError` unless a name can only be that of a file in the folder."""
+    if not name or name in {".", ".."} or set(name) & {"/", "\\", "\0"}:
+        raise ValueError(f"{name!r} is not the name of a file beside the index")
+
+
+def first_problems(problems: Sequence[str]) -> str:
+    """The first problems of many, as one text."""
+    more = len(problems) - _MOST_SHOWN
+    return "; ".join(problems[:_MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _check_is_file(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        raise ValueError("it is missing") from None
+    if not stat.S_ISREG(mode):
+        raise ValueError("it is a folder, a link or a device, and must be a file in this place")
+
+
+def _changed(problems: Sequence[str], folder: Path) -> DamagedFileError:
+    """The error for shards that are not those that an index was made of."""
+    return DamagedFileError(
+        "The shards of an index must stay as they were when it was made; put them back, or make "
+        "the index anew with `kerasext.shards.index_shards`. "
+        f"Received: in {str(folder)!r} {first_problems(problems)}"
+    )

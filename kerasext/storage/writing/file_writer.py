@@ -37,7 +37,6 @@ from kerasext.storage.writing.ragged_writer import RaggedWriter
 from kerasext.storage.writing.resume import (
     FINGERPRINT,
     PresentFile,
-    stored_class_names,
     stored_rows,
 )
 from kerasext.storage.writing.skipped_ids import SkippedIds
@@ -278,7 +277,7 @@ class PredictionFileWriter:
         is_first, self._is_compared = not self._is_compared, True
         after = self.first_row + rows if is_first else self.rows
         with contextlib.closing(FileSource(self.path)) as file:
-            if ROW in file.columns:  # so that `keep` left as many of them
+            if ROW in file.side_columns:  # so that `keep` left as many of them
                 data_row = self.first_data_row if is_first else self.data_rows - data_rows
                 numbers = SortedRows(file, self.first_row, self.rows)
                 kept = bisect.bisect_left(numbers, data_row + data_rows)
@@ -289,7 +288,7 @@ class PredictionFileWriter:
                         f"again. Stored: {kept} of {data_rows} rows from row {data_row} of the "
                         f"data on. Received: {rows} of them"
                     )
-            check_overlap({**file.datasets, **file.ragged}, arrays, after, self.why_others)
+            check_overlap(file.h5file, arrays, after, self.why_others)
 
     def commit(self) -> None:
         """Makes the rows appended so far safe from a kill, and visible to readers.
@@ -491,18 +490,18 @@ class PredictionFileWriter:
         """
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(contextlib.closing(FileSource(self.path)))
-            if source.was_closed and source.state.rows == self.rows:
+            if source.state.closed and source.state.rows == self.rows:
                 # Only its last rows were compared with their checksums when it was opened. The new
                 # file gets new ones, which would hide damage.
                 self._check_undamaged(source)
             self.attributes |= source.attributes()
-            self.class_names = stored_class_names(source)
+            self.class_names = {head: list(names) for head, names in source.class_names().items()}
             part = stack.enter_context(self._new_file(specs))
             file = stack.enter_context(contextlib.closing(_open_swmr(part)))
             self._begin(file, specs, 0)
             for name, column in self._columns.items():
                 dtype = specs[name].text_dtype
-                for rows in stored_rows(source, name, self.rows):
+                for rows in stored_rows(source.column(name), self.rows):
                     column.append(rows if dtype is None else rows.astype(dtype))
                 column.commit(self.rows)
             file.flush()

@@ -23,12 +23,14 @@ from kerasext.storage.format.layout import (
     CLASS_OUTPUTS,
     FORMAT,
     FORMAT_VERSION,
+    OUTPUTS,
     PLAIN_OUTPUTS,
     RAGGED_AXES,
     RECORD,
     SUMS,
     columns_of,
 )
+from kerasext.storage.format.sealed_table import write_texts
 from kerasext.storage.writing.compression import Compression, compression_of, dataset_options
 
 _PAGE_BYTES = 4096
@@ -87,10 +89,17 @@ def image(
             names = _class_names_of(name, class_names)
             if names is not None:
                 file[name].attrs[CLASS_NAMES] = _fixed_width(names)
+        write_texts(file, OUTPUTS, sorted(specs, key=_place))
         make_scales(file, specs, columns_of(specs, attributes.get(PLAIN_OUTPUTS)))
     # The last page is written only as far as it is used, and counts in full.
     missing = -content.getbuffer().nbytes % _PAGE_BYTES
     return content.getvalue() + bytes(missing)
+
+
+def _place(name: str) -> list[tuple[bool, str]]:
+    """Where an output stands among the others: by name, in each group its outputs first."""
+    *groups, last = name.split("/")
+    return [*((True, group) for group in groups), (False, last)]
 
 
 def _create(content: io.BytesIO) -> h5py.File:

@@ -62,14 +62,15 @@ class SortedRows(Sequence[int]):
     """
 
     def __init__(self, file: FileSource, start: int, stop: int) -> None:
-        self._file = file
+        self._column: Any = file.column(ROW)
         self._rows = range(start, stop)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: Any) -> Any:
-        return int(self._file.read(ROW, self._rows[index]))
+        row = self._rows[index]
+        return int(self._column.read(slice(row, row + 1))[0])
 
 
 def _same_values(dataset: h5py.Dataset, known: slice, given: np.ndarray) -> bool:

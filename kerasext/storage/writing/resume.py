@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from kerasext.storage.columns.class_names import ClassNames
 from kerasext.storage.columns.dense_spec import DenseSpec
 from kerasext.storage.columns.ragged_rows import RaggedRows
-from kerasext.storage.columns.ragged_spec import RaggedSpec
 from kerasext.storage.columns.step_specs import Spec
-from kerasext.storage.format.layout import CLASS_NAMES, ROW, ROW_SHAPES, ROW_SPLITS, VALUES
+from kerasext.storage.format.layout import ROW
+from kerasext.storage.reading.file_columns import FileColumn, FileRaggedColumn
 from kerasext.storage.reading.file_source import FileSource
-from kerasext.storage.reading.sound_rows import sound_rows
+from kerasext.storage.reading.verification import sound_rows
 
 FINGERPRINT = "model_fingerprint"
 
@@ -67,7 +66,7 @@ class PresentFile:
             self.first_row = file.state.first_row
             self.data_rows = file.state.data_rows
             self.first_data_row = file.state.first_data_row
-            self.is_complete = file.is_complete and not self.lost_rows
+            self.is_complete = file.state.complete and not self.lost_rows
             self.bytes = file.state.bytes
             self.batch_size = file.state.batch_size
             self.unchecked_resumes = file.state.unchecked_resumes
@@ -75,15 +74,10 @@ class PresentFile:
             self.stalled_seconds = file.state.stalled_seconds
             if self.lost_rows:
                 self._leave_out_lost_rows(file)
-            self._columns = file.columns
+            self._columns = file.side_columns
             self._fingerprint = file.attribute(FINGERPRINT)
             self._specs: dict[str, Spec] = {
-                name: (
-                    RaggedSpec.of_group(name, file.ragged[name])
-                    if name in file.ragged
-                    else DenseSpec.of_dataset(file.datasets[name])
-                )
-                for name in file.outputs
+                name: file.column(name).spec for name in file.output_names
             }
 
         self.text_dtypes = {
@@ -103,8 +97,8 @@ class PresentFile:
         rows = self.rows - self.first_row
         self.bytes = self.bytes * rows // (rows + self.lost_rows)
         self.data_rows = self.first_data_row + rows
-        if rows and ROW in file.columns:  # not all rows of the data were kept
-            self.data_rows = int(file.read(ROW, slice(self.rows - 1, self.rows))[0]) + 1
+        if rows and ROW in file.side_columns:  # not all rows of the data were kept
+            self.data_rows = int(file.column(ROW).read(slice(self.rows - 1, self.rows))[0]) + 1
 
     def check_columns(self, names: Collection[str]) -> None:
         """Raises `ValueError` if rows with other columns beside their outputs are to be added."""
@@ -155,28 +149,12 @@ class PresentFile:
             )
 
 
-def stored_class_names(file: FileSource) -> dict[str, list[str]]:
-    """The names of the classes of each head that has some."""
-    found = {}
-    for name in file.outputs:
-        names = file.attribute(CLASS_NAMES, of=name)
-        if names is not None:
-            found[name.rpartition("/")[0]] = list(ClassNames.of_attribute(names))
-    return found
-
-
-def stored_rows(file: FileSource, name: str, rows: int) -> Iterator[np.ndarray | RaggedRows]:
+def stored_rows(
+    column: FileColumn | FileRaggedColumn, rows: int
+) -> Iterator[np.ndarray | RaggedRows]:
     """The first rows of an output in blocks, as they are stored."""
-    if name not in file.ragged:
-        length = file.datasets[name].chunks[0]
-        for start in range(0, rows, length):
-            yield file.read(name, slice(start, min(start + length, rows)))
-        return
-    for start in range(0, rows, _BLOCK_ROWS):
-        block = slice(start, min(start + _BLOCK_ROWS, rows))
-        splits = file.read(f"{name}/{ROW_SPLITS}", slice(block.start, block.stop + 1))
-        values = file.read(f"{name}/{VALUES}", slice(int(splits[0]), int(splits[-1])))
-        shapes = np.diff(splits)[:, None]
-        if f"{name}/{ROW_SHAPES}" in file.datasets:
-            shapes = file.read(f"{name}/{ROW_SHAPES}", block)
-        yield RaggedRows(values, shapes)
+    is_dense = isinstance(column, FileColumn)
+    length = column.chunk_rows if is_dense else _BLOCK_ROWS
+    for start in range(0, rows, length):
+        stop = min(start + length, rows)
+        yield column.read(slice(start, stop)) if is_dense else column.read(start, stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class SkippedIds:
         self._row = state.first_row
         self._rows = state.rows if rows is None else rows
         self._data_row = state.first_data_row
-        self._has_rows = ROW in self._file.columns
+        self._has_rows = ROW in self._file.side_columns
         self._blocks: dict[str, tuple[int, np.ndarray]] = {}
 
     def check(self, ids: np.ndarray) -> None:
@@ -71,7 +72,8 @@ class SkippedIds:
         first, block = self._blocks.get(name, (-1, np.empty(0)))
         if not (first <= self._row and stop <= first + len(block)):
             first = self._row
-            block = self._file.read(name, slice(first, min(first + _BLOCK_ROWS, self._rows)))
+            column: Any = self._file.column(name)
+            block = column.read(slice(first, min(first + _BLOCK_ROWS, self._rows)))
             self._blocks[name] = first, block
         return block[self._row - first : stop - first]
 

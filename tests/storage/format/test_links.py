@@ -1,6 +1,7 @@
 import h5py
+import pytest
 
-from kerasext.storage.format import links as hard_links
+from kerasext.storage.format import links
 
 
 def test_find(tmp_path):
@@ -11,7 +12,10 @@ def test_find(tmp_path):
         file.create_dataset("g/x", data=2)
         file["soft"] = h5py.SoftLink("/g")
         file["external"] = h5py.ExternalLink(tmp_path / "other.h5", "/g")
-        assert hard_links.find(file, "g/x")[()] == 2
-        assert isinstance(hard_links.find(file, "g"), h5py.Group)
-        for path in ("soft/x", "external/x", "soft", "external", "g/y", "nothing/x", "g/x/y"):
-            assert hard_links.find(file, path) is None
+        assert links.find(file, "g/x")[()] == 2
+        assert isinstance(links.find(file, "g"), h5py.Group)
+        for path in ("soft/x", "soft", "g/y", "nothing/x", "g/x/y"):
+            assert links.find(file, path) is None
+        for path in ("external/x", "external"):
+            with pytest.raises(ValueError, match="link to another file"):
+                links.find(file, path)

@@ -111,11 +111,6 @@ def claim_huge_shape(file):
     claim_rows(rows=2**40)(file)
 
 
-def add_name_that_is_no_text(file):
-    """Names a group by bytes that are no UTF-8."""
-    h5py.h5g.create(file.id, b"b\xff")
-
-
 UNLIMITED = {"shape": (ROWS,), "maxshape": (None,), "chunks": (ROWS,)}
 DAMAGES = {
     "shorter than the record": (lambda file: file["y"].resize((ROWS - 1,)), "rows committed"),
@@ -134,10 +129,9 @@ DAMAGES = {
         replace("y", shape=(ROWS, 2**33), maxshape=(None, None), chunks=(1, 2**20), dtype="f8"),
         "rows of",
     ),
-    "name that is not UTF-8": (add_name_that_is_no_text, "name of no output"),
     "external link to the record": (
         link_record(h5py.ExternalLink("elsewhere.h5", "/")),
-        "no record",
+        "'_kerasext/record' is a link to another file",
     ),
     "soft link to the record": (link_record(h5py.SoftLink("/elsewhere")), "no record"),
     "record of another type": (replace(RECORD, data=np.zeros(3)), "no record"),
@@ -160,9 +154,10 @@ DAMAGES = {
         "must be a prediction file",
     ),
     "external link": (
-        lambda file: file.update({"a/link": h5py.ExternalLink("/etc/hostname", "/")}),
-        "'a/link' is a link to another file",
+        lambda file: (file.pop("y"), file.update({"y": h5py.ExternalLink("/etc/hostname", "/")})),
+        "'y' is a link to another file",
     ),
+    "output that is gone": (lambda file: file.pop("y"), "'y' is gone"),
     "version of another type": (set_attribute("format_version", [1, 1]), "format version 2"),
     "newer version": (set_attribute("format_version", 3), "version 2; install a newer kerasext"),
     "older version": (set_attribute("format_version", 1), "version 2; predict again"),
@@ -206,7 +201,7 @@ def test_sums_are_not_looked_for_in_other_files(valid, tmp_path, link):
         del file[f"{SUMS}/y"]
         place = (other, f"/{SUMS}/y") if link is h5py.ExternalLink else ("/_kerasext/kept",)
         file[f"{SUMS}/y"] = link(*place)
-    with PredictionFile(valid) as predictions, pytest.raises(ValueError, match="rows of 'y'"):
+    with PredictionFile(valid) as predictions, pytest.raises(ValueError, match="s of 'y'"):
         predictions.verify()
 
 
@@ -233,9 +228,15 @@ def add_loop(file):
 
 
 def add_links(file):
-    """Adds links to nowhere and to an output."""
+    """Adds links to nowhere, to an output and to another file."""
     file["a/soft"] = h5py.SoftLink("/y")
     file["broken"] = h5py.SoftLink("/nowhere")
+    file["a/other"] = h5py.ExternalLink("/etc/hostname", "/")
+
+
+def add_name_that_is_no_text(file):
+    """Names a group by bytes that are no UTF-8."""
+    h5py.h5g.create(file.id, b"b\xff")
 
 
 def add_attributes(file):
@@ -244,7 +245,13 @@ def add_attributes(file):
     file.attrs.create("more", file.ref, dtype=h5py.ref_dtype)
 
 
-CHANGES = [add_committed_datatype, add_loop, add_links, add_attributes]
+CHANGES = [
+    add_committed_datatype,
+    add_loop,
+    add_links,
+    add_name_that_is_no_text,
+    add_attributes,
+]
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -117,7 +117,7 @@ DAMAGES = {
     "a split beyond": (put("tokens/row_splits", 3, 10**6), "follow each other"),
     "the last split beyond": (put("tokens/row_splits", ROWS, 10**6), "but .*values' has shape"),
     "the last split before": (put("tokens/row_splits", ROWS, 14), "follow each other"),
-    "the last split negative": (put("tokens/row_splits", ROWS, -1), "end at number -1"),
+    "the last split negative": (put("tokens/row_splits", ROWS, -1), "-1 rows committed"),
     "splits of another length": (put("a/boxes/row_splits", 3, 8), "as rows have"),
     "a negative shape": (put("a/boxes/row_shapes", 0, -2, 0), "as rows have"),
     "two negative axes": (set_values("a/boxes/row_shapes", two_negative), "as rows have"),
@@ -125,15 +125,15 @@ DAMAGES = {
     "a shape that is huge": (put("a/boxes/row_shapes", 0, 2**62, 0), "as rows have"),
     "a shape that wraps": (set_values("a/boxes/row_shapes", shape_that_wraps_around), "as rows"),
     "zeros beside a huge axis": (set_values("a/boxes/row_shapes", shape_of_zeros), "as rows have"),
-    "no values": (drop("tokens/values"), "'tokens/values' must be a dataset"),
-    "no splits": (drop("tokens/row_splits"), "'tokens/row_splits' must be a dataset"),
-    "no shapes": (drop("a/boxes/row_shapes"), "'a/boxes/row_shapes' must be a dataset"),
+    "no values": (drop("tokens/values"), "'tokens/values' is gone"),
+    "no splits": (drop("tokens/row_splits"), "'tokens/row_splits' is gone"),
+    "no shapes": (drop("a/boxes/row_shapes"), "'a/boxes/row_shapes' is gone"),
     "fewer splits": (lambda file: file["tokens/row_splits"].resize((ROWS,)), "rows committed"),
     "fewer shapes": (lambda file: file["a/boxes/row_shapes"].resize((2, 2)), "rows committed"),
     "fewer values": (lambda file: file["tokens/values"].resize((3,)), "rows committed"),
     "a group of splits": (
         lambda file: file.move("a", "tokens/b") or drop("tokens/values")(file),
-        "'tokens/values' must be a dataset",
+        "'tokens/values' is gone",
     ),
     "splits of another type": (
         replace("tokens/row_splits", data=np.zeros(ROWS + 1, "u4"), **UNLIMITED),
@@ -143,7 +143,10 @@ DAMAGES = {
         replace("tokens/row_splits", data=np.zeros(ROWS + 1), **UNLIMITED),
         "int64",
     ),
-    "splits of two axes": (replace("tokens/row_splits", data=np.zeros((9, 9), "i8")), "of shape"),
+    "splits of two axes": (
+        replace("tokens/row_splits", data=np.zeros((99, 9), "i8"), chunks=(99, 9)),
+        "of shape",
+    ),
     "splits in one piece": (replace("tokens/row_splits", data=np.zeros(9, "i8")), "chunks"),
     "a huge chunk of splits": (
         replace(
@@ -156,7 +159,10 @@ DAMAGES = {
         ),
         "a chunk of 'tokens/row_splits'",
     ),
-    "values of two axes": (replace("tokens/values", data=np.zeros((99, 2))), "of shape"),
+    "values of two axes": (
+        replace("tokens/values", data=np.zeros((99, 2)), chunks=(99, 2)),
+        "must have one axis",
+    ),
     "values of any length": (
         replace("tokens/values", shape=(99,), dtype=h5py.string_dtype(), **UNLIMITED),
         "fixed width",
@@ -165,14 +171,14 @@ DAMAGES = {
         link("tokens/values", h5py.ExternalLink("elsewhere.h5", "/values")),
         "link to another file",
     ),
-    "soft link to values": (link("tokens/values", h5py.SoftLink("/tokens/row_splits")), "dataset"),
-    "mark of another kind": (mark("yes"), "number of axes"),
+    "soft link to values": (link("tokens/values", h5py.SoftLink("/tokens/row_splits")), "is gone"),
+    "mark of another kind": (mark("yes"), "fixed width"),
     "mark of many": (mark([1, 1]), "number of axes"),
-    "mark of nothing": (mark(h5py.Empty("i8")), "number of axes"),
-    "mark of no axes": (mark(0), "'ragged_axes' of 'tokens' is 0"),
+    "mark of nothing": (mark(h5py.Empty("i8")), "fixed width"),
+    "mark of no axes": (mark(0), "number of axes, and is 0"),
     "mark of too many axes": (mark(2**40), "is 1099511627776"),
     "mark of more axes": (mark(3, of="a/boxes"), r"rows of shape \(3,\)"),
-    "mark of fewer axes": (mark(2), "'tokens/row_shapes' must be a dataset"),
+    "mark of fewer axes": (mark(2), "'tokens/row_shapes' is gone"),
 }
 
 

@@ -3,21 +3,25 @@ import numpy as np
 import pytest
 
 from kerasext.storage import DenseOutput
-from kerasext.storage.columns.fixed_point import attributes_for, scale_of
+from kerasext.storage.columns.dense_spec import DenseSpec
+from kerasext.storage.columns.fixed_point import attributes_for
 
 
-class Content:
-    """A file in memory, in place of an `FileSource`, with more rows than are committed."""
+class Column:
+    """A dataset in memory, in place of a `FileColumn`, with more rows than are committed."""
 
-    path = "memory"
+    def __init__(self, dataset, rows):
+        self.spec = DenseSpec.of_dataset(dataset)
+        self.rows, self.chunk_rows = rows, dataset.chunks[0]
+        self.h5ds = dataset
 
-    def __init__(self, file, rows):
-        self.lengths = dict.fromkeys(NAMES, rows)
-        self.datasets = {name: file[name] for name in NAMES}
-        self.scales = {name: scale_of(file[name]) for name in NAMES}
+    def read(self, key):
+        return self.h5ds[key]
 
-    def read(self, name, key):
-        return self.datasets[name][key]
+
+def output_of(file, name, rows):
+    """An output whose first rows are committed."""
+    return DenseOutput("memory", name, Column(file[name], rows))
 
 
 ROWS = 50
@@ -81,25 +85,25 @@ def file():
 @pytest.fixture
 def cube(file):
     """An output with rows of shape `(4, 3)`."""
-    return DenseOutput(Content(file, ROWS), "cube")
+    return output_of(file, "cube", ROWS)
 
 
 @pytest.fixture
 def vector(file):
     """An output with one number per row."""
-    return DenseOutput(Content(file, ROWS), "head/vector")
+    return output_of(file, "head/vector", ROWS)
 
 
 @pytest.fixture
 def steps(file):
     """An output of floats that are stored as whole numbers, some of them NaN."""
-    return DenseOutput(Content(file, ROWS), "steps")
+    return output_of(file, "steps", ROWS)
 
 
 @pytest.fixture
 def text(file):
     """An output of strings."""
-    return DenseOutput(Content(file, ROWS), "text")
+    return output_of(file, "text", ROWS)
 
 
 @pytest.mark.parametrize("key", ROW_KEYS, ids=label)
@@ -275,12 +279,12 @@ def test_writing_into_a_result_changes_nothing(cube, steps):
 
 def test_other_dtypes(file):
     """Booleans, strings of higher rank and rows of width zero come back as what they are."""
-    flags = DenseOutput(Content(file, ROWS), "flags")
+    flags = output_of(file, "flags", ROWS)
     np.testing.assert_array_equal(flags[[2, 1]], np.array([True, False]), strict=True)
-    words = DenseOutput(Content(file, 3), "words")
+    words = output_of(file, "words", 3)
     np.testing.assert_array_equal(words[1:], np.array([["a", "bb"]] * 2), strict=True)
     assert words[0, 1] == "bb"
-    none = DenseOutput(Content(file, ROWS), "none")
+    none = output_of(file, "none", ROWS)
     assert none[:].shape == none.shape == (ROWS, 0)
     assert none[[4, 4, 1]].shape == (3, 0)
     assert none[-1].shape == (0,)
@@ -290,7 +294,7 @@ def test_other_dtypes(file):
 @pytest.mark.parametrize("key", [np.s_[:], np.s_[::-1], [], np.s_[5:], np.zeros(0, bool), ...])
 def test_no_rows(file, key):
     """An output without committed rows gives empty arrays of the right rank."""
-    output = DenseOutput(Content(file, 0), "cube")
+    output = output_of(file, "cube", 0)
     np.testing.assert_array_equal(output[key], CUBE[:0], strict=True)
     assert (list(output), len(output), output.shape) == ([], 0, (0, 4, 3))
     with pytest.raises(IndexError):

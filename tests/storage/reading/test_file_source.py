@@ -36,7 +36,7 @@ def test_a_refresh_that_fails_changes_nothing(path, monkeypatch):
     output = reader["x"]
     add(writer)
     with monkeypatch.context() as patch:
-        patch.setattr("kerasext.storage.reading.dataset_checks.find", lambda *_, **__: 1 / 0)
+        patch.setattr(FileSource, "_check_is_whole", lambda _: 1 / 0)
         for _ in range(2):
             with pytest.raises(ValueError, match="damaged"):
                 reader.refresh()

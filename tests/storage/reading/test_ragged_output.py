@@ -132,18 +132,6 @@ def test_batches(rows, predictions):
         assert_rows(arrays, CONTENT[name])
 
 
-def test_plain_datasets(predictions):
-    """Values, splits and shapes can be read as they stand in the file."""
-    for name, arrays in CONTENT.items():
-        output, rows = predictions[name], as_rows(arrays)
-        np.testing.assert_array_equal(output.values[:], rows.values)
-        np.testing.assert_array_equal(output.row_splits[:], rows.row_splits)
-        if name == "tokens":
-            assert output.row_shapes is None
-        else:
-            np.testing.assert_array_equal(output.row_shapes[:], rows.row_shapes)
-
-
 @pytest.mark.parametrize("key", [np.s_[:], np.s_[3:9], [40, 3, 3], LENGTHS > 2, []])
 @pytest.mark.parametrize("name", CONTENT)
 def test_padded(name, key, predictions):
@@ -238,8 +226,8 @@ def test_reads_are_by_runs(key, most, path, monkeypatch):
     """Rows that stand together are read together, however many they are."""
     with PredictionFile(write(path)) as predictions:
         reads = []
-        read = predictions._file.read
-        monkeypatch.setattr(predictions._file, "read", lambda *at: reads.append(at) or read(*at))
+        read = predictions._source.read
+        monkeypatch.setattr(predictions._source, "read", lambda *at: reads.append(at) or read(*at))
         assert_rows(predictions["boxes"][key], choose(CONTENT["boxes"], key))
     assert len(reads) <= most, reads
 

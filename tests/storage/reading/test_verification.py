@@ -247,7 +247,8 @@ def test_no_writer_waits_for_damaged_metadata(outputs, path, tmp_path):
         changed[place + 9] ^= 0x10
         killed.write_bytes(changed)
         try:
-            PredictionFile(killed).close()
+            with PredictionFile(killed) as predictions:
+                list(predictions.values())
         except ValueError:
             assert outputs is ragged
             with pytest.raises(ValueError, match="The file is damaged"):
