@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -77,9 +77,9 @@ def _find_in_part(file: FileSource, part: int, parts: int) -> DuplicateIds | Non
 def _blocks(file: FileSource) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """The first row, the ids and their hashes, some rows at a time."""
     rows = file.state.rows
-    column: Any = file.column(IDS)
+    column = file.dense_column(IDS)
     for start in range(0, rows, _BLOCK_ROWS):
-        ids = column.read(slice(start, min(start + _BLOCK_ROWS, rows)))
+        ids = column.read_rows(start, min(start + _BLOCK_ROWS, rows))
         yield start, ids, _hashes(ids)
 
 

@@ -50,7 +50,7 @@ def _verify_file(path: Path) -> str:
 
 def _verify_folder(folder: Path) -> str:
     shards = ShardFolder.read(folder)
-    shards.order(sort=False)  # refuses ids that are there twice
+    shards.sharded_rows(sort=False)  # refuses ids that are there twice
     for path in sorted(folder.iterdir()):
         if not path.name.startswith("."):
             _verify_file(path)

@@ -26,6 +26,7 @@ from kerasext.storage import (
     ShardFacts,
     Shards,
     Spec,
+    can_hold,
     check_shard_name,
     facts_of,
     first_problems,
@@ -204,7 +205,7 @@ class ShardFolder:
         self.facts.append(facts_of(file))
         self.nbytes += sum(column.rows * column.spec.row_bytes for column in file.dense_columns())
         if with_ids and IDS in file.side_columns:
-            self.ids.append(columns[IDS].read(slice(0, file.state.rows)))
+            self.ids.append(file.dense_column(IDS).read_rows(0, file.state.rows))
 
     def _check_model(self, name: str, attributes: Mapping[str, Any]) -> None:
         ours, theirs = (some.get(FINGERPRINT) for some in (self.attributes, attributes))
@@ -223,13 +224,10 @@ class ShardFolder:
         }
 
     def _widest(self, name: str, ours: Spec, theirs: Spec) -> Spec:
-        if type(ours) is type(theirs):
-            first: Any = ours
-            second: Any = theirs
-            if first.can_hold(second):
-                return ours
-            if second.can_hold(first):
-                return theirs
+        if can_hold(ours, theirs):
+            return ours
+        if can_hold(theirs, ours):
+            return theirs
         return self._refuse(
             name, f"has output {theirs.name!r} of {theirs.description}", f"of {ours.description}"
         )

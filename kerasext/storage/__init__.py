@@ -16,6 +16,7 @@ from kerasext.storage.columns.ragged_spec import RaggedSpec as RaggedSpec
 from kerasext.storage.columns.step_specs import (
     Ragged as Ragged,
     Spec as Spec,
+    can_hold as can_hold,
     check_ragged as check_ragged,
 )
 from kerasext.storage.columns.text import TEXT_KINDS as TEXT_KINDS, encode_text as encode_text

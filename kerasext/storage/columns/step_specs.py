@@ -20,6 +20,13 @@ Ragged = bool | Iterable[str]
 Spec = DenseSpec | RaggedSpec
 
 
+def can_hold(spec: Spec, other: Spec) -> bool:
+    """Whether rows of `other` are rows of `spec` as they stand, text padded if need be."""
+    if isinstance(spec, DenseSpec):
+        return isinstance(other, DenseSpec) and spec.can_hold(other)
+    return isinstance(other, RaggedSpec) and spec.can_hold(other)
+
+
 def check_ragged(ragged: Ragged) -> bool | tuple[str, ...]:
     """Checks a choice of outputs whose rows may differ in shape, and returns it.
 

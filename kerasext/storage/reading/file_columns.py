@@ -17,6 +17,7 @@ from kerasext.storage.format.layout import MOST_AXES, RAGGED_AXES, ROW_SHAPES, R
 
 if TYPE_CHECKING:
     from kerasext.storage.reading.file_source import FileSource
+    from kerasext.storage.reading.source import DenseColumn
 
 _LONGEST_AXIS = 2**32 - 1  # longer ones only a damaged file has
 _LARGE_CHUNK_BYTES = 64 * 2**20
@@ -47,6 +48,10 @@ class FileColumn:
         if self.source.watch is not None:
             self.source.watch.look(self, key[0] if isinstance(key, tuple) else key)
         return values
+
+    def read_rows(self, start: int, stop: int) -> np.ndarray:
+        """See `DenseColumn`."""
+        return self.read(slice(start, stop))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.source, self.spec.name, self.rows)
@@ -83,15 +88,15 @@ class FileRaggedColumn:
         rows = self.rows * self.values.chunk_rows // max(self.values.rows, 1)
         return min(max(rows, 1), self.row_splits.chunk_rows)
 
-    def read(self, start: int, stop: int) -> RaggedRows:
+    def read_rows(self, start: int, stop: int) -> RaggedRows:
         """See `RaggedColumn`."""
         if start == stop:  # also of a file without rows, where no split may be readable
             nothing = np.empty((0, self.spec.axes), np.int64)
-            return RaggedRows(self.values.read(slice(0, 0)), nothing)
-        splits = self.row_splits.read(slice(start, stop + 1))
+            return RaggedRows(self.values.read_rows(0, 0), nothing)
+        splits = self.row_splits.read_rows(start, stop + 1)
         self._check_splits(range(start, stop), splits[:-1], splits[1:])
         shapes = self._shapes(slice(start, stop), splits[1:] - splits[:-1])
-        return RaggedRows(self.values.read(slice(int(splits[0]), int(splits[-1]))), shapes)
+        return RaggedRows(self.values.read_rows(int(splits[0]), int(splits[-1])), shapes)
 
     def take(self, index: np.ndarray) -> list[np.ndarray]:
         """See `RaggedColumn`."""
@@ -102,7 +107,7 @@ class FileRaggedColumn:
         found: list[np.ndarray] = []
         for part in _by_chunk(starts, self.values.chunk_rows):
             first, last = int(starts[part[0]]), int(ends[part].max())
-            values = self.values.read(slice(first, last))
+            values = self.values.read_rows(first, last)
             shapes = self._shapes(wanted[part], ends[part] - starts[part])
             found += cut(values, starts[part] - first, ends[part] - first, shapes)
         # Copies, for a row must not keep the rest of what was read, nor be there twice.
@@ -110,7 +115,7 @@ class FileRaggedColumn:
 
     def sizes(self, start: int, stop: int) -> np.ndarray:
         """See `RaggedColumn`."""
-        return np.diff(self.row_splits.read(slice(start, stop + 1)))
+        return np.diff(self.row_splits.read_rows(start, stop + 1))
 
     def _check_splits(self, rows: Any, starts: np.ndarray, ends: np.ndarray) -> None:
         if starts.size and not (
@@ -180,7 +185,7 @@ def _open_part(
 ) -> FileColumn:
     """The dataset of the splits or shapes of rows."""
     spec, dataset = source.open_dataset(path, length)
-    if (spec.row_shape, spec.dtype) != (row_shape, np.int64):
+    if (spec.row_shape, spec.dtype) != (row_shape, np.dtype(np.int64)):
         raise ValueError(
             f"{path!r} must have int64 rows of shape {row_shape}, not {spec.dtype} rows of shape "
             f"{spec.row_shape}"
@@ -188,7 +193,7 @@ def _open_part(
     return FileColumn(source, spec, dataset, length)
 
 
-def gather(column: Any, rows: np.ndarray) -> np.ndarray:
+def gather(column: DenseColumn, rows: np.ndarray) -> np.ndarray:
     """Reads rows of a `DenseColumn` that ascend, by one read for each chunk that has some.
 
     h5py's own selection of many single rows is far slower.
@@ -200,7 +205,7 @@ def gather(column: Any, rows: np.ndarray) -> np.ndarray:
     values = np.empty((len(rows), *column.spec.row_shape), dtype=column.spec.dtype)
     for part in _by_chunk(rows, column.chunk_rows):
         some = rows[part]
-        values[part] = column.read(slice(int(some[0]), int(some[-1]) + 1))[some - some[0]]
+        values[part] = column.read_rows(int(some[0]), int(some[-1]) + 1)[some - some[0]]
     return values
 
 

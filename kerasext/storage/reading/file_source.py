@@ -17,27 +17,28 @@ import numpy as np
 
 from kerasext.storage.columns.class_names import ClassNames
 from kerasext.storage.columns.dense_spec import DenseSpec
-from kerasext.storage.format import commit_record, links, sealed_table, superblock
+from kerasext.storage.format import commit_record, links, sealed_table
 from kerasext.storage.format.checksums import CHUNK_DTYPE
 from kerasext.storage.format.commit_record import RECORD_DTYPE, CallState
-from kerasext.storage.format.damage import DamagedFileError, naming_damage
+from kerasext.storage.format.damage import naming_damage
 from kerasext.storage.format.layout import (
     CLASS_NAMES,
     CLASS_OUTPUTS,
-    FORMAT,
-    FORMAT_VERSION,
-    INDEX,
     INDEX_FORMAT,
     OUTPUTS,
     PLAIN_OUTPUTS,
     SUMS,
-    VIRTUAL_FORMAT,
     columns_of,
 )
 from kerasext.storage.reading import verification
 from kerasext.storage.reading.attributes import read_attribute, read_attributes
 from kerasext.storage.reading.dataset_checks import check_dataset, end_of_chunks, end_of_entries
 from kerasext.storage.reading.file_columns import FileColumn, FileRaggedColumn, open_column
+from kerasext.storage.reading.file_format import (
+    FORMAT_ATTRIBUTES,
+    check_format,
+    naming_what_is_no_hdf5,
+)
 from kerasext.storage.reading.file_view import FileView
 from kerasext.storage.reading.verification import DamageWatch
 
@@ -102,7 +103,7 @@ class FileSource:
         self._columns: dict[str, FileColumn | FileRaggedColumn] = {}
         self.record_offset = record_offset or 0
         self.is_index = False
-        with _naming_what_is_no_hdf5(path):
+        with naming_what_is_no_hdf5(path):
             self._view = FileView(path) if view is None else view
         _open_files.add(self)
         try:
@@ -157,6 +158,18 @@ class FileSource:
             if name not in self._columns:
                 self._columns[name] = self._retrying(lambda: open_column(self, name))
             return self._columns[name]
+
+    def dense_column(self, name: str) -> FileColumn:
+        """An output whose rows have one shape.
+
+        Raises:
+            ValueError: As of `column`; or if its rows differ in shape.
+        """
+        column = self.column(name)
+        with naming_damage(self.path, f"output {name!r}"):
+            if not isinstance(column, FileColumn):
+                raise ValueError("its rows must have one shape")
+        return column
 
     def dense_columns(self) -> Iterator[FileColumn]:
         """The datasets of all outputs."""
@@ -309,7 +322,7 @@ class FileSource:
     def _open(self) -> None:
         self._close_hdf5()
         self._view.look()
-        with _naming_what_is_no_hdf5(self.path):
+        with naming_what_is_no_hdf5(self.path):
             self._h5file = h5py.File(self._view, "r")
         if not self.record_offset:
             self._check_format()
@@ -369,50 +382,11 @@ class FileSource:
         return CallState.parse(self._view.read_at(self.record_offset, RECORD_DTYPE.itemsize))
 
     def _check_format(self) -> None:
-        found = self.attributes("format", "format_version", INDEX)
-        name, version = found.get("format"), found.get("format_version", 0)
-        received = f"Received: path={str(self.path)!r}"
-        if isinstance(name, str) and name == VIRTUAL_FORMAT:
-            raise ValueError(
-                "A file of virtual datasets is for other tools, because HDF5 reads fill values "
-                f"for shards that are missing; open the index {found.get(INDEX)!r} beside it. "
-                f"{received}"
-            )
-        if isinstance(name, str) and name == INDEX_FORMAT and not self._may_be_index:
+        found = check_format(self.path, self.attributes(*FORMAT_ATTRIBUTES))
+        self.is_index = found == INDEX_FORMAT
+        if self.is_index and not self._may_be_index:
             raise ValueError(
                 "The file must have its rows itself, and this is an index of other files; make a "
-                f"file with `kerasext.shards.merge_shards`. {received}"
+                "file with `kerasext.shards.merge_shards`. "
+                f"Received: path={str(self.path)!r}"
             )
-        if not isinstance(name, str) or name not in {FORMAT, INDEX_FORMAT}:
-            raise ValueError(f"The file must be a prediction file of kerasext. {received}")
-        self.is_index = name == INDEX_FORMAT
-        if np.ndim(version) or version != FORMAT_VERSION:
-            is_newer = not np.ndim(version) and version > FORMAT_VERSION
-            remedy = "install a newer kerasext" if is_newer else "predict again"
-            raise ValueError(
-                f"The file must be of format version {FORMAT_VERSION}; {remedy}. "
-                f"{received} of version {version}"
-            )
-
-
-@contextlib.contextmanager
-def _naming_what_is_no_hdf5(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"There must be a file to read. Received: path={str(path)!r}"
-        ) from None
-    except (OSError, RuntimeError, ValueError) as error:
-        kind = DamagedFileError if _begins_as_hdf5(path) else ValueError
-        raise kind(
-            f"The file must be HDF5, and whole. Received: path={str(path)!r} ({error})"
-        ) from error
-
-
-def _begins_as_hdf5(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(superblock.SIGNATURE)) == superblock.SIGNATURE
-    except OSError:
-        return False

@@ -246,6 +246,9 @@ class IndexSource:
             raise ValueError(damage)
 
     def _has_ids_of_shards(self) -> bool:
-        stored, own = self._sharded(IDS), self._file.column(IDS)
-        blocks = (slice(at, at + _BLOCK_ROWS) for at in range(0, stored.rows, _BLOCK_ROWS))
-        return all(np.array_equal(own.read(rows), stored.read(rows)) for rows in blocks)
+        own = self._file.dense_column(IDS)
+        stored = self._rows.column(own.spec)
+        blocks = (
+            (start, min(start + _BLOCK_ROWS, own.rows)) for start in range(0, own.rows, _BLOCK_ROWS)
+        )
+        return all(np.array_equal(own.read_rows(*rows), stored.read_rows(*rows)) for rows in blocks)

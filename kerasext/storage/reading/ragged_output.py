@@ -138,7 +138,7 @@ class RaggedOutput:
         Raises:
             ValueError: If the file was closed, or is damaged where the rows are.
         """
-        rows = self._column.read(start, stop)
+        rows = self._column.read_rows(start, stop)
         return RaggedRows(self._decode(rows.values), rows.row_shapes)
 
     def row_sizes(self, start: int, stop: int) -> np.ndarray:

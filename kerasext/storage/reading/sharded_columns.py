@@ -12,6 +12,7 @@ import numpy as np
 from kerasext.storage.columns.dense_spec import DenseSpec
 from kerasext.storage.columns.ragged_rows import RaggedRows
 from kerasext.storage.columns.ragged_spec import RaggedSpec
+from kerasext.storage.columns.step_specs import Spec, can_hold
 from kerasext.storage.reading.file_columns import FileColumn, FileRaggedColumn, gather
 from kerasext.storage.reading.row_order import Piece, RowOrder
 from kerasext.storage.reading.shards import Shards
@@ -48,13 +49,13 @@ class ShardedRows:
             self.is_open = False
             self.shards.close()
 
-    def column(self, spec: DenseSpec | RaggedSpec) -> ShardedColumn | ShardedRaggedColumn:
+    def column(self, spec: Spec) -> ShardedColumn | ShardedRaggedColumn:
         """An output, whose text is as wide in `spec` as in the widest file."""
         if isinstance(spec, RaggedSpec):
             return ShardedRaggedColumn(self, spec)
         return ShardedColumn(self, spec)
 
-    def shard_column(self, number: int, spec: DenseSpec | RaggedSpec) -> Any:
+    def shard_column(self, number: int, spec: Spec) -> Any:
         """An output of one of the files.
 
         Raises:
@@ -66,10 +67,10 @@ class ShardedRows:
         return column
 
 
-def check_fits(spec: DenseSpec | RaggedSpec, column: FileColumn | FileRaggedColumn) -> None:
+def check_fits(spec: Spec, column: FileColumn | FileRaggedColumn) -> None:
     """Raises `ValueError` unless rows of a file can be rows of an output."""
-    found: Any = column.spec
-    if type(found) is not type(spec) or not spec.can_hold(found):
+    found = column.spec
+    if not can_hold(spec, found):
         raise ValueError(f"output {spec.name!r} has {found.description}, not {spec.description}")
 
 
@@ -101,6 +102,10 @@ class ShardedColumn:
         """See `DenseColumn`."""
         with self.of.lock:
             return self._read(*(key if isinstance(key, tuple) else (key,)))
+
+    def read_rows(self, start: int, stop: int) -> np.ndarray:
+        """See `DenseColumn`."""
+        return self.read(slice(start, stop))
 
     def _read(self, rows: slice, *rest: Any) -> np.ndarray:
         start, stop, step = rows.indices(self.rows)
@@ -151,7 +156,7 @@ class ShardedRaggedColumn:
             rows: int = self.of.shard_column(0, self.spec).chunk_rows
         return rows
 
-    def read(self, start: int, stop: int) -> RaggedRows:
+    def read_rows(self, start: int, stop: int) -> RaggedRows:
         """See `RaggedColumn`."""
         with self.of.lock:
             found = self._rows(self.of.order.pieces(start, stop), max(stop - start, 0))
@@ -184,9 +189,10 @@ class ShardedRaggedColumn:
         found: list[np.ndarray] = [np.empty(0)] * count
         for shard, rows, places in pieces:
             column = self.of.shard_column(shard, self.spec)
-            is_slice = isinstance(rows, slice)
-            arrays = list(column.read(rows.start, rows.stop) if is_slice else column.take(rows))
-            targets = range(count)[places] if isinstance(places, slice) else places.tolist()
-            for place, row in zip(targets, arrays, strict=True):
+            if isinstance(rows, slice):
+                arrays = list(column.read_rows(rows.start, rows.stop))
+            else:
+                arrays = column.take(rows)
+            for place, row in zip(np.arange(count)[places].tolist(), arrays, strict=True):
                 found[place] = row.astype(self.spec.values.dtype, copy=False)
         return found

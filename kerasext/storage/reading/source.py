@@ -42,6 +42,10 @@ class DenseColumn(Protocol):
         """
         ...
 
+    def read_rows(self, start: int, stop: int) -> np.ndarray:
+        """Reads rows that follow each other; see `read`."""
+        ...
+
 
 class RaggedColumn(Protocol):
     """The rows of one output whose rows differ in shape, as they are stored.
@@ -59,7 +63,7 @@ class RaggedColumn(Protocol):
     @property
     def chunk_rows(self) -> int: ...  # noqa: D102
 
-    def read(self, start: int, stop: int) -> RaggedRows:
+    def read_rows(self, start: int, stop: int) -> RaggedRows:
         """Reads rows that follow each other.
 
         Raises:
@@ -74,7 +78,7 @@ class RaggedColumn(Protocol):
             index: Array of shape `(chosen,)`, int64.
 
         Raises:
-            ValueError: As of `read`.
+            ValueError: As of `read_rows`.
         """
         ...
 

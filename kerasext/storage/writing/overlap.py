@@ -62,7 +62,7 @@ class SortedRows(Sequence[int]):
     """
 
     def __init__(self, file: FileSource, start: int, stop: int) -> None:
-        self._column: Any = file.column(ROW)
+        self._column = file.dense_column(ROW)
         self._rows = range(start, stop)
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class SortedRows(Sequence[int]):
 
     def __getitem__(self, index: Any) -> Any:
         row = self._rows[index]
-        return int(self._column.read(slice(row, row + 1))[0])
+        return int(self._column.read_rows(row, row + 1)[0])
 
 
 def _same_values(dataset: h5py.Dataset, known: slice, given: np.ndarray) -> bool:

@@ -98,7 +98,7 @@ class PresentFile:
         self.bytes = self.bytes * rows // (rows + self.lost_rows)
         self.data_rows = self.first_data_row + rows
         if rows and ROW in file.side_columns:  # not all rows of the data were kept
-            self.data_rows = int(file.column(ROW).read(slice(self.rows - 1, self.rows))[0]) + 1
+            self.data_rows = int(file.dense_column(ROW).read_rows(self.rows - 1, self.rows)[0]) + 1
 
     def check_columns(self, names: Collection[str]) -> None:
         """Raises `ValueError` if rows with other columns beside their outputs are to be added."""
@@ -153,8 +153,6 @@ def stored_rows(
     column: FileColumn | FileRaggedColumn, rows: int
 ) -> Iterator[np.ndarray | RaggedRows]:
     """The first rows of an output in blocks, as they are stored."""
-    is_dense = isinstance(column, FileColumn)
-    length = column.chunk_rows if is_dense else _BLOCK_ROWS
+    length = column.chunk_rows if isinstance(column, FileColumn) else _BLOCK_ROWS
     for start in range(0, rows, length):
-        stop = min(start + length, rows)
-        yield column.read(slice(start, stop)) if is_dense else column.read(start, stop)
+        yield column.read_rows(start, min(start + length, rows))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -72,8 +71,8 @@ class SkippedIds:
         first, block = self._blocks.get(name, (-1, np.empty(0)))
         if not (first <= self._row and stop <= first + len(block)):
             first = self._row
-            column: Any = self._file.column(name)
-            block = column.read(slice(first, min(first + _BLOCK_ROWS, self._rows)))
+            column = self._file.dense_column(name)
+            block = column.read_rows(first, min(first + _BLOCK_ROWS, self._rows))
             self._blocks[name] = first, block
         return block[self._row - first : stop - first]
 
