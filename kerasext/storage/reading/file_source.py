@@ -18,7 +18,6 @@ import numpy as np
 from kerasext.storage.columns.class_names import ClassNames
 from kerasext.storage.columns.dense_spec import DenseSpec
 from kerasext.storage.format import commit_record, links, sealed_table
-from kerasext.storage.format.checksums import CHUNK_DTYPE
 from kerasext.storage.format.commit_record import RECORD_DTYPE, CallState
 from kerasext.storage.format.damage import naming_damage
 from kerasext.storage.format.layout import (
@@ -27,12 +26,11 @@ from kerasext.storage.format.layout import (
     INDEX_FORMAT,
     OUTPUTS,
     PLAIN_OUTPUTS,
-    SUMS,
     columns_of,
 )
 from kerasext.storage.reading import verification
 from kerasext.storage.reading.attributes import read_attribute, read_attributes
-from kerasext.storage.reading.dataset_checks import check_dataset, end_of_chunks, end_of_entries
+from kerasext.storage.reading.dataset_checks import check_dataset, end_of_entries
 from kerasext.storage.reading.file_columns import FileColumn, FileRaggedColumn, open_column
 from kerasext.storage.reading.file_format import (
     FORMAT_ATTRIBUTES,
@@ -76,6 +74,7 @@ class FileSource:
 
     Attributes:
         path: The path.
+        lock: Lock that a thread holds while it reads.
         state: `CallState` of the last commit. `refresh` replaces it.
         record_offset: Int. The byte at which the commit record begins.
         watch: `DamageWatch`, or `None`.
@@ -97,7 +96,7 @@ class FileSource:
     ) -> None:
         self.path = path
         self.watch = DamageWatch(self) if is_watched else None
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._may_be_index = may_be_index
         self._h5file: h5py.File | None = None
         self._columns: dict[str, FileColumn | FileRaggedColumn] = {}
@@ -139,7 +138,7 @@ class FileSource:
     @functools.cached_property
     def output_names(self) -> list[str]:
         """Names of the outputs, in their order."""
-        with self._lock, naming_damage(self.path, "the list of outputs"):
+        with self.lock, naming_damage(self.path, "the list of outputs"):
             return sealed_table.read_texts(self.h5file, OUTPUTS, self.size)
 
     @property
@@ -153,7 +152,7 @@ class FileSource:
         Raises:
             ValueError: If the file was closed, or the output is damaged or gone.
         """
-        with self._lock:
+        with self.lock:
             self.check_open()
             if name not in self._columns:
                 self._columns[name] = self._retrying(lambda: open_column(self, name))
@@ -197,7 +196,7 @@ class FileSource:
                     raise
             return values
 
-        with self._lock:
+        with self.lock:
             self.check_open()
             return self._retrying(attempt)
 
@@ -211,40 +210,22 @@ class FileSource:
         Raises:
             ValueError: If it is not there, or can't be what it claims.
         """
-        with self._lock, naming_damage(self.path, f"output {path!r}"):
+        with self.lock, naming_damage(self.path, f"output {path!r}"):
             dataset = links.find(self.h5file, path)
             if not isinstance(dataset, h5py.Dataset):
                 raise ValueError(f"{path!r} is gone")
             check_dataset(dataset, length, self.size)
             return DenseSpec.of_dataset(dataset), dataset
 
-    def checksums(self, path: str, chunks: int) -> np.ndarray:
-        """The stored checksums of the first chunks of a dataset, or fewer if no more are stored.
-
-        Raises:
-            ValueError: If they are not of the kind that is written.
-        """
-        with self._lock, naming_damage(self.path, f"checksums of {path!r}"):
-            node = links.find(self.h5file, f"{SUMS}/{path}")
-            if not isinstance(node, h5py.Dataset):
-                return np.empty(0, CHUNK_DTYPE)
-            check_dataset(node, 0, self.size)
-            if node.dtype != CHUNK_DTYPE or node.ndim != 1:
-                raise ValueError(f"they must be of dtype {CHUNK_DTYPE} and have one axis")
-            count = min(chunks, len(node))
-            check_dataset(node, count, self.size)
-            stored: np.ndarray = node[:count]
-            return stored
-
     def attribute(self, name: str, *, of: str = "/") -> Any:
         """An attribute of a dataset or group, or of the file itself; see `read_attribute`."""
-        with self._lock:
+        with self.lock:
             node = self.h5file["/"] if of == "/" else links.find(self.h5file, of)
             return read_attribute(node, name, self.size)
 
     def attributes(self, *names: str) -> dict[str, Any]:
         """The attributes of the file, all or some; those of other types are left out."""
-        with self._lock, naming_damage(self.path, "attributes"):
+        with self.lock, naming_damage(self.path, "attributes"):
             root = self.h5file["/"]  # a file would look for it at each attribute
             return read_attributes(root, names or tuple(root.attrs), self.size)
 
@@ -267,7 +248,7 @@ class FileSource:
         Raises:
             ValueError: If the file is damaged now. This object then stays as it was.
         """
-        with self._lock:
+        with self.lock:
             self.check_open()
             if not self.has_new_state():
                 return False
@@ -278,7 +259,7 @@ class FileSource:
 
     def has_new_state(self) -> bool:
         """See `Source`. What was read since may have changed while it was read."""
-        with self._lock, naming_damage(self.path):
+        with self.lock, naming_damage(self.path):
             return self._retrying(self._read_state) != self.state
 
     def find_damage(self) -> str | None:
@@ -287,24 +268,9 @@ class FileSource:
         Raises:
             ValueError: If rows can't be read, or checksums are not of the kind that is written.
         """
-        with self._lock:
+        with self.lock:
             self.check_open()
             return verification.find_damage(self)
-
-    def end_of_chunks(self) -> int:
-        """Reads the whole index of chunks of all datasets; returns the byte where the last ends.
-
-        Raises:
-            ValueError: If it is damaged somewhere.
-        """
-        ends = [0]
-        for column in self.dense_columns():
-            sums = links.find(self.h5file, f"{SUMS}/{column.spec.name}")
-            for dataset in (column.h5ds, sums):
-                if isinstance(dataset, h5py.Dataset):
-                    with self._lock, naming_damage(self.path, "index of chunks"):
-                        ends.append(end_of_chunks(dataset))
-        return max(ends)
 
     def check_open(self) -> None:
         """See `Source`."""
@@ -315,7 +281,7 @@ class FileSource:
 
     def close(self) -> None:
         """Closes the file; safe to call again."""
-        with self._lock:
+        with self.lock:
             self._close_hdf5()
             self._view.close()
 
@@ -349,7 +315,7 @@ class FileSource:
     def _exchange_with(self, other: FileSource) -> None:
         """Takes the content of another one, which is closed with the content of this one."""
         mine, others = (
-            {name: value for name, value in vars(file).items() if name not in {"_lock", "watch"}}
+            {name: value for name, value in vars(file).items() if name not in {"lock", "watch"}}
             for file in (self, other)
         )
         vars(self).update(others)

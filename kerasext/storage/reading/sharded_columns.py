@@ -129,7 +129,9 @@ class ShardedColumn:
             found: np.ndarray = column.read((piece.rows, *rest))
             return found
         wanted, places = np.unique(piece.rows, return_inverse=True)
-        return gather(column, wanted)[(places, *rest)]
+        rows: np.ndarray = gather(column, wanted)
+        some: np.ndarray = rows[(places, *rest)]
+        return some
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,14 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import h5py
 import numpy as np
 
-from kerasext.storage.format.checksums import RowChecksums, checksum, file_checksum
+from kerasext.storage.format import links
+from kerasext.storage.format.checksums import CHUNK_DTYPE, RowChecksums, checksum, file_checksum
+from kerasext.storage.format.damage import naming_damage
+from kerasext.storage.format.layout import SUMS
+from kerasext.storage.reading import dataset_checks
 from kerasext.storage.reading.file_columns import FileColumn, FileRaggedColumn
 
 if TYPE_CHECKING:
@@ -37,7 +42,7 @@ def find_damage(source: FileSource) -> str | None:
 
 def matching_chunks(column: FileColumn, chunks: range) -> Iterator[bool]:
     """Whether each of some chunks of a dataset matches its checksum."""
-    stored = column.source.checksums(column.spec.name, chunks.stop)
+    stored = _stored_checksums(column, chunks.stop)
     for number in chunks:
         end = min((number + 1) * column.chunk_rows, column.rows)
         found = checksum(_read(column, number * column.chunk_rows, end))
@@ -56,12 +61,48 @@ def matches_record(source: FileSource) -> bool:
             found[name] = RowChecksums(0, 0)
             if source.state.rows:
                 full, rest = divmod(column.rows, chunk_rows)
-                stored = source.checksums(name, full)
+                stored = _stored_checksums(column, full)
                 rows = _read(column, column.rows - rest, column.rows)
                 found[name] = RowChecksums(checksum(stored), checksum(rows))
     except ValueError:  # something can't be read
         return False
     return file_checksum(found) == source.state.rows_checksum
+
+
+def end_of_chunks(source: FileSource) -> int:
+    """Reads the whole index of chunks of all datasets; returns the byte where the last ends.
+
+    Raises:
+        ValueError: If it is damaged somewhere.
+    """
+    ends = [0]
+    for column in source.dense_columns():
+        sums = links.find(source.h5file, f"{SUMS}/{column.spec.name}")
+        for dataset in (column.h5ds, sums):
+            if isinstance(dataset, h5py.Dataset):
+                with source.lock, naming_damage(source.path, "index of chunks"):
+                    ends.append(dataset_checks.end_of_chunks(dataset))
+    return max(ends)
+
+
+def _stored_checksums(column: FileColumn, chunks: int) -> np.ndarray:
+    """The stored checksums of the first chunks of a dataset, or fewer if no more are stored.
+
+    Raises:
+        ValueError: If they are not of the kind that is written.
+    """
+    source, path = column.source, column.spec.name
+    with source.lock, naming_damage(source.path, f"checksums of {path!r}"):
+        node = links.find(source.h5file, f"{SUMS}/{path}")
+        if not isinstance(node, h5py.Dataset):
+            return np.empty(0, CHUNK_DTYPE)
+        dataset_checks.check_dataset(node, 0, source.size)
+        if node.dtype != CHUNK_DTYPE or node.ndim != 1:
+            raise ValueError(f"they must be of dtype {CHUNK_DTYPE} and have one axis")
+        count = min(chunks, len(node))
+        dataset_checks.check_dataset(node, count, source.size)
+        stored: np.ndarray = node[:count]
+        return stored
 
 
 def _read(column: FileColumn, start: int, stop: int) -> np.ndarray:
@@ -136,8 +177,11 @@ class DamageWatch:
         if self._has_warned or self._source.state.closed:
             return
         rows = range(*key.indices(column.rows))
-        if not rows:
-            return
+        if rows:
+            with self._source.lock:
+                self._look(column, rows)
+
+    def _look(self, column: FileColumn, rows: range) -> None:
         full = column.rows // column.chunk_rows
         first, last = rows[0] // column.chunk_rows, rows[-1] // column.chunk_rows
         for number in range(first, last + 1):
@@ -166,5 +210,5 @@ class DamageWatch:
             "The file was not closed, as after a loss of power, and rows of "
             f"{column.spec.name!r} do not match their checksums; mode='resume' predicts them "
             f"again. Received: path={str(self._source.path)!r}",
-            stacklevel=6,
+            stacklevel=7,
         )

@@ -15,7 +15,7 @@ from kerasext.storage.columns.step_specs import Spec
 from kerasext.storage.format.layout import ROW
 from kerasext.storage.reading.file_columns import FileColumn, FileRaggedColumn
 from kerasext.storage.reading.file_source import FileSource
-from kerasext.storage.reading.verification import sound_rows
+from kerasext.storage.reading.verification import end_of_chunks, sound_rows
 
 FINGERPRINT = "model_fingerprint"
 
@@ -56,7 +56,7 @@ class PresentFile:
         self.end, self.is_writable = 0, True
         with contextlib.closing(FileSource(path)) as file:
             try:
-                self.end = file.end_of_chunks()
+                self.end = end_of_chunks(file)
             except ValueError:
                 self.is_writable = False
         # Opened anew: HDF5 crashes if it reads on after it met a damaged index.

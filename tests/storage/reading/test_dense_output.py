@@ -18,6 +18,9 @@ class Column:
     def read(self, key):
         return self.h5ds[key]
 
+    def read_rows(self, start, stop):
+        return self.read(slice(start, stop))
+
 
 def output_of(file, name, rows):
     """An output whose first rows are committed."""

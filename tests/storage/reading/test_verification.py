@@ -9,7 +9,6 @@ import pytest
 
 from kerasext.storage import PredictionFile, PredictionFileWriter, RaggedRows
 from kerasext.storage.format.layout import RECORD
-from kerasext.storage.reading.file_source import FileSource
 
 ROWS, STEP = 2000, 100
 
@@ -266,7 +265,7 @@ def test_an_index_that_is_damaged_where_no_row_is(path, tmp_path, monkeypatch):
     def damaged(_):
         raise ValueError("index of chunks")
 
-    monkeypatch.setattr(FileSource, "end_of_chunks", damaged)
+    monkeypatch.setattr("kerasext.storage.writing.resume.end_of_chunks", damaged)
     assert resume(killed, ragged, lost=False) == ROWS
     assert killed.stat().st_ino != before
     assert {other.name for other in tmp_path.iterdir()} == {path.name, killed.name}

@@ -168,7 +168,7 @@ def test_names_become_paths(path):
     assert [outputs[name].tolist() for name in names] == [[i] * 3 for i in range(len(names))]
     with h5py.File(path) as file:
         assert set(file) == {"0", "deep", "head", "labels", "größe", "row", "_kerasext"}
-        assert set(file["_kerasext"]) == {"record", "sums"}
+        assert set(file["_kerasext"]) == {"outputs", "record", "sums"}
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "S7"])
