@@ -30,7 +30,11 @@ from kerasext.storage.format.layout import IDS, PLAIN_OUTPUTS, ROW, SUMS, plain_
 from kerasext.storage.reading.file_source import FileSource
 from kerasext.storage.writing import new_file
 from kerasext.storage.writing.chunk_writer import ChunkWriter
-from kerasext.storage.writing.compression import Compression, check_compressed, check_compression
+from kerasext.storage.writing.compression import (
+    Compression,
+    check_compressed_outputs,
+    check_compression,
+)
 from kerasext.storage.writing.file_lock import FileLock
 from kerasext.storage.writing.overlap import SortedRows, check_overlap
 from kerasext.storage.writing.ragged_writer import RaggedWriter
@@ -41,7 +45,6 @@ from kerasext.storage.writing.resume import (
     stored_rows,
 )
 from kerasext.storage.writing.skipped_ids import SkippedIds
-from kerasext.storage.writing.writeback import start_writeback
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -49,7 +52,6 @@ if TYPE_CHECKING:
 Mode = Literal["x", "w", "a", "resume"]
 
 _OF_THE_PATH = (BlockingIOError, FileExistsError, FileNotFoundError, PermissionError)
-_WRITEBACK_BYTES = 8 * 1024 * 1024
 
 
 class PredictionFileWriter:
@@ -142,7 +144,6 @@ class PredictionFileWriter:
         self._ragged = check_ragged(ragged)
         self._fsync = fsync
         self._file: h5py.File | None = None
-        self._sent_bytes = 0
         self._seconds_before = 0.0
         self._specs: dict[str, Spec] = {}
         self._column_names: frozenset[str] | None = None
@@ -254,9 +255,6 @@ class PredictionFileWriter:
             )
             self.bytes += sum(array.nbytes for array in arrays.values())
             self._state = "writing"
-            if self.bytes - self._sent_bytes > _WRITEBACK_BYTES and self._fsync is not None:
-                start_writeback(file.id.get_vfd_handle())
-                self._sent_bytes = self.bytes
 
     def _prepare(
         self, step: Mapping[str, np.ndarray | RaggedRows], specs: Mapping[str, Spec]
@@ -433,7 +431,7 @@ class PredictionFileWriter:
             widths = self._present.text_dtypes.items()
             dtypes = {**{name: dtype for name, dtype in widths if name in step}, **dtypes}
         specs = specs_of(step, dtypes=dtypes, ragged=self._ragged)
-        check_compressed(specs, self._compression)
+        check_compressed_outputs(specs, self._compression)
         if self._present is not None:
             self._present.check_specs(specs)
             self.check_fingerprint()
@@ -679,6 +677,9 @@ def _open_swmr(path: Path) -> h5py.File:
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_file_locking(False, True)
+    # Without a cache of chunks: each is written once, and at once.
+    unused, slots, _bytes, preemption = access.get_cache()
+    access.set_cache(unused, slots, 0, preemption)
     # ctypes takes no lock of h5py's, and two threads at once corrupt HDF5's memory.
     with_phil(_read_metadata_once)(access)
     flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE

@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from h5py._objects import phil
+from interrupting import interrupted
 
 import kerasext
 from kerasext.storage import PredictionFile, PredictionFileWriter
@@ -669,30 +670,6 @@ except PermissionError as error:
     public_folder.chmod(0o777)
     assert "must be writable" in run_python(code, path)
     check_rows(path, 5)
-
-
-def interrupted(line, function, *arguments):
-    """Runs a function with Ctrl-C at the n-th line of the storage package; whether it came."""
-
-    def trace(frame, event, _):
-        nonlocal line
-        if "storage" not in Path(frame.f_code.co_filename).parts[-2:]:
-            return None
-        line -= event == "line"
-        if line == 0:
-            sys.settrace(None)
-            raise KeyboardInterrupt
-        return trace
-
-    previous = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        function(*arguments)
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(previous)
-    return False
 
 
 def wide_steps(sizes):
