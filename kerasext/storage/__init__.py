@@ -71,11 +71,12 @@ from kerasext.storage.writing.compression import (
     check_compression as check_compression,
 )
 from kerasext.storage.writing.file_lock import LOCK_SUFFIX as LOCK_SUFFIX
-from kerasext.storage.writing.file_writer import Mode as Mode, PredictionFileWriter
-from kerasext.storage.writing.resume import (
-    FINGERPRINT as FINGERPRINT,
+from kerasext.storage.writing.file_maker import (
+    Mode as Mode,
     stored_class_names as stored_class_names,
 )
+from kerasext.storage.writing.file_writer import PredictionFileWriter
+from kerasext.storage.writing.resume import FINGERPRINT as FINGERPRINT
 from kerasext.storage.writing.skipped_ids import SkippedIds as SkippedIds
 
 __all__ = [

@@ -218,8 +218,7 @@ def test_class_names(path, class_names):
 def test_what_is_known_at_the_first_step(path):
     """Attributes and names of classes may be set until the first step."""
     writer = PredictionFileWriter(path, attributes={"a": 1}, class_names=["x"])
-    writer.attributes["b"] = "ö"
-    writer.class_names = ["cat", "dog"]
+    writer.set_description({"a": 1, "b": "ö"}, ["cat", "dog"])
     writer.append({"labels": np.zeros(2, "i4")})
     writer.finish()
     with h5py.File(path) as file:
