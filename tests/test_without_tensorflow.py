@@ -39,8 +39,7 @@ def run(tmp_path):
 
     (tmp_path / "job").mkdir()
     for name, first in (("digits.h5", 0), ("more.h5", 5)):
-        writer = PredictionFileWriter(tmp_path / "job" / name)
-        writer.class_names = ("zero", "one")
+        writer = PredictionFileWriter(tmp_path / "job" / name, class_names=("zero", "one"))
         labels = np.array([0, 1, -1, 1, 0], "i4")
         confidence = np.array([0.9, 0.8, np.nan, 0.75, 0.6], "f4")
         probabilities = np.stack([1 - confidence, confidence], axis=1)

@@ -273,6 +273,7 @@ class HDF5PredictionWriter(PredictCallback):
             compression=self.compression,
             ragged=self.ragged,
             fsync=self.fsync,
+            resume_check=self.resume_check,
         )
         self._writer = BackgroundWriter(
             writer,
@@ -285,18 +286,17 @@ class HDF5PredictionWriter(PredictCallback):
         self._finalizer = weakref.finalize(self, self._writer.abandon)
         self._thread = threading.current_thread()
         _open_writers[writer.path] = self
-        writer.compares_values = self.resume_check
         self._random_states = dict(random_states(model)) if self.resuming else {}
         self._variables = jax_state.state_variables(model)
         self._steps = 0
         self._batches_seen = 0
         self._rows_seen = 0
-        self._rows_known = writer.data_rows - writer.first_data_row
+        self._rows_known = writer.state.data_rows - writer.state.first_data_row
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._columns.begin()
         has_row = {ROW} if self.keep else set()
-        width = self._columns.id_width
-        self._known_ids = writer.begin_columns(self._columns.names | has_row, width)
+        writer.declare_columns(self._columns.names | has_row, self._columns.id_width)
+        self._known_ids = writer.skipped_ids()
         if writer.is_complete and model.built:
             self._describe(writer)
             writer.check_fingerprint()
@@ -369,18 +369,17 @@ class HDF5PredictionWriter(PredictCallback):
         if writer.is_complete and self._rows_seen + rows > self._rows_known:
             raise self.other_number_of_rows(f"at least {self._rows_seen + rows}")
         known = min(max(self._rows_known - self._rows_seen, 0), rows)
-        first_row = writer.first_data_row + self._rows_seen
+        first_row = writer.state.first_data_row + self._rows_seen
         columns = self._columns.of_step(batches, self._rows_seen, rows, self._model)
         if writer.is_complete and self._known_ids is not None:
             self._known_ids.check(np.asarray(columns[IDS]))
         task = None
         if self._steps == 0:
-            task = self._describe(writer).task
-            writer.expected_rows = None if self.keep else self._expected_rows(rows)
-            if batches and not writer.batch_size:
-                writer.batch_size = rows // len(batches)
+            task = self._describe(writer, None if self.keep else self._expected_rows(rows)).task
+            if batches and not writer.caller.batch_size:
+                writer.caller.batch_size = rows // len(batches)
         if known or writer.is_complete:
-            writer.why_others = self._why_others()
+            writer.caller.why_values_differ = self._why_values_differ()
         stay = that_stay(outputs, None if self.keep else self.outputs)
         self._writer.append(
             Step(stay, columns, first_row, rows, task),
@@ -391,7 +390,7 @@ class HDF5PredictionWriter(PredictCallback):
         self._rows_seen += rows
         self._steps += 1
 
-    def _why_others(self) -> str:
+    def _why_values_differ(self) -> str:
         """Why the model may predict other values than before, as far as it shows."""
         layers = stateful_layers(self._model)
         if layers:
@@ -478,7 +477,7 @@ class HDF5PredictionWriter(PredictCallback):
             try:
                 writer.close()
             finally:
-                self.health = writer.writer.health
+                self.health = writer.writer.state.health
 
     def __enter__(self) -> Self:
         return self
@@ -534,14 +533,14 @@ class HDF5PredictionWriter(PredictCallback):
         tap = self._tap
         return not (tap is None or tap.state == "armed" or tap.found_no_data)
 
-    def _describe(self, writer: PredictionFileWriter) -> ModelDescription:
+    def _describe(
+        self, writer: PredictionFileWriter, expected_rows: int | None = None
+    ) -> ModelDescription:
         description = describe(self._model)
-        writer.class_names = description.class_names
-        writer.attributes = {
-            **description.attributes,
-            "started": self._started,
-            "metadata": self._metadata_json,
-        }
+        own = {"started": self._started, "metadata": self._metadata_json}
+        writer.set_description(
+            {**description.attributes, **own}, description.class_names, expected_rows
+        )
         return description
 
 

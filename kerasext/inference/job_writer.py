@@ -85,7 +85,7 @@ class JobWriter(HDF5PredictionWriter):
         for monitor in self._monitors:
             monitor.set_model(model)
             monitor.begin(self._rows)
-        return self._writer.writer.batch_size
+        return self._writer.writer.caller.batch_size
 
     def go_on_from(self, row: int, batch_size: int) -> None:
         """Says which row comes next, and the size of the batches from there on."""
@@ -95,7 +95,7 @@ class JobWriter(HDF5PredictionWriter):
             self.on_step_skipped(rows, ())
             for monitor in self._monitors:
                 monitor.on_step_skipped(rows, ())
-        self._writer.writer.batch_size = batch_size
+        self._writer.writer.caller.batch_size = batch_size
 
     def on_predict_begin(self, logs: Any = None) -> None:
         """Leaves the file as it is: the job has opened it."""

@@ -57,7 +57,8 @@ from kerasext.storage.writing.compression import (
     check_compression as check_compression,
 )
 from kerasext.storage.writing.file_lock import LOCK_SUFFIX as LOCK_SUFFIX
-from kerasext.storage.writing.file_writer import Mode as Mode, PredictionFileWriter
+from kerasext.storage.writing.file_maker import Mode as Mode
+from kerasext.storage.writing.file_writer import PredictionFileWriter
 from kerasext.storage.writing.index_file import (
     write_index as write_index,
     write_virtual_file as write_virtual_file,

@@ -201,7 +201,7 @@ class BackgroundWriter:
             self._gone.clear()
             self._wake.set()
             self._gone.wait(0.1)  # a thread that died without a word can't hang us
-        self.writer.stalled_seconds += time.perf_counter() - began
+        self.writer.caller.stalled_seconds += time.perf_counter() - began
 
     def _stop(self, how: Literal["finish", "close"]) -> None:
         if self._thread is None:

@@ -1,16 +1,23 @@
-"""Whether rows that were predicted again are those that a file has."""
+"""On resume: compares rows that are predicted again with the same rows in the file.
+
+Under `mode="resume"` the batch with the last committed rows is predicted again, to find out whether
+model and data are the same. The ids of rows that are skipped are compared in `skipped_ids`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import bisect
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
 
-import h5py
 import numpy as np
 
-from kerasext.storage.columns import fixed_point
+from kerasext.storage.columns.dense_spec import DenseSpec
 from kerasext.storage.columns.ragged_rows import RaggedRows
-from kerasext.storage.format.layout import ROW, ROW_SHAPES, ROW_SPLITS, VALUES
+from kerasext.storage.columns.step_specs import Spec
+from kerasext.storage.format.commit_record import CallState
+from kerasext.storage.format.layout import ROW
 from kerasext.storage.reading.file_source import FileSource
 
 # Generous enough for other kernels and another cut into batches, also in float16.
@@ -18,79 +25,115 @@ _TOLERANCE = {"rtol": 1e-2, "atol": 1e-4}
 
 
 def check_overlap(
-    file: Mapping[str, Any],
+    file: FileSource,
     step: Mapping[str, np.ndarray | RaggedRows],
-    rows: int,
-    why_others: str = "",
+    stop: int,
+    why_values_differ: str = "",
 ) -> None:
-    """Compares rows with the last ones before a row of a file.
+    """Compares rows with those of a file that end before row `stop`.
 
     Args:
-        file: The file, or another mapping from output name to dataset, or group of a ragged output.
+        file: The file.
         step: Mapping from output name to rows as they would be stored.
-        rows: Int. The row that follows them.
-        why_others: String. Why the same model may predict other values, if that is known.
+        stop: Int. The row after the rows to compare.
+        why_values_differ: String. Why the same model may predict other values, if that is known.
 
     Raises:
         ValueError: If they differ, naming the output.
     """
     for name, given in step.items():
-        known = slice(rows - len(given), rows)
-        if isinstance(given, RaggedRows):
-            same = _same_ragged(file[name], known, given)
-        else:
-            same = _same_values(file[name], known, given)
-        if not same:
+        column = file.column(name)
+        stored = column.read_rows(stop - len(given), stop)
+        if not _is_same(column.spec, stored, given):
             rule = "goes on with the same model, and with the same data in the same order"
             unless = "if the model is random or has a state"
-            if why_others:
-                rule, unless = f"compares values, and {why_others}", "not to compare them"
+            if why_values_differ:
+                rule, unless = f"compares values, and {why_values_differ}", "not to compare them"
             raise ValueError(
                 f"`mode='resume'` {rule}; pass mode='w' to predict again, or resume_check=False "
                 f"{unless}. "
-                f"Received: other values of output {name!r} in the rows before row {rows}"
+                f"Received: other values of output {name!r} in the rows before row {stop}"
             )
 
 
-class SortedRows(Sequence[int]):
-    """The numbers of rows in the data, read one by one, to be searched by `bisect`.
+class CompleteFileCheck:
+    """Compares steps with a file that is complete: the first one of the call, and later ones.
+
+    The first step that is given is compared with the first rows of the call that wrote the file,
+    any other one with the last rows.
 
     Args:
-        file: A file that has them.
-        start: Int. The first of its rows to look at.
-        stop: Int. The row after the last one.
+        path: Path of the file.
+        state: `CallState` of the call that wrote it.
     """
 
-    def __init__(self, file: FileSource, start: int, stop: int) -> None:
-        self._column = file.dense_column(ROW)
-        self._rows = range(start, stop)
+    def __init__(self, path: Path, state: CallState) -> None:
+        self._path, self._state = path, state
+        self._is_first = True
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    def check(
+        self,
+        step: Mapping[str, np.ndarray | RaggedRows],
+        data_rows: int,
+        why_values_differ: str,
+    ) -> None:
+        """Compares the rows of a step.
 
-    def __getitem__(self, index: Any) -> Any:
-        row = self._rows[index]
-        return int(self._column.read_rows(row, row + 1)[0])
+        Args:
+            step: Mapping from output name to rows as they would be stored.
+            data_rows: Int. Rows of the data that these were kept of.
+            why_values_differ: As for `check_overlap`.
+
+        Raises:
+            ValueError: If they differ, or another number of the data rows was kept.
+        """
+        rows = len(next(iter(step.values())))
+        is_first, self._is_first = self._is_first, False
+        stop = self._state.first_row + rows if is_first else self._state.rows
+        with contextlib.closing(FileSource(self._path)) as file:
+            if ROW in file.side_columns:  # not all rows of the data are kept
+                first = self._state.first_data_row
+                start = first if is_first else self._state.data_rows - data_rows
+                self._check_kept(file, rows, range(start, start + data_rows))
+            check_overlap(file, step, stop, why_values_differ)
+
+    def _check_kept(self, file: FileSource, rows: int, of_data: range) -> None:
+        """Checks that the file has `rows` of the rows `of_data`."""
+        # Rows of the call are in the order of the data, and few of them are read to find a place.
+        column = file.dense_column(ROW)
+        first, stop = (
+            bisect.bisect_left(
+                range(self._state.first_row, self._state.rows),
+                data_row,
+                key=lambda row: int(column.read_rows(row, row + 1)[0]),
+            )
+            for data_row in (of_data.start, of_data.stop)
+        )
+        if stop - first != rows:
+            raise ValueError(
+                "`mode='resume'` goes on with the same `keep`; pass mode='w' to predict again. "
+                f"Stored: {stop - first} of {len(of_data)} rows from row {of_data.start} of the "
+                f"data on. Received: {rows} of them"
+            )
 
 
-def _same_values(dataset: h5py.Dataset, known: slice, given: np.ndarray) -> bool:
-    stored: Any = dataset[known].astype(given.dtype)
+def _is_same(spec: Spec, stored: np.ndarray | RaggedRows, given: np.ndarray | RaggedRows) -> bool:
+    if isinstance(spec, DenseSpec):
+        return _has_same_values(spec, np.asarray(stored), np.asarray(given))
+    stored, given = RaggedRows.of(stored), RaggedRows.of(given)
+    has_same_shapes = np.array_equal(stored.row_shapes, given.row_shapes)
+    return has_same_shapes and _has_same_values(spec.values, stored.values, given.values)
+
+
+def _has_same_values(spec: DenseSpec, stored: np.ndarray, given: np.ndarray) -> bool:
+    stored = stored.astype(given.dtype)
     if stored.shape != given.shape:
         return False
-    scale = fixed_point.scale_of(dataset)
+    scale = spec.scale
     if scale is not None:
-        stored, given = (fixed_point.decode(values, scale) for values in (stored, given))
+        stored, given = spec.decode(stored), spec.decode(given)
     if given.dtype.kind in "fc":
-        # The least difference may be a whole step, where it falls on both sides of its middle.
+        # Rounding can put nearly equal values one fixed-point step apart.
         tolerance = {**_TOLERANCE, "atol": _TOLERANCE["atol"] + float(scale or 0)}
         return np.allclose(stored, given, **tolerance, equal_nan=True)
     return np.array_equal(stored, given)
-
-
-def _same_ragged(group: h5py.Group, known: slice, given: RaggedRows) -> bool:
-    splits = group[ROW_SPLITS][known.start : known.stop + 1]
-    if not np.array_equal(splits - splits[0], given.row_splits):
-        return False
-    if ROW_SHAPES in group and not np.array_equal(group[ROW_SHAPES][known], given.row_shapes):
-        return False
-    return _same_values(group[VALUES], slice(splits[0], splits[-1]), given.values)

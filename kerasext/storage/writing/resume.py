@@ -1,49 +1,38 @@
-"""What is in a file that rows are to be added to."""
+"""The file that rows are added to, under the modes "a" and "resume"."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kerasext.storage.columns.dense_spec import DenseSpec
-from kerasext.storage.columns.ragged_rows import RaggedRows
 from kerasext.storage.columns.step_specs import Spec
+from kerasext.storage.format.commit_record import CallState
 from kerasext.storage.format.layout import ROW
-from kerasext.storage.reading.file_columns import FileColumn, FileRaggedColumn
 from kerasext.storage.reading.file_source import FileSource
 from kerasext.storage.reading.verification import end_of_chunks, sound_rows
 
 FINGERPRINT = "model_fingerprint"
 
-_BLOCK_ROWS = 1024  # of different shapes
-
 
 class PresentFile:
-    """The outputs of a file, and how far the call came that wrote it.
+    """What a file has that rows are to be added to.
 
     Args:
         path: Path of the file.
 
     Attributes:
-        rows: Int. Committed rows that match their checksums, as far as `sound_rows` compares them.
-        lost_rows: Int. Committed rows after them.
-        first_row: Int. Row at which the rows of its last predict call begin.
-        data_rows: Int. Rows of the data that were predicted for all of its rows.
-        first_data_row: Int. How many of them in calls before the last one.
-        is_complete: Bool. Whether that call came to its end, and no row is lost.
-        bytes: Int. Bytes of the rows of that call.
-        batch_size: Int. Rows of its batches, 0 if unknown.
-        unchecked_resumes: Int. How often a call went on without comparing values.
-        seconds: Float. Time that it took.
-        stalled_seconds: Float. Of it, how long the model waited for the disk.
-        is_writable: Bool. Whether the whole index of chunks can be read. After a loss of power the
-            part for rows that were not committed can be half written, and HDF5 can't go on.
-        end: Int. The byte at which what the file refers to ends, if it is writable.
-        text_dtypes: Dict from name to dtype of what has strings, whose width is to stay.
+        state: `CallState` of the last commit, without the rows that are lost.
+        lost_rows: Int. Committed rows after those, which do not match their checksums, as far as
+            `sound_rows` compares them.
+        is_writable: Bool. Whether HDF5 can go on with the file. After a loss of power the index of
+            chunks can be half written in its part for rows that were not committed.
+        end: Int. The byte where the content of the file ends, if it is writable.
+        text_dtypes: Dict from name to stored dtype, of outputs and columns of strings.
 
     Raises:
         ValueError: If it is no prediction file; or damaged, but for rows of its last predict call.
@@ -51,62 +40,54 @@ class PresentFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # This reader never waits. A writer reads damaged metadata again and again, for hours, if
-        # HDF5 is not told otherwise.
+        # By a reader, which never waits for damaged metadata to become valid, as a writer does.
         self.end, self.is_writable = 0, True
         with contextlib.closing(FileSource(path)) as file:
             try:
                 self.end = end_of_chunks(file)
             except ValueError:
                 self.is_writable = False
-        # Opened anew: HDF5 crashes if it reads on after it met a damaged index.
+        # Opened anew: HDF5 crashes if it reads on after it has met a damaged index.
         with contextlib.closing(FileSource(path)) as file:
-            self.rows = sound_rows(file)
-            self.lost_rows = file.state.rows - self.rows
-            self.first_row = file.state.first_row
-            self.data_rows = file.state.data_rows
-            self.first_data_row = file.state.first_data_row
-            self.is_complete = file.state.complete and not self.lost_rows
-            self.bytes = file.state.bytes
-            self.batch_size = file.state.batch_size
-            self.unchecked_resumes = file.state.unchecked_resumes
-            self.seconds = file.state.seconds
-            self.stalled_seconds = file.state.stalled_seconds
-            if self.lost_rows:
-                self._leave_out_lost_rows(file)
-            self._columns = file.side_columns
-            self._fingerprint = file.attribute(FINGERPRINT)
+            rows = sound_rows(file)
+            self.lost_rows = file.state.rows - rows
+            self.state = self._without_lost_rows(file, rows) if self.lost_rows else file.state
+            self._side_columns = file.side_columns
+            self._fingerprint = file.attributes(FINGERPRINT).get(FINGERPRINT)
             self._specs: dict[str, Spec] = {
                 name: file.column(name).spec for name in file.output_names
             }
-
         self.text_dtypes = {
             name: spec.text_dtype
             for name, spec in self._specs.items()
             if spec.text_dtype is not None
         }
 
-    def _leave_out_lost_rows(self, file: FileSource) -> None:
-        if self.rows < self.first_row:
-            raise ValueError(
-                "The rows of earlier `predict` calls must be whole, for only those of the last one "
-                "can be predicted again; pass mode='w' to predict all of them. "
-                f"Received: path={str(self._path)!r}, in which rows after row {self.rows} do not "
-                f"match their checksums, and the last call began at row {self.first_row}"
-            )
-        rows = self.rows - self.first_row
-        self.bytes = self.bytes * rows // (rows + self.lost_rows)
-        self.data_rows = self.first_data_row + rows
-        if rows and ROW in file.side_columns:  # not all rows of the data were kept
-            self.data_rows = int(file.dense_column(ROW).read_rows(self.rows - 1, self.rows)[0]) + 1
+    def next_state(self, mode: str) -> CallState:
+        """Returns the state that a call begins with.
+
+        Args:
+            mode: String. `"a"` begins a call of its own after the rows of the file, `"resume"` goes
+                on with the call that wrote it.
+        """
+        present = self.state
+        if mode == "resume":
+            return replace(present, complete=False, closed=False)
+        return CallState(
+            rows=present.rows,
+            first_row=present.rows,
+            data_rows=present.data_rows,
+            first_data_row=present.data_rows,
+            unchecked_resumes=present.unchecked_resumes,
+        )
 
     def check_columns(self, names: Collection[str]) -> None:
         """Raises `ValueError` if rows with other columns beside their outputs are to be added."""
-        if self._columns != set(names):
+        if self._side_columns != set(names):
             raise ValueError(
                 "Rows can be added only with the columns that the file has beside its outputs, "
                 "which `ids`, `targets` and `keep` (for `row`) make; write to another file. "
-                f"Stored: {sorted(self._columns)}. Received: {sorted(names)}"
+                f"Stored: {sorted(self._side_columns)}. Received: {sorted(names)}"
             )
 
     def check_specs(self, specs: Mapping[str, Spec]) -> None:
@@ -124,9 +105,39 @@ class PresentFile:
             stored: Any = self._specs[name]
             stored.check_same(spec, self._path)
 
+    def check_fingerprint(self, given: object) -> None:
+        """Raises `ValueError` if rows of another model are to be added."""
+        if given != self._fingerprint:
+            raise ValueError(
+                "`mode='resume'` goes on with the weights and settings that the file was begun "
+                "with; pass mode='w' to predict again with others. "
+                f"Stored: {FINGERPRINT}={self._fingerprint!r}. Received: {given!r}"
+            )
+
     def is_narrower_than(self, specs: Mapping[str, Spec]) -> bool:
         """Whether text is to get wider than it is in the file."""
         return any(specs[name].text_dtype != dtype for name, dtype in self.text_dtypes.items())
+
+    def _without_lost_rows(self, file: FileSource, rows: int) -> CallState:
+        state = file.state
+        if rows < state.first_row:
+            raise ValueError(
+                "The rows of earlier `predict` calls must be whole, for only those of the last one "
+                "can be predicted again; pass mode='w' to predict all of them. "
+                f"Received: path={str(self._path)!r}, in which rows after row {rows} do not match "
+                f"their checksums, and the last call began at row {state.first_row}"
+            )
+        left, before = rows - state.first_row, state.rows - state.first_row
+        data_rows = state.first_data_row + left
+        if left and ROW in file.side_columns:  # not all rows of the data were kept
+            data_rows = int(file.dense_column(ROW).read_rows(rows - 1, rows)[0]) + 1
+        return replace(
+            state,
+            rows=rows,
+            data_rows=data_rows,
+            bytes=state.bytes * left // before,
+            complete=False,
+        )
 
     def _check_same_kind(self, name: str, spec: Spec) -> None:
         if type(self._specs[name]) is type(spec):
@@ -139,20 +150,43 @@ class PresentFile:
             f"Received: {name!r} {given}"
         )
 
-    def check_fingerprint(self, given: object) -> None:
-        """Raises `ValueError` if rows of another model are to be added."""
-        if given != self._fingerprint:
+
+def open_present_file(path: Path, mode: str) -> PresentFile | None:
+    """Reads the file that rows are to be added to, and checks that the mode allows it.
+
+    Warns under `"resume"` if committed rows are lost.
+
+    Args:
+        path: Path of the file.
+        mode: String. The mode of the writer.
+
+    Returns:
+        The file; `None` if there is none, or the mode makes a new one.
+
+    Raises:
+        ValueError: If the file is damaged or incomplete under `"a"`; see `PresentFile`, too.
+    """
+    if mode not in {"a", "resume"} or not path.exists():
+        return None
+    present = PresentFile(path)
+    rows = present.state.rows
+    if present.lost_rows:
+        of_all = f"{present.lost_rows} of its {rows + present.lost_rows} rows"
+        if mode == "a":
             raise ValueError(
-                "`mode='resume'` goes on with the weights and settings that the file was begun "
-                "with; pass mode='w' to predict again with others. "
-                f"Stored: {FINGERPRINT}={self._fingerprint!r}. Received: {given!r}"
+                "`mode='a'` adds rows to a file that is whole; pass mode='resume' with the data of "
+                f"its last `predict` call to predict {present.lost_rows} rows again. "
+                f"Received: path={str(path)!r}, in which {of_all} do not match their checksums"
             )
-
-
-def stored_rows(
-    column: FileColumn | FileRaggedColumn, rows: int
-) -> Iterator[np.ndarray | RaggedRows]:
-    """The first rows of an output in blocks, as they are stored."""
-    length = column.chunk_rows if isinstance(column, FileColumn) else _BLOCK_ROWS
-    for start in range(0, rows, length):
-        yield column.read_rows(start, min(start + length, rows))
+        warnings.warn(
+            f"The file is damaged, as after a loss of power: {of_all} do not match their "
+            f"checksums. mode='resume' goes on from row {rows}. Received: path={str(path)!r}",
+            stacklevel=3,  # whoever makes the writer
+        )
+    if mode == "a" and not present.state.complete:
+        raise ValueError(
+            "`mode='a'` adds rows to a complete file, and this one was interrupted; pass "
+            "mode='resume' with the same data to finish it. "
+            f"Received: path={str(path)!r} with {rows} rows"
+        )
+    return present

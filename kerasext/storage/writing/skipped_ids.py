@@ -1,4 +1,8 @@
-"""Whether rows that are not predicted again are those that a file has."""
+"""On resume: compares the ids of rows that are skipped with the ids in the file.
+
+Under `mode="resume"` rows that were committed are not predicted again, but their ids tell whether
+the data are the same. The values of rows that are predicted again are compared in `overlap`.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,11 @@ _BLOCK_ROWS = 65536
 
 
 class SkippedIds:
-    """The ids that the last predict call has left in a file, to be compared with others in order.
+    """Compares the ids of the last predict call in a file with given ones, in order.
 
     Args:
         path: Path of the file, which has ids.
-        rows: Int. Rows of the file that are kept. Defaults to `None`, for all.
+        rows: Int. Rows of the file that count. Defaults to `None`: all committed rows.
 
     Raises:
         ValueError: If it is no prediction file, or damaged.
@@ -33,13 +37,14 @@ class SkippedIds:
         self._blocks: dict[str, tuple[int, np.ndarray]] = {}
 
     def check(self, ids: np.ndarray) -> None:
-        """Compares the ids of the next rows of the data with those of the rows that were kept.
+        """Compares the ids of the next rows of the data.
 
         Args:
-            ids: What `to_ids` makes of them, of rows that were predicted already.
+            ids: Array of shape `(rows,)` as `to_ids` returns it. Rows of the data that were not
+                kept are among them.
 
         Raises:
-            ValueError: If they differ, naming the first; or the file is damaged.
+            ValueError: If an id differs, naming the first; or if the file is damaged.
         """
         for start in range(0, len(ids), _BLOCK_ROWS):
             given = ids[start : start + _BLOCK_ROWS]
@@ -55,8 +60,8 @@ class SkippedIds:
                 at = int(np.argmin(same))
                 raise ValueError(
                     "`mode='resume'` goes on with the same data in the same order; pass mode='w' "
-                    f"to predict again. Stored: the id {_shown(stored[at])} in row "
-                    f"{self._row + at}. Received: the id {_shown(given[at])}"
+                    f"to predict again. Stored: the id {_as_text(stored[at])} in row "
+                    f"{self._row + at}. Received: the id {_as_text(given[at])}"
                 )
             self._row += len(stored)
             self._data_row = after
@@ -66,7 +71,7 @@ class SkippedIds:
         self._file.close()
 
     def _read(self, name: str, rows: int) -> np.ndarray:
-        """The next rows of a column, of which whole blocks are read."""
+        """Returns the next rows of a column; reads whole blocks."""
         stop = min(self._row + rows, self._rows)
         first, block = self._blocks.get(name, (-1, np.empty(0)))
         if not (first <= self._row and stop <= first + len(block)):
@@ -81,6 +86,6 @@ def _is_text(ids: np.ndarray) -> bool:
     return ids.dtype.kind == "S"
 
 
-def _shown(value: np.generic) -> str:
+def _as_text(value: np.generic) -> str:
     text: object = value.item()
     return repr(text.decode(errors="replace") if isinstance(text, bytes) else text)

@@ -201,8 +201,8 @@ def test_which_rows_of_the_data_were_kept(path, tmp_path):
     damage(killed, "p", 700)
     with pytest.warns(UserWarning, match="goes on from row 512"):
         writer = PredictionFileWriter(killed, mode="resume", expected_rows=20)
-    assert (writer.rows, writer.data_rows) == (512, 511 * 3 + 2)
-    assert writer.bytes == 2000 * 40 * 512 // 2000
+    assert (writer.rows, writer.state.data_rows) == (512, 511 * 3 + 2)
+    assert writer.state.bytes == 2000 * 40 * 512 // 2000
     writer.close()
 
 

@@ -94,7 +94,7 @@ def test_every_step_arrives_in_order(sizes, queue_bytes, commit_interval, path):
     background.finish()
     assert_holds(path, rows, complete=True)
     assert background.writer.rows == rows
-    assert background.writer.health["bytes"] == rows * ROW_BYTES
+    assert background.writer.state.bytes == rows * ROW_BYTES
 
 
 def test_an_empty_step_among_others(path):
@@ -312,9 +312,9 @@ def test_the_queue_is_bounded(path):
     thread.join(30)
     background.finish()
     assert_holds(path, 510, complete=True)
-    assert background.writer.stalled_seconds > 0
+    assert background.writer.caller.stalled_seconds > 0
     with PredictionFile(path) as predictions:
-        assert predictions.health["stalled_seconds"] == background.writer.stalled_seconds
+        assert predictions.health["stalled_seconds"] == background.writer.caller.stalled_seconds
 
 
 @pytest.mark.parametrize("queue_bytes", [0, 1, 100])
@@ -336,7 +336,7 @@ def test_a_fast_disk_is_not_waited_for(path):
     background = make(path, queue_bytes=1 << 30)
     append_all(background, [10] * 100)
     background.finish()
-    assert background.writer.stalled_seconds == 0
+    assert background.writer.caller.stalled_seconds == 0
 
 
 def test_memory_stays_constant(path):

@@ -1,4 +1,5 @@
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 
@@ -161,3 +162,66 @@ def test_a_chunk_that_is_cut_after_it_was_compressed(file, kept):
     column.trim(kept)
     column.commit(kept)
     np.testing.assert_array_equal(dataset[()], array[:kept], strict=True)
+
+
+def zstd_dataset(file):
+    """A dataset whose filter is run by HDF5."""
+    return file.create_dataset(
+        "x", (0, 3), "f4", maxshape=(None, 3), chunks=(CHUNK, 3), **hdf5plugin.Zstd()
+    )
+
+
+def raw_chunks(file):
+    """Of each chunk, whether it is stored uncompressed."""
+    dataset = file["x"]
+    infos = [dataset.id.get_chunk_info(number) for number in range(dataset.id.get_num_chunks())]
+    return [bool(info.filter_mask) for info in sorted(infos, key=lambda info: info.chunk_offset)]
+
+
+@pytest.mark.parametrize("first", [0, 3, CHUNK, CHUNK + 3])
+def test_filters_that_hdf5_runs(path, first):
+    """Full chunks are compressed, and the last one, unless it was committed partly filled."""
+    array = make_rows(2 * CHUNK + 5)
+    with h5py.File(path, "w") as file:
+        column = ChunkWriter(zstd_dataset(file), 0)
+        column.append(array[:first])
+        column.commit(first)
+        column.append(array[first:])
+        column.commit(len(array), last=True)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["x"], array, strict=True)
+        assert raw_chunks(file) == [first == 3, first == CHUNK + 3, False]
+
+
+@pytest.mark.parametrize("kept", [0, 3, CHUNK, CHUNK + 3])
+def test_chunks_that_a_killed_writer_has_left(path, kept):
+    """They are overwritten unread, because a kill may have torn them."""
+    array = make_rows(2 * CHUNK + 5)
+    with h5py.File(path, "w") as file:
+        dataset = zstd_dataset(file)
+        column = ChunkWriter(dataset, 0)
+        column.append(array[:kept])
+        column.commit(kept, last=True)
+        dataset.resize(4 * CHUNK, axis=0)
+        for row in range(-(-kept // CHUNK) * CHUNK, 4 * CHUNK, CHUNK):
+            dataset.id.write_direct_chunk((row, 0), b"half of a chunk")
+    with h5py.File(path, "r+") as file:
+        column = ChunkWriter(file["x"], kept)
+        column.append(array[kept:])
+        column.commit(len(array), last=True)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["x"][: len(array)], array, strict=True)
+        assert raw_chunks(file) == [False, False, True, False]
+
+
+def test_more_rows_for_a_last_chunk_that_was_compressed(path):
+    """The last chunk of a file can be compressed again with more rows."""
+    array = make_rows(CHUNK - 1)
+    for start, stop in ((0, 3), (3, CHUNK - 1)):
+        with h5py.File(path, "a") as file:
+            column = ChunkWriter(file["x"] if start else zstd_dataset(file), start)
+            column.append(array[start:stop])
+            column.commit(stop, last=True)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["x"], array, strict=True)
+        assert raw_chunks(file) == [False]

@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from h5py._objects import phil
+from interrupting import interrupted
 
 import kerasext
 from kerasext.storage import PredictionFile, PredictionFileWriter
@@ -217,8 +218,7 @@ def test_class_names(path, class_names):
 def test_what_is_known_at_the_first_step(path):
     """Attributes and names of classes may be set until the first step."""
     writer = PredictionFileWriter(path, attributes={"a": 1}, class_names=["x"])
-    writer.attributes["b"] = "ö"
-    writer.class_names = ["cat", "dog"]
+    writer.set_description({"a": 1, "b": "ö"}, ["cat", "dog"])
     writer.append({"labels": np.zeros(2, "i4")})
     writer.finish()
     with h5py.File(path) as file:
@@ -669,30 +669,6 @@ except PermissionError as error:
     public_folder.chmod(0o777)
     assert "must be writable" in run_python(code, path)
     check_rows(path, 5)
-
-
-def interrupted(line, function, *arguments):
-    """Runs a function with Ctrl-C at the n-th line of the storage package; whether it came."""
-
-    def trace(frame, event, _):
-        nonlocal line
-        if "storage" not in Path(frame.f_code.co_filename).parts[-2:]:
-            return None
-        line -= event == "line"
-        if line == 0:
-            sys.settrace(None)
-            raise KeyboardInterrupt
-        return trace
-
-    previous = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        function(*arguments)
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(previous)
-    return False
 
 
 def wide_steps(sizes):

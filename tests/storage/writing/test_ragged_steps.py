@@ -101,7 +101,7 @@ def test_the_queue_counts_the_bytes_of_each_step(path):
     gate.open.set()
     thread.join(30)
     background.finish()
-    assert background.writer.stalled_seconds > 0
+    assert background.writer.caller.stalled_seconds > 0
     with PredictionFile(path) as predictions:
         assert predictions.rows == 12
 
@@ -112,7 +112,7 @@ def test_short_steps_after_a_long_one_do_not_wait(path):
     background = make(path, to_arrays=gate, step_bytes=size_of)
     for step in dense([500_000, *[1] * 100]):
         background.append(step, 2)
-    assert background.writer.stalled_seconds == 0
+    assert background.writer.caller.stalled_seconds == 0
     gate.open.set()
     background.finish()
 

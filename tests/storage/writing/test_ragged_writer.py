@@ -1,11 +1,9 @@
 """Outputs whose rows differ in shape, as they stand in the file: read back with plain h5py."""
 
-import sys
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
+from interrupting import interrupted
 
 from kerasext.storage import PredictionFile, PredictionFileWriter, RaggedRows
 from kerasext.storage.format.commit_record import CommitRecord
@@ -261,30 +259,6 @@ def test_value_that_does_not_fit(path):
     rows = RaggedRows(np.array([300]), np.array([[1]]))
     with pytest.raises(ValueError, match="A value of output 'x' does not fit"):
         write(path, [{"x": rows}], dtypes={"x": "u1"})
-
-
-def interrupted(line, function, *arguments):
-    """Runs a function with Ctrl-C at the n-th line of the storage package; whether it came."""
-
-    def trace(frame, event, _):
-        nonlocal line
-        if "storage" not in Path(frame.f_code.co_filename).parts[-2:]:
-            return None
-        line -= event == "line"
-        if line == 0:
-            sys.settrace(None)
-            raise KeyboardInterrupt
-        return trace
-
-    previous = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        function(*arguments)
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(previous)
-    return False
 
 
 def test_interrupt_at_any_line(path):

@@ -137,7 +137,7 @@ def test_append_widens_if_it_is_asked_to(path):
     """Under "a" rows are added to a complete file with wider text, if a width is given."""
     write(path, stop=LONG)
     with pytest.raises(ValueError, match=r"'ids': 'S150'"):
-        PredictionFileWriter(path, mode="a").begin_columns({"ids"}, 150)
+        PredictionFileWriter(path, mode="a").declare_columns({"ids"}, 150)
     writer = PredictionFileWriter(
         path, mode="a", ragged=["tokens"], dtypes=dict.fromkeys(("ids", "text", "tokens"), "S150")
     )
@@ -152,7 +152,7 @@ def test_append_widens_if_it_is_asked_to(path):
 def test_ids_whose_width_is_known(interrupted):
     """Ids that are known before the first step make a column that has room for all of them."""
     writer = PredictionFileWriter(interrupted, mode="resume", ragged=["tokens"])
-    writer.begin_columns({"ids"}, 150).close()
+    writer.declare_columns({"ids"}, 150)
     writer.append(content(LONG, LONG + 1))
     writer.close()
     assert widths(interrupted) == [150, 300, 300]
