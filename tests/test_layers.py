@@ -1,6 +1,7 @@
 """Imports go down only, and through the door of a package: its `__init__.py`."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,13 @@ def test_without_keras(package):
             assert root not in {"keras", "jax", "torch"}, f"{path} imports {module}"
             assert not module.startswith("kerasext.keras_internals"), f"{path} imports {module}"
             assert root != "tensorflow" or is_typing_only, f"{path} imports {module}"
+
+
+def test_the_page_for_successors_names_files_that_exist():
+    """Every path on the page on the architecture leads to something, and no package is missing."""
+    page = (ROOT.parent / "docs" / "architecture.md").read_text()
+    paths = re.findall(r"`(kerasext/[\w/]+(?:\.py)?|\w+/|\w+\.py)`", page)
+    folders = [ROOT.parent, ROOT / "storage", *(path for path in (ROOT / "storage").iterdir())]
+    for path in paths:
+        assert any((folder / path).exists() for folder in folders), path
+    assert {f"kerasext/{package}/" for package in set().union(*LAYERS)} <= set(paths)

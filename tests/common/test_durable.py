@@ -74,10 +74,10 @@ def test_an_open_file_says_so_before_its_first_row(mode, events, path):
     assert events == ["write", "sync"]
     with PredictionFile(path) as predictions:
         assert not predictions.complete
-        assert not predictions._file.was_closed
+        assert not predictions._source.state.closed
     writer.close()
     with PredictionFile(path) as predictions:
-        assert predictions._file.was_closed
+        assert predictions._source.state.closed
 
 
 def test_files_that_can_be_made_again(events, path):
@@ -88,7 +88,7 @@ def test_files_that_can_be_made_again(events, path):
     assert events == ["rename", "write", "write"]
     with PredictionFile(path) as predictions:
         assert predictions.complete
-        assert not predictions._file.was_closed
+        assert not predictions._source.state.closed
 
 
 def test_other_files_are_synced_under_their_names(events, path, tmp_path):
