@@ -48,6 +48,16 @@ class FileColumn:
             self.source.watch.look(self, key[0] if isinstance(key, tuple) else key)
         return values
 
+    def take(self, index: np.ndarray) -> np.ndarray:
+        """See `DenseColumn`."""
+        # h5py's own selection of many single rows is far slower than a read for each chunk.
+        values = np.empty((len(index), *self.spec.row_shape), self.spec.dtype)
+        for part in by_chunk(index, self.chunk_rows):
+            some = index[part]
+            block = self.read(slice(int(some[0]), int(some[-1]) + 1))
+            values[part] = block[some - some[0]]
+        return values
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.source, self.spec.name, self.rows)
 
@@ -97,10 +107,10 @@ class FileRaggedColumn:
         """See `RaggedColumn`."""
         wanted, places = np.unique(index, return_inverse=True)
         # Both ends of each row: all but the neighbours are elsewhere in the file.
-        starts, ends = gather(self.row_splits, wanted), gather(self.row_splits, wanted + 1)
+        starts, ends = self.row_splits.take(wanted), self.row_splits.take(wanted + 1)
         self._check_splits(wanted, starts, ends)
         found: list[np.ndarray] = []
-        for part in _by_chunk(starts, self.values.chunk_rows):
+        for part in by_chunk(starts, self.values.chunk_rows):
             first, last = int(starts[part[0]]), int(ends[part].max())
             values = self.values.read(slice(first, last))
             shapes = self._shapes(wanted[part], ends[part] - starts[part])
@@ -126,7 +136,7 @@ class FileRaggedColumn:
         if self.row_shapes is None:
             return sizes[:, None]
         is_slice = isinstance(rows, slice)
-        shapes = self.row_shapes.read(rows) if is_slice else gather(self.row_shapes, rows)
+        shapes = self.row_shapes.read(rows) if is_slice else self.row_shapes.take(rows)
         # In float64 too, because int64 overflows; and with zeros as ones, because NumPy refuses
         # huge axes even beside one of length 0.
         if (
@@ -188,23 +198,7 @@ def _open_part(
     return FileColumn(source, spec, dataset, length)
 
 
-def gather(column: Any, rows: np.ndarray) -> np.ndarray:
-    """Reads rows of a `DenseColumn` that ascend, by one read for each chunk that has some.
-
-    h5py's own selection of many single rows is far slower.
-
-    Args:
-        column: `DenseColumn`.
-        rows: Array of shape `(chosen,)`, int64, ascending.
-    """
-    values = np.empty((len(rows), *column.spec.row_shape), dtype=column.spec.dtype)
-    for part in _by_chunk(rows, column.chunk_rows):
-        some = rows[part]
-        values[part] = column.read(slice(int(some[0]), int(some[-1]) + 1))[some - some[0]]
-    return values
-
-
-def _by_chunk(ascending: np.ndarray, chunk_rows: int) -> list[np.ndarray]:
+def by_chunk(ascending: np.ndarray, chunk_rows: int) -> list[np.ndarray]:
     """Places of numbers in an array, those of one chunk together."""
     ends = np.flatnonzero(np.diff(ascending // chunk_rows)) + 1
     return [part for part in np.split(np.arange(len(ascending)), ends) if part.size]
