@@ -207,7 +207,8 @@ class ShardFolder:
         self.facts.append(facts_of(file))
         self.nbytes += sum(column.rows * column.spec.row_bytes for column in file.dense_columns())
         if with_ids and IDS in file.side_columns:
-            self.ids.append(columns[IDS].read(slice(0, file.state.rows)))
+            ids: Any = columns[IDS]
+            self.ids.append(ids.read(slice(0, file.state.rows)))
 
     def _check_model(self, name: str, attributes: Mapping[str, Any]) -> None:
         ours, theirs = (some.get(FINGERPRINT) for some in (self.attributes, attributes))

@@ -65,4 +65,4 @@ def read_texts(file: h5py.File, path: str, size: int) -> list[str]:
 
 def _checksum(table: np.ndarray) -> int:
     little = np.ascontiguousarray(table, table.dtype.newbyteorder("<"))
-    return zlib.crc32(little.reshape(-1).view(np.uint8))
+    return zlib.crc32(little.reshape(-1).view(np.uint8).data)

@@ -190,7 +190,7 @@ def _open_part(
 ) -> FileColumn:
     """The dataset of the splits or shapes of rows."""
     spec, dataset = source.open_dataset(path, length)
-    if (spec.row_shape, spec.dtype) != (row_shape, np.int64):
+    if spec.row_shape != row_shape or spec.dtype != np.int64:
         raise ValueError(
             f"{path!r} must have int64 rows of shape {row_shape}, not {spec.dtype} rows of shape "
             f"{spec.row_shape}"

@@ -42,7 +42,6 @@ from kerasext.storage.reading.shards import (
 from kerasext.storage.reading.source import DenseColumn, RaggedColumn, Source
 
 _BLOCK_ROWS = 65536
-_FORMATS = {INDEX_FORMAT, VIRTUAL_FORMAT}
 
 
 def open_source(path: Path) -> Source:
@@ -57,15 +56,25 @@ def open_source(path: Path) -> Source:
 
 
 def is_index(path: Path) -> bool:
-    """Whether a file is an index of others, or the file of virtual datasets beside one.
+    """Whether a file is an index of others, or a file of virtual datasets beside one.
 
     Whatever has become of those others.
     """
+    return _format_of(path) in {INDEX_FORMAT, VIRTUAL_FORMAT}
+
+
+def is_virtual_file(path: Path) -> bool:
+    """Whether a file has the virtual datasets that stand beside an index, for other tools."""
+    return _format_of(path) == VIRTUAL_FORMAT
+
+
+def _format_of(path: Path) -> str | None:
     try:
         with contextlib.closing(FileView(path)) as view, h5py.File(view, "r") as file:
-            return read_attributes(file, ["format"], view.size).get("format") in _FORMATS
+            found = read_attributes(file, ["format"], view.size).get("format")
     except (OSError, RuntimeError, ValueError, TypeError, LookupError):
-        return False
+        return None
+    return found if isinstance(found, str) else None
 
 
 class IndexSource:
@@ -252,6 +261,7 @@ class IndexSource:
             raise ValueError(damage)
 
     def _has_ids_of_shards(self) -> bool:
-        stored, own = self._sharded(IDS), self._file.column(IDS)
+        own: Any = self._file.column(IDS)
+        stored: Any = self._sharded(IDS)
         blocks = (slice(at, at + _BLOCK_ROWS) for at in range(0, stored.rows, _BLOCK_ROWS))
         return all(np.array_equal(own.read(rows), stored.read(rows)) for rows in blocks)

@@ -79,4 +79,5 @@ class RowOrder:
 def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The numbers of several ranges, one range after the other."""
     begins = np.cumsum(counts) - counts
-    return np.arange(counts.sum()) + np.repeat(starts - begins, counts)
+    places: np.ndarray = np.arange(counts.sum()) + np.repeat(starts - begins, counts)
+    return places

@@ -79,8 +79,9 @@ class ShardedRows:
 
 def check_fits(spec: DenseSpec | RaggedSpec, column: FileColumn | FileRaggedColumn) -> None:
     """Raises `ValueError` unless rows of a file can be rows of an output."""
-    found: Any = column.spec
-    if type(found) is not type(spec) or not spec.can_hold(found):
+    expected: Any = spec
+    found = column.spec
+    if type(found) is not type(spec) or not expected.can_hold(found):
         raise ValueError(f"output {spec.name!r} has {found.description}, not {spec.description}")
 
 
@@ -144,7 +145,7 @@ class ShardedColumn:
             values[piece.places] = column.read((piece.rows, *rest))
             return
         order = np.argsort(piece.rows, kind="stable")
-        rows, places = piece.rows[order], piece.places[order]
+        rows, places = piece.rows[order], np.asarray(piece.places)[order]
         for part in by_chunk(rows, column.chunk_rows):
             some = rows[part]
             block = column.read((slice(int(some[0]), int(some[-1]) + 1), *rest))

@@ -142,15 +142,15 @@ class DamageWatch:
         first, last = rows[0] // column.chunk_rows, rows[-1] // column.chunk_rows
         for number in range(first, last + 1):
             # The last chunk is compared once, together with those of all outputs.
-            key = (column.spec.name, number) if number < full else ("", 0)
-            if key in self._looked_at:
+            chunk = (column.spec.name, number) if number < full else ("", 0)
+            if chunk in self._looked_at:
                 continue
             if not self._is_sound(column, number, is_full=number < full):
                 # A writer that resumes may be replacing the rows.
                 if not self._source.has_new_state():
                     self._warn(column)
                 return
-            self._looked_at.add(key)
+            self._looked_at.add(chunk)
 
     def _is_sound(self, column: FileColumn, number: int, *, is_full: bool) -> bool:
         if not is_full:

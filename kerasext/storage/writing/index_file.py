@@ -107,7 +107,7 @@ def write_virtual_file(
     layouts = {
         name: _layout(spec, rows)
         for name, spec in specs.items()
-        if rows.order.rows and spec.row_bytes
+        if isinstance(spec, DenseSpec) and spec.row_bytes and rows.order.rows
     }
     path.write_bytes(
         new_file.image(
