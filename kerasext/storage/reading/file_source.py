@@ -144,7 +144,8 @@ class FileSource:
     @property
     def side_columns(self) -> frozenset[str]:
         """See `Source`."""
-        return columns_of(self.output_names, self.attribute(PLAIN_OUTPUTS))
+        with naming_damage(self.path, "attributes"):
+            return columns_of(self.output_names, self.attribute(PLAIN_OUTPUTS))
 
     def column(self, name: str) -> FileColumn | FileRaggedColumn:
         """See `Source`.

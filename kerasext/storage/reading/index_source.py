@@ -129,7 +129,8 @@ class IndexSource:
     @property
     def side_columns(self) -> frozenset[str]:
         """See `Source`."""
-        return columns_of(self.output_names, self.attribute(PLAIN_OUTPUTS))
+        with naming_damage(self.path, "attributes"):
+            return columns_of(self.output_names, self.attribute(PLAIN_OUTPUTS))
 
     def column(self, name: str) -> DenseColumn | RaggedColumn:
         """See `Source`.
