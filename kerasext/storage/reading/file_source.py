@@ -228,6 +228,8 @@ class FileSource:
         """An attribute of a dataset or group, or of the file itself; see `read_attribute`."""
         with self._lock:
             node = self.h5file["/"] if of == "/" else links.find(self.h5file, of)
+            if node is None:
+                raise ValueError(f"{of!r} is gone")
             return read_attribute(node, name, self.size)
 
     def attributes(self, *names: str) -> dict[str, Any]:
