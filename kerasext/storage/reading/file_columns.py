@@ -161,8 +161,9 @@ def open_column(source: FileSource, name: str) -> FileColumn | FileRaggedColumn:
     """
     rows = source.state.rows
     with naming_damage(source.path, f"output {name!r}"):
-        if not isinstance(links.find(source.h5file, name), h5py.Group):
-            return FileColumn(source, *source.open_dataset(name, rows), rows)
+        found = links.find(source.h5file, name)
+        if not isinstance(found, h5py.Group):
+            return FileColumn(source, *source.open_dataset(name, rows, found), rows)
         axes = _ragged_axes(source, name)
         splits = _open_part(source, f"{name}/{ROW_SPLITS}", rows + 1)
         if splits.chunk_rows * 8 > max(source.size, _LARGE_CHUNK_BYTES):  # it is read whole

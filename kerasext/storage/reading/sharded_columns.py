@@ -139,23 +139,21 @@ class ShardedColumn:
         return values
 
     def _fill(self, values: np.ndarray, piece: Piece, rest: Sequence[Any]) -> None:
-        """Reads the rows of one file into their places, a chunk at a time to spare memory."""
+        """Reads the rows of one file into their places."""
         column = self.of.shard_column(piece.shard, self.spec)
-        if isinstance(piece.rows, slice) and isinstance(piece.places, slice):
-            start, length = piece.rows.start, column.chunk_rows
-            while start < piece.rows.stop:
-                stop = min(start - start % length + length, piece.rows.stop)
-                place = piece.places.start + start - piece.rows.start
-                block = column.read((slice(start, stop), *rest))
-                values[place : place + stop - start] = block
-                start = stop
+        if isinstance(piece.rows, slice):
+            if rest or not values.nbytes:
+                values[piece.places] = column.read((piece.rows, *rest))
+            else:  # without a copy, which would take as long as reading
+                out = values[piece.places].view(self.spec.h5_dtype)
+                column.source.read(column, piece.rows, out)
             return
         order = np.argsort(piece.rows, kind="stable")
         rows, places = np.asarray(piece.rows)[order], np.asarray(piece.places)[order]
         for part in by_chunk(rows, column.chunk_rows):
             some = rows[part]
             block = column.read((slice(int(some[0]), int(some[-1]) + 1), *rest))
-            values[places[part]] = block[some - some[0]]
+            values[places[part]] = block if len(block) == len(some) else block[some - some[0]]
 
 
 @dataclass(frozen=True)
