@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 import pytest
@@ -121,8 +120,6 @@ def check_job(folder, expected):
         predictions.verify()
         assert predictions.class_names == list("0123456789")
         check_same({name: predictions[name][:] for name in predictions}, expected)
-    with h5py.File(folder / index) as file:
-        check_same({name: file[name][:] for name in expected}, expected)
 
 
 def test_parquet(prepared, expected):

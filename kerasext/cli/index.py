@@ -27,11 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-sort", action="store_true", help="file after file, in the order of their names"
     )
+    parser.add_argument(
+        "--virtual",
+        metavar="NAME",
+        help="also make a file of virtual datasets, which h5py and xarray read",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    path = index_shards(args.folder, index=args.name, sort=not args.no_sort)
+    path = index_shards(args.folder, index=args.name, sort=not args.no_sort, virtual=args.virtual)
     with PredictionFile(path) as predictions:
         say(f"{path}: {predictions.rows:,} rows")
     return 0

@@ -13,7 +13,7 @@ from kerasext.cli.exit_codes import FAILED, SUCCESS
 from kerasext.cli.messages import InputError, describe, say
 from kerasext.cli.tables import Page, Table, live_page, print_page
 from kerasext.shards import ShardFolder
-from kerasext.storage import ClassNames, DamagedFileError, PredictionFile, is_index
+from kerasext.storage import ClassNames, DamagedFileError, PredictionFile, is_index, is_virtual_file
 
 DESCRIPTION = """\
 Shows what a prediction file holds: outputs, rows, whether it is complete, where it comes
@@ -73,7 +73,7 @@ def _show_folder(folder: Path, *, as_json: bool) -> int:
     found = [_state_of(path) for path in sorted(folder.iterdir())]
     states = [state for state, _ in found]
     code = FAILED if any(is_damaged for _, is_damaged in found) else SUCCESS
-    if {state["state"] for state in states} in ({"complete"}, {"complete", "index"}):
+    if {state["state"] for state in states} - {"index", "virtual"} == {"complete"}:
         _say_if_of_several_runs(folder)
     if as_json:
         print(json.dumps(states, indent=2))
@@ -97,6 +97,8 @@ def _say_if_of_several_runs(folder: Path) -> None:
 
 def _state_of(path: Path) -> tuple[dict[str, Any], bool]:
     """What a file of a folder is, and whether it is damaged."""
+    if is_virtual_file(path):
+        return {"name": path.name, "rows": None, "state": "virtual"}, False
     try:
         with PredictionFile(path) as predictions:
             state = "index" if is_index(path) else _state(predictions)

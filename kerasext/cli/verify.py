@@ -8,7 +8,7 @@ from pathlib import Path
 from kerasext.cli.exit_codes import FAILED, SUCCESS
 from kerasext.cli.messages import describe, say, show
 from kerasext.shards import ShardFolder
-from kerasext.storage import PredictionFile
+from kerasext.storage import PredictionFile, is_virtual_file
 
 DESCRIPTION = """\
 Reads the whole file and compares it with the checksums that were stored with it. Of a folder
@@ -52,6 +52,6 @@ def _verify_folder(folder: Path) -> str:
     shards = ShardFolder.read(folder)
     shards.sharded_rows(sort=False)  # refuses ids that are there twice
     for path in sorted(folder.iterdir()):
-        if not path.name.startswith("."):
+        if not path.name.startswith(".") and not is_virtual_file(path):
             _verify_file(path)
     return f"{folder}: {shards.rows:,} rows of {len(shards.names)} files are as they were written"

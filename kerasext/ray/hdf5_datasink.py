@@ -44,10 +44,9 @@ class HDF5Datasink(BlockBasedFileDatasink):
     Each task of Ray writes one file, `<job>_<task>.h5`, as `HDF5PredictionWriter` writes it, which
     has that name when it is whole; a task that runs again writes the same file again. When all have
     ended, an index over them is made, `index.h5`, which reads as one file and is the mark of a
-    finished job: an older one is removed when the job begins. It is sorted by id, unless ids
-    alternate too often between the files: see `sort="auto"` of `kerasext.shards.index_shards`. On
-    other filesystems than the local one there is no index: copy the folder first
-    (`pyarrow.fs.copy_files`), then call `index_shards`.
+    finished job: an older one is removed when the job begins. It is sorted by id. On other
+    filesystems than the local one there is no index: copy the folder first
+    (`pyarrow.fs.copy_files`), then call `kerasext.shards.index_shards`.
 
     Args:
         path: String. The folder: on storage that all nodes share, `local://` for the node of the

@@ -94,19 +94,19 @@ def index_shards(
         check_expected_ids(shards, expected_ids)
     if virtual_target is not None:
         _check_virtual(shards, len(rows.order.runs))
-    with atomic_path(target) as hidden:
+    with contextlib.ExitStack() as files:  # the index appears last: it marks a finished job
         write_index(
-            hidden,
+            files.enter_context(atomic_path(target)),
             rows,
             shards.specs,
+            widest=shards.widest,
             state=shards.state,
             attributes=shards.attributes,
             ids=shards.ids,
         )
-    if virtual_target is not None:
-        with atomic_path(virtual_target) as hidden:
+        if virtual_target is not None:
             write_virtual_file(
-                hidden,
+                files.enter_context(atomic_path(virtual_target)),
                 rows,
                 shards.specs,
                 index=index,

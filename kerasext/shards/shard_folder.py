@@ -51,6 +51,7 @@ class ShardFolder:
         states: List of their `CallState`.
         facts: List of what `facts_of` says of them.
         specs: Dict from output name to its spec, as wide as the widest text.
+        widest: Dict from output name to the number of the first file with such text.
         class_names: Dict from head to the names of its classes.
         attributes: Dict of the attributes that are the same in all files.
         nbytes: Int. Bytes of all rows, before compression.
@@ -62,6 +63,7 @@ class ShardFolder:
     states: list[CallState] = field(default_factory=list)
     facts: list[ShardFacts] = field(default_factory=list)
     specs: dict[str, Spec] = field(default_factory=dict)
+    widest: dict[str, int] = field(default_factory=dict)
     class_names: dict[str, list[str]] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
     nbytes: int = 0
@@ -192,8 +194,9 @@ class ShardFolder:
             self._refuse(file.path.name, f"has the columns {sorted(file.side_columns)}", "others")
         if not self.names:
             self.specs, self.class_names, self.attributes = specs, class_names, attributes
+            self.widest = dict.fromkeys(specs, 0)
         self._check_model(file.path.name, attributes)
-        self.specs = self._joined(file.path.name, specs)
+        self._widen(file.path.name, specs)
         self._check_class_names(file.path.name, class_names)
         self.attributes = {
             name: value
@@ -216,21 +219,19 @@ class ShardFolder:
         if class_names != self.class_names:
             self._refuse(name, "has other names of classes", "others")
 
-    def _joined(self, name: str, specs: Mapping[str, Spec]) -> dict[str, Spec]:
+    def _widen(self, name: str, specs: Mapping[str, Spec]) -> None:
+        """Makes the specs as wide as the text of one more file."""
         if specs.keys() != self.specs.keys():
             self._refuse(name, f"has the outputs {sorted(specs)}", f"{sorted(self.specs)}")
-        return {
-            output: self._widest(name, spec, specs[output]) for output, spec in self.specs.items()
-        }
-
-    def _widest(self, name: str, ours: Spec, theirs: Spec) -> Spec:
-        if can_hold(ours, theirs):
-            return ours
-        if can_hold(theirs, ours):
-            return theirs
-        return self._refuse(
-            name, f"has output {theirs.name!r} of {theirs.description}", f"of {ours.description}"
-        )
+        for output, theirs in specs.items():
+            ours = self.specs[output]
+            if can_hold(ours, theirs):
+                continue
+            if not can_hold(theirs, ours):
+                self._refuse(
+                    name, f"has output {output!r} of {theirs.description}", f"of {ours.description}"
+                )
+            self.specs[output], self.widest[output] = theirs, len(self.names)
 
     def _refuse(self, name: str, theirs: str, ours: str) -> NoReturn:
         first = f", and {self.names[0]!r} {ours}" if self.names else ""

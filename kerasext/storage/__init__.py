@@ -38,6 +38,7 @@ from kerasext.storage.reading.file_source import FileSource as FileSource
 from kerasext.storage.reading.index_source import (
     IndexSource as IndexSource,
     is_index as is_index,
+    is_virtual_file as is_virtual_file,
     open_source as open_source,
 )
 from kerasext.storage.reading.ragged_output import RaggedOutput

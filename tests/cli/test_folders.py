@@ -39,6 +39,20 @@ def test_whole(kerasext, folder):
     assert kerasext("verify", folder) == (0, line, "")
 
 
+def test_a_virtual_file(kerasext, folder):
+    """The file of virtual datasets is no shard: it has no rows, and nothing to verify."""
+    assert kerasext("index", folder, "--virtual", "all.h5")[0] == 0
+    line = f"{folder}: 18 rows of 3 files are as they were written\n"
+    assert kerasext("verify", folder) == (0, line, "")
+    code, out, err = kerasext("info", folder, "--json")
+    assert (code, err) == (0, "")
+    states = {state["name"]: (state["rows"], state["state"]) for state in json.loads(out)}
+    assert states["all.h5"] == (None, "virtual")
+    assert states["index.h5"] == (18, "index")
+    write(folder / "x.h5", [90], model="other")
+    assert "'x.h5' is of the model 'other'" in kerasext("info", folder)[2]
+
+
 def remove(folder):
     """Takes a shard away."""
     (folder / "part-1.h5").unlink()

@@ -28,14 +28,24 @@ def test_rows(command, options, kerasext, folder, tmp_path):
     arguments = ["-o", out] if command == "merge" else []
     assert kerasext(command, folder, *arguments, *options) == (0, "", f"{out}: 6 rows\n")
     expected = IDS if options else np.sort(IDS)
-    with h5py.File(out) as file:
-        np.testing.assert_array_equal(file["ids"][:], expected)
-        np.testing.assert_array_equal(file["labels"][:], expected * 10)
-        assert file["labels"].is_virtual == (command == "index")
     with PredictionFile(out) as predictions:
+        np.testing.assert_array_equal(predictions["ids"], expected)
         np.testing.assert_array_equal(predictions["labels"], expected * 10)
     code, _, _ = kerasext("verify", out)
     assert code == 0
+
+
+def test_virtual(kerasext, folder):
+    """`index --virtual` makes a second file, for other tools."""
+    out = folder / "by_id.h5"
+    arguments = ["--name", out.name, "--virtual", "all.h5"]
+    assert kerasext("index", folder, *arguments) == (0, "", f"{out}: 6 rows\n")
+    with h5py.File(folder / "all.h5") as file:
+        np.testing.assert_array_equal(file["labels"][:], np.sort(IDS) * 10)
+    for command in ("info", "verify"):
+        code, out, err = kerasext(command, folder / "all.h5")
+        assert (code, out) == (2, "")
+        assert "open the index 'by_id.h5' beside it" in err
 
 
 def test_a_file_that_exists(kerasext, folder, tmp_path):

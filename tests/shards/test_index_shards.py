@@ -1,3 +1,4 @@
+import importlib
 import os
 import shutil
 import stat
@@ -8,8 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
-from kerasext.shards import index_shards, shard_index, verify_index
+from kerasext.shards import index_shards, verify_index
 from kerasext.storage import PredictionFile
+
+indexing = importlib.import_module("kerasext.shards.index_shards")  # which the function hides
 
 
 @pytest.mark.parametrize("kind", ["job", "number_job"])
@@ -26,7 +29,7 @@ def test_sorted_by_id(kind, tools, request):
     assert job.state() == before
     assert sorted(os.listdir(job.folder)) == ["index.h5", *(f"part-{n}.h5" for n in range(4))]
     with h5py.File(path) as file:
-        assert [file[name].is_virtual for name in ("ids", "labels")] == [False, True]
+        assert sorted(file) == ["_kerasext", "ids", "row"]  # the last is the scale of the axis
 
 
 def test_in_shard_order(job, tools):
@@ -57,40 +60,6 @@ def test_what_it_says_of_itself(job):
     assert health["rows"] == 300
 
 
-def test_plain_h5py(job):
-    """Any HDF5 library reads the rows, with NaN and text of the widest shard."""
-    with h5py.File(index_shards(job.folder)) as file:
-        for name in ("probabilities", "labels", "box", "is_odd", "phase", "ids", "row"):
-            np.testing.assert_array_equal(file[name][:], job.by_id[name], err_msg=name)
-        assert file["head/probabilities"].attrs["_FillValue"] == 255
-        assert len(file["head/probabilities"].attrs["class_names"]) == 2
-
-
-def test_xarray(job):
-    """Xarray has the names of the axes, the ids as a coordinate, and decodes fixed point."""
-    xarray = pytest.importorskip("xarray")
-    with xarray.open_dataset(index_shards(job.folder), engine="h5netcdf") as data:
-        assert data["probabilities"].dims == ("row", "class")
-        assert data["row"].values.tolist() == job.by_id["row"].tolist()
-        assert data["ids"].values.tolist() == job.by_id["ids"].tolist()
-        np.testing.assert_array_equal(data["probabilities"].values, job.by_id["probabilities"])
-
-
-def test_text_of_different_widths(folder, tools):
-    """Outputs of text are as wide as the widest shard has them, in any reader."""
-    names = np.array(["a", "bcdefghij", "ü"])
-    for number in range(3):
-        rows = {"names": names[number : number + 1]}
-        dtypes = {"names": f"S{4 + 3 * number if number != 1 else 9}"}
-        tools.write(folder / f"{number}.h5", rows, dtypes=dtypes)
-    path = index_shards(folder)
-    with PredictionFile(path) as predictions:
-        assert predictions["names"][:].tolist() == names.tolist()
-        assert predictions["names"][2] == "ü"
-    with h5py.File(path) as file:
-        assert file["names"].asstr()[:].tolist() == names.tolist()
-
-
 def test_no_rows_at_all(folder, tools):
     """Shards without a row make an index without one."""
     rows = {"labels": np.zeros(0, "i4"), "ids": np.zeros(0, "i8"), "p": np.zeros((0, 3), "f4")}
@@ -104,15 +73,6 @@ def test_no_rows_at_all(folder, tools):
     (folder / "b.h5").unlink()
     with pytest.raises(ValueError, match=r"'b\.h5': it is missing"):
         verify_index(path)
-
-
-def test_names_with_percent_signs(folder, tools):
-    """A percent sign in the name of a shard or an output, which HDF5 reads as a pattern, is one."""
-    for number in range(2):
-        tools.write(folder / f"50%b-%%{number}.h5", {"a%b": np.arange(3) + 3 * number})
-    path = index_shards(folder)
-    with h5py.File(path) as file:
-        assert file["a%b"][:].tolist() == list(range(6))
 
 
 def test_in_another_place(job, tools, tmp_path, monkeypatch):
@@ -129,22 +89,22 @@ def test_in_another_place(job, tools, tmp_path, monkeypatch):
     for path in (moved / "index.h5", os.path.relpath(moved / "index.h5")):
         with PredictionFile(path) as predictions:
             tools.assert_rows(predictions, job.by_id)
-        with h5py.File(path) as file:
-            np.testing.assert_array_equal(file["labels"][:], job.by_id["labels"])
 
 
-@pytest.mark.parametrize("index", ["", ".", "..", ".hidden", "a/b.h5", "/b.h5", "../b.h5"])
-def test_index_must_be_a_name(index, job):
-    """The index stands in the folder of its shards."""
-    with pytest.raises(ValueError, match="`index` must be the name of a file in the folder"):
-        index_shards(job.folder, index=index)
+@pytest.mark.parametrize("argument", ["index", "virtual"])
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b.h5", "/b.h5", "../b.h5"])
+def test_index_must_be_a_name(argument, name, job):
+    """What is made stands in the folder of the shards."""
+    with pytest.raises(ValueError, match=f"`{argument}` must be the name of a file in the folder"):
+        index_shards(job.folder, **{argument: name})
 
 
-def test_index_must_not_be_a_shard(job):
-    """A file with rows is never replaced by an index."""
+@pytest.mark.parametrize("argument", ["index", "virtual"])
+def test_index_must_not_be_a_shard(argument, job):
+    """A file with rows is never replaced."""
     before = job.state()
     with pytest.raises(ValueError, match="must not be the name of a file with rows of its own"):
-        index_shards(job.folder, index="part-0.h5")
+        index_shards(job.folder, **{argument: "part-0.h5"})
     assert job.state() == before
 
 
@@ -156,48 +116,22 @@ def test_made_again(job, tools):
         tools.assert_rows(predictions, job.rows)
 
 
-def test_an_old_index_stays_when_the_new_one_fails(job, monkeypatch):
-    """The index is written under another name first, of which nothing is left after an error."""
-    path = index_shards(job.folder)
-    before, names = path.read_bytes(), sorted(os.listdir(job.folder))
+@pytest.mark.parametrize("function", ["write_index", "write_virtual_file"])
+def test_old_files_stay_when_the_new_ones_fail(function, job, monkeypatch):
+    """Files are written under other names first, of which nothing is left after an error."""
+    path = index_shards(job.folder, virtual="all.h5")
+    before = {file: file.read_bytes() for file in job.folder.iterdir()}
+    write = getattr(indexing, function)
 
-    def fail(*_):
+    def fail(*arguments, **options):
+        write(*arguments, **options)
         raise OSError("disk full")
 
-    monkeypatch.setattr(shard_index, "_fill", fail)
+    monkeypatch.setattr(indexing, function, fail)
     with pytest.raises(OSError, match="disk full"):
-        index_shards(job.folder)
-    assert path.read_bytes() == before
-    assert sorted(os.listdir(job.folder)) == names
-
-
-def test_ragged_outputs(folder, tools, ragged):
-    """Outputs whose rows differ in shape can't be indexed, and the error says what can be done."""
-    tools.write(folder / "a.h5", {"boxes": ragged(5)}, ragged=True)
-    with pytest.raises(ValueError, match=r"merge_shards.*\['boxes'\]"):
-        index_shards(folder)
-
-
-def test_too_many_runs(job, monkeypatch):
-    """Rows that alternate between shards too often are refused, with what to do instead."""
-    monkeypatch.setattr(shard_index, "MOST_RUNS", 20)
-    with pytest.raises(ValueError, match=r"at most 20 .*`sort=False`, or use `merge_shards`"):
-        index_shards(job.folder)
-    index_shards(job.folder, sort=False)
-    monkeypatch.setattr(shard_index, "MOST_RUNS", 3)
-    with pytest.raises(ValueError, match=r"at most 3 files .*of them; use `merge_shards`"):
-        index_shards(job.folder, sort=False)
-
-
-def test_sorted_if_possible(job, tools, monkeypatch):
-    """With `sort="auto"` rows that alternate too often are file after file, with a warning."""
-    with PredictionFile(index_shards(job.folder, sort="auto")) as predictions:
-        tools.assert_rows(predictions, job.by_id)
-    monkeypatch.setattr(shard_index, "MOST_RUNS", 20)
-    with pytest.warns(UserWarning, match=r"alternate \d+ times .* have 20 runs.*merge_shards"):
-        path = index_shards(job.folder, sort="auto")
-    with PredictionFile(path) as predictions:
-        tools.assert_rows(predictions, job.rows)
+        index_shards(job.folder, sort=False, virtual="all.h5")
+    assert {file: file.read_bytes() for file in job.folder.iterdir()} == before
+    assert path in before
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "rewritten", "garbage", "link", "fifo"])

@@ -1,11 +1,14 @@
+import importlib
 import os
 
 import h5py
 import numpy as np
 import pytest
 
-from kerasext.shards import index_shards, merge_shards, merged_file
-from kerasext.storage import PredictionFile
+from kerasext.shards import index_shards, merge_shards
+from kerasext.storage import PredictionFile, PredictionFileWriter
+
+merging = importlib.import_module("kerasext.shards.merge_shards")  # which the function hides
 
 
 @pytest.mark.parametrize("kind", ["job", "number_job"])
@@ -13,7 +16,7 @@ from kerasext.storage import PredictionFile
 @pytest.mark.parametrize("most", [1, 7, 65536])
 def test_rows(kind, sort, most, tools, tmp_path, request, monkeypatch):
     """The file is an ordinary one, with the rows of all shards, however few are read at once."""
-    monkeypatch.setattr(merged_file, "_MOST_ROWS", most)
+    monkeypatch.setattr(merging, "_MOST_ROWS", most)
     job = request.getfixturevalue(kind)
     before = job.state()
     path = merge_shards(job.folder, tmp_path / "all.h5", sort=sort)
@@ -87,17 +90,15 @@ def test_target(job, tmp_path):
 
 def test_nothing_is_left_after_an_error(job, tmp_path, monkeypatch):
     """A merge that fails half-way leaves no file that might be taken for the whole."""
-    monkeypatch.setattr(merged_file, "_MOST_ROWS", 50)
-    rows = []
-    read = merged_file._gathered
+    monkeypatch.setattr(merging, "_MOST_ROWS", 50)
+    append = PredictionFileWriter.append
 
-    def fail_later(*arguments):
-        rows.append(arguments[-1])
-        if sum(rows) > 1500:
+    def fail_later(writer, step, **options):
+        append(writer, step, **options)
+        if writer.rows > 100:
             raise OSError("gone")
-        return read(*arguments)
 
-    monkeypatch.setattr(merged_file, "_gathered", fail_later)
+    monkeypatch.setattr(PredictionFileWriter, "append", fail_later)
     before = sorted(os.listdir(tmp_path))
     with pytest.raises(OSError, match="gone"):
         merge_shards(job.folder, tmp_path / "all.h5")

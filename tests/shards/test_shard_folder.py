@@ -73,13 +73,13 @@ def test_a_lock_that_was_left(join, folder, tools):
     assert_refused(join, folder, r"'a\.h5\.lock': a writer has 'a\.h5' open, or was killed")
 
 
-def test_ragged_text_of_other_widths(folder, tools):
+def test_ragged_text_of_other_widths(join, folder, tools):
     """Text of rows that differ in shape may be wider in one shard than in another."""
     rows = [RaggedRows(np.array([text], "S"), np.ones((1, 1), np.int64)) for text in ("a", "bcd")]
     for number, text in enumerate(rows):
         width = {"dtypes": {"words": f"S{8 - number}"}}
         tools.write(folder / f"{number}.h5", {"words": text}, ragged=True, **width)
-    with PredictionFile(merge_shards(folder, folder.parent / "merged.h5")) as predictions:
+    with PredictionFile(join(folder)) as predictions:
         assert [row.tolist() for row in predictions["words"][:]] == [["a"], ["bcd"]]
         assert predictions["words"].dtype == "U8"
 
@@ -132,11 +132,11 @@ def test_fixed_point_and_whole_numbers(join, folder, tools):
     assert_refused(join, folder, "uint8, .*uint8 in steps of")
 
 
-def test_ragged_and_dense(folder, tools, ragged):
+def test_ragged_and_dense(join, folder, tools, ragged):
     """An output of rows of different shapes in one shard must be so in all."""
     tools.write(folder / "a.h5", {"boxes": ragged(4)}, ragged=True)
     tools.write(folder / "b.h5", {"boxes": np.zeros((2, 3), "f4")})
-    assert_refused(JOIN["merge"], folder, "rows of 1 axes of any length")
+    assert_refused(join, folder, "rows of 1 axes of any length")
 
 
 def test_names_of_problems_are_few(folder):
@@ -149,7 +149,7 @@ def test_names_of_problems_are_few(folder):
 @pytest.mark.parametrize("sort", [True, False])
 def test_order(job, sort):
     """The runs of rows are as long as they can be, and have every row once."""
-    runs = ShardFolder.read(job.folder).order(sort=sort).runs
+    runs = ShardFolder.read(job.folder).sharded_rows(sort=sort).order.runs
     if not sort:
         assert runs.tolist() == [[0, 0, 30], [2, 0, 140], [3, 0, 130]]
         return
@@ -158,3 +158,13 @@ def test_order(job, sort):
     assert rows == np.argsort(job.rows["ids"]).tolist()
     follow = (np.diff(runs[:, 0]) == 0) & (runs[:-1, 1] + runs[:-1, 2] == runs[1:, 1])
     assert not follow.any()
+
+
+def test_widest_text(folder, tools):
+    """Each output is as wide as in the first of the files that have its widest text."""
+    for number, width in enumerate([4, 7, 5, 7]):
+        rows = {"text": np.array(["a"]), "label": np.array([number])}
+        tools.write(folder / f"{number}.h5", rows, dtypes={"text": f"S{width}"})
+    shards = ShardFolder.read(folder)
+    assert shards.specs["text"].dtype == "S7"
+    assert shards.widest == {"text": 1, "label": 0}

@@ -12,6 +12,8 @@ import pytest
 
 from kerasext.shards import index_shards
 from kerasext.storage import PredictionFile, PredictionFileWriter, RaggedRows
+from kerasext.storage.format.layout import OUTPUTS
+from kerasext.storage.format.sealed_table import write_texts
 
 ROWS = 50
 LABELS = np.arange(ROWS) * 3
@@ -112,6 +114,7 @@ def test_a_file_without_outputs(path, export):
     writer.append({"labels": LABELS})
     writer.finish()
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
-        del file["labels"]
+        del file[OUTPUTS]
+        write_texts(file, OUTPUTS, [])
     with PredictionFile(path) as predictions, pytest.raises(ValueError, match="must have outputs"):
         getattr(predictions, export)()

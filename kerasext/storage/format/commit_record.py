@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 import zlib
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -91,7 +91,8 @@ class CallState:
 
     def to_record(self) -> np.ndarray:
         """The record with its checksum, an array of shape `()`."""
-        record = np.array((*astuple(self), 0), RECORD_DTYPE)
+        # Not `dataclasses.astuple`, which copies deeply and takes ten times as long.
+        record = np.array((*vars(self).values(), 0), RECORD_DTYPE)
         record["checksum"] = zlib.crc32(record.tobytes()[:_CHECKED_BYTES])
         return record
 

@@ -28,11 +28,11 @@ SHARDS = f"{GROUP}/shards"
 | `facts` | (shards, 4) | the fields of `ShardFacts` |
 | `runs` | (runs, 3) | rows that follow each other: number of the file, its first row, rows |
 | `outputs` | (outputs,) | names of the outputs |
-| `widths` | (outputs,) | bytes of the longest text of each output, 0 for numbers |
+| `widest` | (outputs,) | number of a file that has the widest text of each output, 0 for numbers |
 """
 
-SHARD_NAMES, SHARD_FACTS, SHARD_RUNS, SHARD_OUTPUTS, SHARD_WIDTHS = (
-    f"{SHARDS}/{part}" for part in ("names", "facts", "runs", "outputs", "widths")
+SHARD_NAMES, SHARD_FACTS, SHARD_RUNS, SHARD_OUTPUTS, SHARD_WIDEST = (
+    f"{SHARDS}/{part}" for part in ("names", "facts", "runs", "outputs", "widest")
 )
 
 INDEX = "index"

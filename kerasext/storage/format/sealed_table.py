@@ -36,8 +36,9 @@ def read_table(file: h5py.File, path: str, size: int) -> np.ndarray:
         raise ValueError(f"there is no table {path!r}")
     layout = node.id.get_create_plist().get_layout()
     is_plain = layout == h5py.h5d.CONTIGUOUS and node.external is None
+    is_plain = is_plain and node.shape is not None and node.dtype.kind in "iS"
     nbytes = node.dtype.itemsize * math.prod(node.shape or ())
-    if not is_plain or node.dtype.kind not in "iS" or nbytes > size:
+    if not is_plain or nbytes > size:
         raise ValueError(f"{path!r} can't be a table of {nbytes} bytes, dtype {node.dtype}")
     if CHECKSUM not in node.attrs or node.attrs.get_id(CHECKSUM).dtype != np.uint32:
         raise ValueError(f"{path!r} has no checksum")
@@ -63,4 +64,5 @@ def read_texts(file: h5py.File, path: str, size: int) -> list[str]:
 
 
 def _checksum(table: np.ndarray) -> int:
-    return zlib.crc32(table.astype(table.dtype.newbyteorder("<"), copy=False).tobytes())
+    little = np.ascontiguousarray(table, table.dtype.newbyteorder("<"))
+    return zlib.crc32(little.reshape(-1).view(np.uint8).data)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from kerasext.storage.format.damage import naming_damage
-from kerasext.storage.reading.file_columns import gather
 from kerasext.storage.reading.row_index import row_index
 from kerasext.storage.reading.source import DenseColumn
 
@@ -122,7 +121,7 @@ class DenseOutput(np.lib.mixins.NDArrayOperatorsMixin):
 
     def _read_rows(self, index: np.ndarray, rest: list[Any]) -> Any:
         wanted, places = np.unique(index.ravel(), return_inverse=True)
-        values = self._decode(gather(self._column, wanted))
+        values = self._decode(self._column.take(wanted))
         # The whole key is NumPy's matter, now on the rows that were read: its lists pair up.
         row_key = places.reshape(index.shape) if index.ndim else places[0]
         return values[(row_key, *rest)]

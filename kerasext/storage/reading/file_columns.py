@@ -17,7 +17,6 @@ from kerasext.storage.format.layout import MOST_AXES, RAGGED_AXES, ROW_SHAPES, R
 
 if TYPE_CHECKING:
     from kerasext.storage.reading.file_source import FileSource
-    from kerasext.storage.reading.source import DenseColumn
 
 _LONGEST_AXIS = 2**32 - 1  # longer ones only a damaged file has
 _LARGE_CHUNK_BYTES = 64 * 2**20
@@ -52,6 +51,16 @@ class FileColumn:
     def read_rows(self, start: int, stop: int) -> np.ndarray:
         """See `DenseColumn`."""
         return self.read(slice(start, stop))
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        """See `DenseColumn`."""
+        # h5py's own selection of many single rows is far slower than a read for each chunk.
+        values = np.empty((len(index), *self.spec.row_shape), self.spec.dtype)
+        for part in by_chunk(index, self.chunk_rows):
+            some = index[part]
+            block = self.read(slice(int(some[0]), int(some[-1]) + 1))
+            values[part] = block[some - some[0]]
+        return values
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.source, self.spec.name, self.rows)
@@ -102,10 +111,10 @@ class FileRaggedColumn:
         """See `RaggedColumn`."""
         wanted, places = np.unique(index, return_inverse=True)
         # Both ends of each row: all but the neighbours are elsewhere in the file.
-        starts, ends = gather(self.row_splits, wanted), gather(self.row_splits, wanted + 1)
+        starts, ends = self.row_splits.take(wanted), self.row_splits.take(wanted + 1)
         self._check_splits(wanted, starts, ends)
         found: list[np.ndarray] = []
-        for part in _by_chunk(starts, self.values.chunk_rows):
+        for part in by_chunk(starts, self.values.chunk_rows):
             first, last = int(starts[part[0]]), int(ends[part].max())
             values = self.values.read_rows(first, last)
             shapes = self._shapes(wanted[part], ends[part] - starts[part])
@@ -131,7 +140,7 @@ class FileRaggedColumn:
         if self.row_shapes is None:
             return sizes[:, None]
         is_slice = isinstance(rows, slice)
-        shapes = self.row_shapes.read(rows) if is_slice else gather(self.row_shapes, rows)
+        shapes = self.row_shapes.read(rows) if is_slice else self.row_shapes.take(rows)
         # In float64 too, because int64 overflows; and with zeros as ones, because NumPy refuses
         # huge axes even beside one of length 0.
         if (
@@ -156,8 +165,9 @@ def open_column(source: FileSource, name: str) -> FileColumn | FileRaggedColumn:
     """
     rows = source.state.rows
     with naming_damage(source.path, f"output {name!r}"):
-        if not isinstance(links.find(source.h5file, name), h5py.Group):
-            return FileColumn(source, *source.open_dataset(name, rows), rows)
+        found = links.find(source.h5file, name)
+        if not isinstance(found, h5py.Group):
+            return FileColumn(source, *source.open_dataset(name, rows, found), rows)
         axes = _ragged_axes(source, name)
         splits = _open_part(source, f"{name}/{ROW_SPLITS}", rows + 1)
         if splits.chunk_rows * 8 > max(source.size, _LARGE_CHUNK_BYTES):  # it is read whole
@@ -193,23 +203,7 @@ def _open_part(
     return FileColumn(source, spec, dataset, length)
 
 
-def gather(column: DenseColumn, rows: np.ndarray) -> np.ndarray:
-    """Reads rows of a `DenseColumn` that ascend, by one read for each chunk that has some.
-
-    h5py's own selection of many single rows is far slower.
-
-    Args:
-        column: `DenseColumn`.
-        rows: Array of shape `(chosen,)`, int64, ascending.
-    """
-    values = np.empty((len(rows), *column.spec.row_shape), dtype=column.spec.dtype)
-    for part in _by_chunk(rows, column.chunk_rows):
-        some = rows[part]
-        values[part] = column.read_rows(int(some[0]), int(some[-1]) + 1)[some - some[0]]
-    return values
-
-
-def _by_chunk(ascending: np.ndarray, chunk_rows: int) -> list[np.ndarray]:
+def by_chunk(ascending: np.ndarray, chunk_rows: int) -> list[np.ndarray]:
     """Places of numbers in an array, those of one chunk together."""
     ends = np.flatnonzero(np.diff(ascending // chunk_rows)) + 1
     return [part for part in np.split(np.arange(len(ascending)), ends) if part.size]

@@ -144,7 +144,8 @@ class FileSource:
     @property
     def side_columns(self) -> frozenset[str]:
         """See `Source`."""
-        return columns_of(self.output_names, self.attribute(PLAIN_OUTPUTS))
+        with naming_damage(self.path, "attributes"):
+            return columns_of(self.output_names, self.attribute(PLAIN_OUTPUTS))
 
     def column(self, name: str) -> FileColumn | FileRaggedColumn:
         """See `Source`.
@@ -182,15 +183,26 @@ class FileSource:
                 if column.row_shapes is not None:
                     yield column.row_shapes
 
-    def read(self, column: FileColumn, key: Any) -> np.ndarray:
-        """Reads from a dataset; see `DenseColumn.read`."""
+    def read(self, column: FileColumn, key: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """Reads from a dataset; see `DenseColumn.read`.
+
+        Args:
+            column: `FileColumn`.
+            key: The key.
+            out: Array to read into, contiguous and of the shape of the values; text may be wider in
+                it. Defaults to `None`: a new one.
+        """
 
         def attempt() -> np.ndarray:
             if not column.h5ds:  # the file was opened anew since
                 column.h5ds = self.open_dataset(column.spec.name, column.rows)[1]
             # Other errors than these two are about the key.
             try:
-                values: np.ndarray = column.h5ds[key]
+                if out is None:
+                    values: np.ndarray = column.h5ds[key]
+                else:
+                    values = out
+                    column.h5ds.read_direct(out, key)
             except (OSError, RuntimeError):
                 with naming_damage(self.path, f"output {column.spec.name!r}"):
                     raise
@@ -200,18 +212,21 @@ class FileSource:
             self.check_open()
             return self._retrying(attempt)
 
-    def open_dataset(self, path: str, length: int) -> tuple[DenseSpec, h5py.Dataset]:
+    def open_dataset(
+        self, path: str, length: int, found: Any = None
+    ) -> tuple[DenseSpec, h5py.Dataset]:
         """Opens a dataset once it is checked.
 
         Args:
             path: String. The path of the dataset.
             length: Int. Committed entries.
+            found: What `links.find` has found there. Defaults to `None`: it is looked for.
 
         Raises:
             ValueError: If it is not there, or can't be what it claims.
         """
         with self.lock, naming_damage(self.path, f"output {path!r}"):
-            dataset = links.find(self.h5file, path)
+            dataset = links.find(self.h5file, path) if found is None else found
             if not isinstance(dataset, h5py.Dataset):
                 raise ValueError(f"{path!r} is gone")
             check_dataset(dataset, length, self.size)
@@ -221,6 +236,8 @@ class FileSource:
         """An attribute of a dataset or group, or of the file itself; see `read_attribute`."""
         with self.lock:
             node = self.h5file["/"] if of == "/" else links.find(self.h5file, of)
+            if node is None:
+                raise ValueError(f"{of!r} is gone")
             return read_attribute(node, name, self.size)
 
     def attributes(self, *names: str) -> dict[str, Any]:

@@ -22,8 +22,9 @@ from kerasext.storage.format.layout import (
     SHARD_NAMES,
     SHARD_OUTPUTS,
     SHARD_RUNS,
-    SHARD_WIDTHS,
+    SHARD_WIDEST,
     VIRTUAL_FORMAT,
+    check_names,
     columns_of,
 )
 from kerasext.storage.format.sealed_table import read_table, read_texts
@@ -36,13 +37,11 @@ from kerasext.storage.reading.shards import (
     ShardFacts,
     Shards,
     check_shard_name,
-    check_unchanged,
     open_shard,
 )
 from kerasext.storage.reading.source import DenseColumn, RaggedColumn, Source
 
 _BLOCK_ROWS = 65536
-_FORMATS = {INDEX_FORMAT, VIRTUAL_FORMAT}
 
 
 def open_source(path: Path) -> Source:
@@ -57,15 +56,25 @@ def open_source(path: Path) -> Source:
 
 
 def is_index(path: Path) -> bool:
-    """Whether a file is an index of others, or the file of virtual datasets beside one.
+    """Whether a file is an index of others, or a file of virtual datasets beside one.
 
     Whatever has become of those others.
     """
+    return _format_of(path) in {INDEX_FORMAT, VIRTUAL_FORMAT}
+
+
+def is_virtual_file(path: Path) -> bool:
+    """Whether a file has the virtual datasets that stand beside an index, for other tools."""
+    return _format_of(path) == VIRTUAL_FORMAT
+
+
+def _format_of(path: Path) -> str | None:
     try:
         with contextlib.closing(FileView(path)) as view, h5py.File(view, "r") as file:
-            return read_attributes(file, ["format"], view.size).get("format") in _FORMATS
+            found = read_attributes(file, ["format"], view.size).get("format")
     except (OSError, RuntimeError, ValueError, TypeError, LookupError):
-        return False
+        return None
+    return found if isinstance(found, str) else None
 
 
 class IndexSource:
@@ -91,8 +100,8 @@ class IndexSource:
             with naming_damage(file.path, "the list of its shards"):
                 shards, order = self._read_shards()
                 self._rows = ShardedRows(self.path, shards, order)
-                self._widths = self._read_widths()
-            shards.check(check_unchanged)
+                self._widest = self._read_outputs()
+            shards.check()
         except BaseException:
             file.close()
             raise
@@ -110,7 +119,7 @@ class IndexSource:
     @property
     def output_names(self) -> list[str]:
         """Names of the outputs, in their order."""
-        return list(self._widths)
+        return list(self._widest)
 
     @property
     def is_open(self) -> bool:
@@ -120,7 +129,8 @@ class IndexSource:
     @property
     def side_columns(self) -> frozenset[str]:
         """See `Source`."""
-        return columns_of(self.output_names, self.attribute(PLAIN_OUTPUTS))
+        with naming_damage(self.path, "attributes"):
+            return columns_of(self.output_names, self.attribute(PLAIN_OUTPUTS))
 
     def column(self, name: str) -> DenseColumn | RaggedColumn:
         """See `Source`.
@@ -194,9 +204,8 @@ class IndexSource:
         return self._rows.column(self._spec(name))
 
     def _spec(self, name: str) -> DenseSpec | RaggedSpec:
-        """The spec of an output: that of the first shard, as wide as the widest text."""
-        spec = self._rows.shards[0].column(name).spec
-        return spec.widened(self._widths[name]) if spec.text_dtype is not None else spec
+        """The spec of an output, as wide as the widest text."""
+        return self._rows.shards[self._widest[name]].column(name).spec
 
     def _read_table(self, path: str) -> np.ndarray:
         return read_table(self._file.h5file, path, self._file.size)
@@ -219,7 +228,8 @@ class IndexSource:
             or (facts < 0).any()
             or (rows <= 0).any()
             or (rows > facts[shard, 0] - first).any()
-            or sum(rows.tolist()) != self.state.rows
+            or rows.sum(dtype=np.float64) >= 2.0**62  # int64 overflows
+            or rows.sum() != self.state.rows
         ):
             raise ValueError("it has not the rows of the index")
         shards = Shards(
@@ -227,20 +237,26 @@ class IndexSource:
         )
         return shards, RowOrder(runs)
 
-    def _read_widths(self) -> dict[str, int]:
-        """The bytes of the longest text of each output, by name."""
+    def _read_outputs(self) -> dict[str, int]:
+        """The names of the outputs, with the number of a shard that has the widest text of each."""
         names = read_texts(self._file.h5file, SHARD_OUTPUTS, self._file.size)
-        widths = self._read_table(SHARD_WIDTHS).tolist()
-        return dict(zip(names, widths, strict=True))
+        check_names(names)
+        widest = self._read_table(SHARD_WIDEST)
+        if widest.shape != (len(names),) or widest.dtype != np.int64:
+            raise ValueError("it has not the outputs of the index")
+        if ((widest < 0) | (widest >= len(self.shard_names))).any():
+            raise ValueError("it has not the shards of the outputs")
+        return dict(zip(names, widest.tolist(), strict=True))
 
-    def _check_outputs(self, path: Path, _: ShardFacts) -> None:
+    def _check_outputs(self, path: Path) -> None:
         with contextlib.closing(open_shard(path)) as shard:
             for name in self.output_names:
                 check_fits(self._spec(name), shard.column(name))
 
-    def _check_rows(self, path: Path, facts: ShardFacts) -> None:
-        self._check_outputs(path, facts)
+    def _check_rows(self, path: Path) -> None:
         with contextlib.closing(open_shard(path)) as shard:
+            for name in self.output_names:
+                check_fits(self._spec(name), shard.column(name))
             damage = shard.find_damage()
         if damage is not None:
             raise ValueError(damage)

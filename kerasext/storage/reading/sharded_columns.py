@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from kerasext.storage.columns.dense_spec import DenseSpec
 from kerasext.storage.columns.ragged_rows import RaggedRows
 from kerasext.storage.columns.ragged_spec import RaggedSpec
 from kerasext.storage.columns.step_specs import Spec, can_hold
-from kerasext.storage.reading.file_columns import FileColumn, FileRaggedColumn, gather
+from kerasext.storage.reading.file_columns import FileColumn, FileRaggedColumn, by_chunk
 from kerasext.storage.reading.row_order import Piece, RowOrder
 from kerasext.storage.reading.shards import Shards
 
@@ -31,9 +32,13 @@ class ShardedRows:
         self.path, self.shards, self.order = path, shards, order
         self.lock = threading.RLock()
         self.is_open = True
+        self.nbytes = sum(facts.bytes for facts in shards.facts)
+        # Small files have small chunks, and empty ones say nothing of theirs.
+        self._largest = max(range(len(shards.facts)), key=lambda number: shards.facts[number].rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles what the files must be: another process opens them for itself."""
+        self.check_open()
         return ShardedRows, (self.path, self.shards, self.order)
 
     def check_open(self) -> None:
@@ -54,6 +59,12 @@ class ShardedRows:
         if isinstance(spec, RaggedSpec):
             return ShardedRaggedColumn(self, spec)
         return ShardedColumn(self, spec)
+
+    def chunk_rows(self, spec: Spec) -> int:
+        """Rows of a chunk of an output in the largest file."""
+        with self.lock:
+            rows: int = self.shard_column(self._largest, spec).chunk_rows
+        return rows
 
     def shard_column(self, number: int, spec: Spec) -> Any:
         """An output of one of the files.
@@ -93,45 +104,60 @@ class ShardedColumn:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows of a chunk of the first file."""
-        with self.of.lock:
-            rows: int = self.of.shard_column(0, self.spec).chunk_rows
-        return rows
+        """Rows of a chunk of the largest file."""
+        return self.of.chunk_rows(self.spec)
 
     def read(self, key: Any) -> np.ndarray:
         """See `DenseColumn`."""
-        with self.of.lock:
-            return self._read(*(key if isinstance(key, tuple) else (key,)))
+        rows, *rest = key if isinstance(key, tuple) else (key,)
+        start, stop, step = rows.indices(self.rows)
+        if step > 1:
+            return self._collect(*self._chosen(np.arange(start, stop, step)), rest)
+        return self._collect(self.of.order.pieces(start, stop), max(stop - start, 0), rest)
 
     def read_rows(self, start: int, stop: int) -> np.ndarray:
         """See `DenseColumn`."""
         return self.read(slice(start, stop))
 
-    def _read(self, rows: slice, *rest: Any) -> np.ndarray:
-        start, stop, step = rows.indices(self.rows)
-        pieces = list(self.of.order.pieces(start, stop))
-        row_shape = np.empty((0, *self.spec.row_shape))[(slice(None), *rest)].shape[1:]
-        if (stop - start) * self.spec.row_bytes > sum(
-            facts.bytes for facts in self.of.shards.facts
-        ):
-            # More than the files have: compressed; or a claim, for which no memory is asked before
-            # each file makes it, too.
-            for piece in pieces:
-                self.of.shard_column(piece.shard, self.spec)
-        values = np.empty((max(stop - start, 0), *row_shape), self.spec.dtype)
-        for piece in pieces:
-            values[piece.places] = self._read_piece(piece, rest)
-        return values[::step]
+    def take(self, index: np.ndarray) -> np.ndarray:
+        """See `DenseColumn`."""
+        return self._collect(*self._chosen(index), [])
 
-    def _read_piece(self, piece: Piece, rest: tuple[Any, ...]) -> np.ndarray:
+    def _chosen(self, index: np.ndarray) -> tuple[Iterable[Piece], int]:
+        return self.of.order.pieces_of(index), len(index)
+
+    def _collect(self, pieces: Iterable[Piece], count: int, rest: Sequence[Any]) -> np.ndarray:
+        """Reads so many rows, and of each what the rest of a key selects."""
+        row_shape = np.empty((0, *self.spec.row_shape))[(slice(None), *rest)].shape[1:]
+        pieces = list(pieces)
+        with self.of.lock:
+            self.of.check_open()
+            if count * self.spec.row_bytes > self.of.nbytes:
+                # More than the files have: compressed; or a claim, for which no memory is asked
+                # before each file makes it, too.
+                for piece in pieces:
+                    self.of.shard_column(piece.shard, self.spec)
+            values = np.empty((count, *row_shape), self.spec.dtype)
+            for piece in pieces:
+                self._fill(values, piece, rest)
+        return values
+
+    def _fill(self, values: np.ndarray, piece: Piece, rest: Sequence[Any]) -> None:
+        """Reads the rows of one file into their places."""
         column = self.of.shard_column(piece.shard, self.spec)
         if isinstance(piece.rows, slice):
-            found: np.ndarray = column.read((piece.rows, *rest))
-            return found
-        wanted, places = np.unique(piece.rows, return_inverse=True)
-        rows: np.ndarray = gather(column, wanted)
-        some: np.ndarray = rows[(places, *rest)]
-        return some
+            if rest or not values.nbytes:
+                values[piece.places] = column.read((piece.rows, *rest))
+            else:  # without a copy, which would take as long as reading
+                out = values[piece.places].view(self.spec.h5_dtype)
+                column.source.read(column, piece.rows, out)
+            return
+        order = np.argsort(piece.rows, kind="stable")
+        rows, places = np.asarray(piece.rows)[order], np.asarray(piece.places)[order]
+        for part in by_chunk(rows, column.chunk_rows):
+            some = rows[part]
+            block = column.read((slice(int(some[0]), int(some[-1]) + 1), *rest))
+            values[places[part]] = block if len(block) == len(some) else block[some - some[0]]
 
 
 @dataclass(frozen=True)
@@ -153,10 +179,8 @@ class ShardedRaggedColumn:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows of about a chunk of the first file."""
-        with self.of.lock:
-            rows: int = self.of.shard_column(0, self.spec).chunk_rows
-        return rows
+        """Rows of about a chunk of the largest file."""
+        return self.of.chunk_rows(self.spec)
 
     def read_rows(self, start: int, stop: int) -> RaggedRows:
         """See `RaggedColumn`."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -14,6 +12,7 @@ from typing import Any, NamedTuple
 from kerasext.storage.format.commit_record import RECORD_DTYPE, CallState
 from kerasext.storage.format.damage import DamagedFileError
 from kerasext.storage.reading.file_source import FileSource
+from kerasext.storage.reading.file_view import FileView
 
 _MOST_OPEN = 128  # each keeps a chunk of every output that was read from it
 _MOST_SHOWN = 10
@@ -60,8 +59,8 @@ class Shards:
         while number not in self._open:
             path, facts = self.folder / self.names[number], self.facts[number]
             try:
-                check_unchanged(path, facts)
-                self._open[number] = FileSource(path, record_offset=facts.record)
+                view = view_of(path, facts)
+                self._open[number] = FileSource(path, view, record_offset=facts.record)
             except (OSError, ValueError) as error:
                 # The process may have fewer files open than there are to be here.
                 if getattr(error, "errno", None) != errno.EMFILE or not self._open:
@@ -72,19 +71,23 @@ class Shards:
         self._open.move_to_end(number)
         return self._open[number]
 
-    def check(self, look: Callable[[Path, ShardFacts], None]) -> None:
-        """Looks at all shards.
+    def check(self, look: Callable[[Path], None] | None = None) -> None:
+        """Checks that all shards are there and unchanged.
 
         Args:
-            look: Callable that raises `OSError` or `ValueError` if something is wrong with one.
+            look: Callable that takes the path of one, and raises `OSError` or `ValueError` if
+                something else is wrong with it. Defaults to `None`.
 
         Raises:
-            ValueError: If it does so, naming the shards.
+            ValueError: If something is wrong, naming the shards.
         """
+        self.close()  # the process may have no more files open than there are here
         problems = []
         for name, facts in zip(self.names, self.facts, strict=True):
             try:
-                look(self.folder / name, facts)
+                view_of(self.folder / name, facts).close()
+                if look is not None:
+                    look(self.folder / name)
             except (OSError, ValueError) as error:
                 problems.append(f"{name!r}: {error}")
         if problems:
@@ -117,27 +120,27 @@ def facts_of(file: FileSource) -> ShardFacts:
     return ShardFacts(file.state.rows, file.size, file.state.checksum, file.record_offset)
 
 
-def check_unchanged(path: Path, facts: ShardFacts) -> None:
-    """Raises `ValueError` unless a file is the one that has these facts."""
+def view_of(path: Path, facts: ShardFacts) -> FileView:
+    """Opens a file if it is the one that has these facts.
+
+    Raises:
+        OSError: If it can't be opened.
+        ValueError: If it is missing or another one.
+    """
     _check_is_file(path)
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    with contextlib.closing(os.fdopen(fd, "rb", buffering=0)) as file:
-        file.seek(facts.record)
-        content, size = file.read(RECORD_DTYPE.itemsize), os.fstat(fd).st_size
+    view = FileView(path)
     try:
-        state = CallState.parse(content)
-    except ValueError as error:
-        raise ValueError(f"it has changed: {error}") from error
-    found = (state.rows, size, state.checksum)
-    if found != facts[:3] or not state.complete:
-        raise ValueError(
-            f"it has changed: rows, bytes and checksum are {found}, and were {tuple(facts[:3])}"
-        )
+        _check_unchanged(view, facts)
+    except BaseException:
+        view.close()
+        raise
+    return view
 
 
 def check_shard_name(name: str) -> None:
     """Raises `ValueError` unless a name can only be that of a file in the folder."""
-    if not name or name in {".", ".."} or set(name) & {"/", "\\", "\0"}:
+    is_plain = name not in {"", ".", ".."} and not set(name) & {"/", "\\", "\0"}
+    if not is_plain or Path(name).name != name:  # on Windows "c:name" is in another folder
         raise ValueError(f"{name!r} is not the name of a file beside the index")
 
 
@@ -145,6 +148,18 @@ def first_problems(problems: Sequence[str]) -> str:
     """The first problems of many, as one text."""
     more = len(problems) - _MOST_SHOWN
     return "; ".join(problems[:_MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _check_unchanged(view: FileView, facts: ShardFacts) -> None:
+    try:
+        state = CallState.parse(view.read_at(facts.record, RECORD_DTYPE.itemsize))
+    except ValueError as error:
+        raise ValueError(f"it has changed: {error}") from error
+    found = (state.rows, view.size, state.checksum)
+    if found != facts[:3] or not state.complete:
+        raise ValueError(
+            f"it has changed: rows, bytes and checksum are {found}, and were {tuple(facts[:3])}"
+        )
 
 
 def _check_is_file(path: Path) -> None:
@@ -161,5 +176,5 @@ def _changed(problems: Sequence[str], folder: Path) -> DamagedFileError:
     return DamagedFileError(
         "The shards of an index must stay as they were when it was made; put them back, or make "
         "the index anew with `kerasext.shards.index_shards`. "
-        f"Received: in {str(folder)!r} {first_problems(problems)}"
+        f"Received: folder={str(folder)!r}, in which {first_problems(problems)}"
     )

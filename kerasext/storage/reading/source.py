@@ -46,6 +46,17 @@ class DenseColumn(Protocol):
         """Reads rows that follow each other; see `read`."""
         ...
 
+    def take(self, index: np.ndarray) -> np.ndarray:
+        """Reads rows that ascend, of whatever distances.
+
+        Args:
+            index: Array of shape `(chosen,)`, int64.
+
+        Raises:
+            ValueError: As of `read`.
+        """
+        ...
+
 
 class RaggedColumn(Protocol):
     """The rows of one output whose rows differ in shape, as they are stored.

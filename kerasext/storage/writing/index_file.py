@@ -23,7 +23,7 @@ from kerasext.storage.format.layout import (
     SHARD_NAMES,
     SHARD_OUTPUTS,
     SHARD_RUNS,
-    SHARD_WIDTHS,
+    SHARD_WIDEST,
     SUMS,
     VIRTUAL_FORMAT,
 )
@@ -40,6 +40,7 @@ def write_index(
     rows: ShardedRows,
     specs: Mapping[str, Spec],
     *,
+    widest: Mapping[str, int],
     state: CallState,
     attributes: Mapping[str, Any],
     ids: Sequence[np.ndarray],
@@ -50,6 +51,7 @@ def write_index(
         path: Path of the file.
         rows: `ShardedRows`, the shards and the order of their rows.
         specs: Mapping from output name to spec, as wide as the widest text.
+        widest: Mapping from output name to the number of a shard that has the widest text.
         state: `CallState` of all shards together.
         attributes: Mapping of the attributes that the shards have in common.
         ids: Sequence with the ids of each shard, empty if they have none.
@@ -79,8 +81,7 @@ def write_index(
         write_table(file, SHARD_FACTS, np.array(rows.shards.facts, np.int64))
         write_table(file, SHARD_RUNS, rows.order.runs)
         write_texts(file, SHARD_OUTPUTS, list(specs))
-        widths = [spec.text_dtype.itemsize if spec.text_dtype else 0 for spec in specs.values()]
-        write_table(file, SHARD_WIDTHS, np.array(widths, np.int64))
+        write_table(file, SHARD_WIDEST, np.array([widest[name] for name in specs], np.int64))
 
 
 def write_virtual_file(
@@ -106,7 +107,7 @@ def write_virtual_file(
     layouts = {
         name: _layout(spec, rows)
         for name, spec in specs.items()
-        if isinstance(spec, DenseSpec) and rows.order.rows and spec.row_bytes
+        if isinstance(spec, DenseSpec) and spec.row_bytes and rows.order.rows
     }
     path.write_bytes(
         new_file.image(

@@ -158,6 +158,7 @@ DAMAGES = {
         "'y' is a link to another file",
     ),
     "output that is gone": (lambda file: file.pop("y"), "'y' is gone"),
+    "labels that are gone": (lambda file: file.pop("labels"), "'labels' is gone"),
     "version of another type": (set_attribute("format_version", [1, 1]), "format version 2"),
     "newer version": (set_attribute("format_version", 3), "version 2; install a newer kerasext"),
     "older version": (set_attribute("format_version", 1), "version 2; predict again"),

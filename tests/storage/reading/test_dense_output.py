@@ -5,18 +5,17 @@ import pytest
 from kerasext.storage import DenseOutput
 from kerasext.storage.columns.dense_spec import DenseSpec
 from kerasext.storage.columns.fixed_point import attributes_for
+from kerasext.storage.reading.file_columns import FileColumn
 
 
-class Column:
-    """A dataset in memory, in place of a `FileColumn`, with more rows than are committed."""
+class Source:
+    """A dataset in memory, in place of a file, with more rows than are committed."""
 
-    def __init__(self, dataset, rows):
-        self.spec = DenseSpec.of_dataset(dataset)
-        self.rows, self.chunk_rows = rows, dataset.chunks[0]
-        self.h5ds = dataset
+    path = "memory"
+    watch = None
 
-    def read(self, key):
-        return self.h5ds[key]
+    def read(self, column, key):
+        return column.h5ds[key]
 
     def read_rows(self, start, stop):
         return self.read(slice(start, stop))
@@ -24,7 +23,9 @@ class Column:
 
 def output_of(file, name, rows):
     """An output whose first rows are committed."""
-    return DenseOutput("memory", name, Column(file[name], rows))
+    dataset = file[name]
+    column = FileColumn(Source(), DenseSpec.of_dataset(dataset), dataset, rows)
+    return DenseOutput("memory", name, column)
 
 
 ROWS = 50
