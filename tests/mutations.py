@@ -103,7 +103,7 @@ MUTATIONS = [
         "        file.write_rows(self.state.rows, last",
         (
             "tests/storage/writing/test_killed_writer.py",
-            "tests/storage/writing/test_file_writer.py",
+            "tests/storage/writing/test_write_session.py",
         ),
     ),
     Mutation(
@@ -120,7 +120,7 @@ MUTATIONS = [
         "kerasext/storage/writing/chunk_writer.py",
         "            self._block[:filled] = h5ds[rows - filled : rows]\n",
         "",
-        ("tests/storage/writing/test_file_writer.py",),
+        ("tests/storage/writing/test_resume.py",),
     ),
     Mutation(
         "queue-unbounded",
@@ -225,7 +225,7 @@ MUTATIONS = [
         "kerasext/storage/writing/write_session.py",
         '            self.stage = "torn"',
         '            self.stage = "writing"',
-        ("tests/storage/writing/test_file_writer.py",),
+        ("tests/storage/writing/test_write_session.py",),
     ),
     Mutation(
         "damage-rewritten",
@@ -801,7 +801,7 @@ MUTATIONS = [
         "kerasext/storage/writing/swmr_file.py",
         "    with_phil(_read_metadata_once)(access)",
         "    _read_metadata_once(access)",
-        ("tests/storage/writing/test_file_writer.py",),
+        ("tests/storage/writing/test_swmr_file.py",),
     ),
 ]
 
