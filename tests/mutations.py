@@ -97,13 +97,13 @@ MUTATIONS = [
     Mutation(
         "record-before-rows",
         "The commit record is written before the rows that it counts.",
-        "kerasext/storage/writing/file_writer.py",
-        "        for column in self._columns.values():\n            column.commit(",
-        "        self._write_record(complete=complete)\n"
-        "        for column in self._columns.values():\n            column.commit(",
+        "kerasext/storage/writing/write_session.py",
+        "        file.write_rows(self.state.rows, last",
+        "        self._write_state(file, complete=complete)\n"
+        "        file.write_rows(self.state.rows, last",
         (
             "tests/storage/writing/test_killed_writer.py",
-            "tests/storage/writing/test_file_writer.py",
+            "tests/storage/writing/test_write_session.py",
         ),
     ),
     Mutation(
@@ -118,9 +118,9 @@ MUTATIONS = [
         "begun-chunk-not-read",
         "After a resume the first rows of the chunk that was begun become zeros.",
         "kerasext/storage/writing/chunk_writer.py",
-        "            self._block[:filled] = dataset[rows - filled : rows]\n",
+        "            self._block[:filled] = h5ds[rows - filled : rows]\n",
         "",
-        ("tests/storage/writing/test_file_writer.py",),
+        ("tests/storage/writing/test_resume.py",),
     ),
     Mutation(
         "queue-unbounded",
@@ -212,19 +212,35 @@ MUTATIONS = [
         ("tests/callbacks/test_ends_of_predict.py",),
     ),
     Mutation(
+        "torn-chunk-read",
+        "A resumed run reads a chunk that the kill has torn, and fails for good.",
+        "kerasext/storage/writing/chunk_writer.py",
+        "        if not (last and is_safe):",
+        "        if not last:",
+        ("tests/storage/writing/test_chunk_writer.py",),
+    ),
+    Mutation(
+        "torn-step-finished",
+        "A step that Ctrl-C has cut in two is counted as written.",
+        "kerasext/storage/writing/write_session.py",
+        '            self.stage = "torn"',
+        '            self.stage = "writing"',
+        ("tests/storage/writing/test_write_session.py",),
+    ),
+    Mutation(
         "damage-rewritten",
         "Rows that are damaged get checksums that match when the file is rewritten for wider text.",
-        "kerasext/storage/writing/file_writer.py",
-        "            if source.was_closed and source.record",
-        "            if not source.was_closed and source.record",
+        "kerasext/storage/writing/file_maker.py",
+        "            if source.was_closed and source.state",
+        "            if not source.was_closed and source.state",
         ("tests/storage/writing/test_wider_text.py",),
     ),
     Mutation(
         "permissions-of-a-new-file",
         "A file that replaces another one gets the permissions of a new file.",
         "kerasext/common/atomic_file.py",
-        "        part.chmod(mode)\n",
-        "        part.touch()\n",
+        "        target.chmod(mode)\n",
+        "        target.touch()\n",
         ("tests/storage/test_other_files.py",),
     ),
     Mutation(
@@ -461,8 +477,8 @@ MUTATIONS = [
         "ids-shifted",
         "Each row has the id of the row before it.",
         "kerasext/callbacks/row_columns.py",
-        "ids = self._ids[first_row : first_row + rows]",
-        "ids = np.roll(self._ids, 1)[first_row : first_row + rows]",
+        "column: np.ndarray = self._values[first_row : first_row + rows]",
+        "column: np.ndarray = np.roll(self._values, 1)[first_row : first_row + rows]",
         ("tests/callbacks/test_row_columns.py",),
     ),
     Mutation(
@@ -551,9 +567,9 @@ MUTATIONS = [
     Mutation(
         "rename-not-synced",
         "After a loss of power a finished file can be missing, because its folder was not synced.",
-        "kerasext/common/durable.py",
-        "    source.replace(target)\n    sync_folder(target.parent)\n",
-        "    source.replace(target)\n",
+        "kerasext/common/atomic_file.py",
+        "    if durable:\n        sync_folder(path.parent)\n",
+        "",
         ("tests/common/test_durable.py",),
     ),
     Mutation(
@@ -584,8 +600,8 @@ MUTATIONS = [
         "complete-file-of-other-data",
         "Resuming a complete file does not compute its first step again.",
         "kerasext/callbacks/hdf5_prediction_writer.py",
-        "if self._writer.writer.is_complete and self._rows_seen == 0:",
-        "if False:",
+        "            if self._rows_seen == 0:\n                return False",
+        "            if self._rows_seen < 0:\n                return False",
         ("tests/callbacks/test_resume.py",),
     ),
     Mutation(
@@ -668,8 +684,8 @@ MUTATIONS = [
         "known-rows-not-compared",
         "A resumed run goes on with other data, for its first rows are not compared.",
         "kerasext/storage/writing/overlap.py",
-        "        if not same:",
-        "        if same is None:",
+        "        if not is_same:",
+        "        if is_same is None:",
         ("tests/callbacks/test_resume.py",),
     ),
     Mutation(
@@ -684,8 +700,8 @@ MUTATIONS = [
         "unchecked-resume-not-counted",
         "A file does not say that a resumed run went on without comparing values.",
         "kerasext/storage/writing/file_writer.py",
-        "self._unchecked_resumes += 1",
-        "pass",
+        "unchecked_resumes=int(known > 0 and not self._resume_check)",
+        "unchecked_resumes=0",
         ("tests/callbacks/test_resume_check.py",),
     ),
     Mutation(
@@ -782,10 +798,10 @@ MUTATIONS = [
     Mutation(
         "hdf5-without-its-lock",
         "HDF5 is called past h5py while another thread is in it, which corrupts memory.",
-        "kerasext/storage/writing/file_writer.py",
+        "kerasext/storage/writing/swmr_file.py",
         "    with_phil(_read_metadata_once)(access)",
         "    _read_metadata_once(access)",
-        ("tests/storage/writing/test_file_writer.py",),
+        ("tests/storage/writing/test_swmr_file.py",),
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""What users say of a file, as JSON."""
+"""JSON text of the metadata that users give a file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 
 def to_json(value: Mapping[str, Any], name: str) -> str:
-    """A dict as JSON, NumPy's values as Python's.
+    """Converts a dict to JSON, with values of NumPy as those of Python.
 
     Args:
         value: The dict.
-        name: String. What it is, for errors.
+        name: String. Name of the argument, for errors.
 
     Raises:
         TypeError: If JSON has no type for a value.

@@ -1,4 +1,4 @@
-"""Packages that only some methods need, and that are loaded when one of them is called."""
+"""Packages that only some methods need, loaded at the first call of one of them."""
 
 import importlib
 from typing import Any
@@ -12,7 +12,7 @@ _EXTRA = "'kerasext[export]'"
 
 
 def optional_package(name: str, *, needed_by: str) -> Any:
-    """Loads a module of such a package.
+    """Imports a module of an optional package.
 
     Args:
         name: String. The module, such as `"pyarrow.parquet"`.

@@ -245,7 +245,7 @@ def test_bounded_memory_when_nothing_is_kept_at_first(model, path):
     class Looks(keras.callbacks.Callback):
         def on_predict_batch_end(self, batch, logs=None):
             queue = writer._writer
-            waiting.append(queue._bytes_come - queue._bytes_gone)
+            waiting.append(queue._bytes_queued - queue._bytes_written)
 
     with writer:
         model.predict(DATA, batch_size=8, verbose=0, callbacks=[writer, Looks()])

@@ -8,25 +8,43 @@ import kerasext
 ROOT = Path(kerasext.__file__).parent
 
 
-def interrupted(line, function, *arguments):
-    """Runs a function with Ctrl-C at the n-th line of kerasext; returns whether it came."""
+def _traced(on_line, function, *arguments):
+    """Runs a function, and calls another one before each line of kerasext."""
 
     def trace(frame, event, _):
-        nonlocal line
         if not Path(frame.f_code.co_filename).is_relative_to(ROOT):
             return None
-        line -= event == "line"
-        if line == 0:
-            sys.settrace(None)
-            raise KeyboardInterrupt
+        if event == "line":
+            on_line()
         return trace
 
     previous = sys.gettrace()
     sys.settrace(trace)
     try:
         function(*arguments)
-    except KeyboardInterrupt:
-        return True
     finally:
         sys.settrace(previous)
+
+
+def interrupted(line, function, *arguments):
+    """Runs a function with Ctrl-C at the n-th line of kerasext; returns whether it came."""
+
+    def on_line():
+        nonlocal line
+        line -= 1
+        if line == 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+
+    try:
+        _traced(on_line, function, *arguments)
+    except KeyboardInterrupt:
+        return True
     return False
+
+
+def lines_of(function, *arguments):
+    """Runs a function; returns how many lines of kerasext that takes."""
+    lines = []
+    _traced(lambda: lines.append(None), function, *arguments)
+    return len(lines)

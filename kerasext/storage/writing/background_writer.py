@@ -1,4 +1,4 @@
-"""A thread that writes, so that the one that predicts does not wait for the disk."""
+"""Writing in a thread, so that the one that predicts does not wait for the disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import numpy as np
 from kerasext.storage.columns.ragged_rows import RaggedRows, join_ragged
 from kerasext.storage.writing.file_writer import PredictionFileWriter
 
-_WAKE_BYTES = 1024 * 1024  # less is not worth a switch of threads; the clock brings it in anyway
+# Fewer bytes are not worth a switch of threads: they are written when the next commit is due.
+_WAKE_BYTES = 1024 * 1024
 
 Rows = Mapping[str, np.ndarray | RaggedRows]
 ToArrays = Callable[[Any], Rows]
@@ -26,7 +27,7 @@ ToArrays = Callable[[Any], Rows]
 class _Wake:
     """An event that a finalizer can set.
 
-    `threading.Event` has a lock, which the thread that runs the finalizer may hold.
+    `threading.Event` has a lock, which the thread in which the finalizer runs may hold.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,7 @@ class _Wake:
         return not self._calls.empty()
 
     def wait(self, timeout: float) -> None:
-        """Waits until it is set, but so many seconds at most, and clears it."""
+        """Waits until it is set, at most `timeout` seconds, and clears it."""
         with contextlib.suppress(queue.Empty):
             self._calls.get(timeout=timeout)
             while True:
@@ -47,29 +48,29 @@ class _Wake:
 
 
 class BackgroundWriter:
-    """Hands the steps to a `PredictionFileWriter` that runs in a thread of its own.
+    """Hands steps to a `PredictionFileWriter` that runs in a thread of its own.
 
-    At the exit of the interpreter a file that is open is closed, as by `close`.
+    `append` waits until the first step is written, so that it raises the error if outputs are
+    wrong. Later calls only queue a reference: they call no function of h5py, copy nothing, and take
+    no lock unless they wake the thread. An error in the thread is raised by the next call.
 
-    The caller waits until the first step is written, so that what is wrong with the outputs shows
-    there. After it the caller only leaves a reference: no call of h5py, no copy, and no lock unless
-    the thread is to be woken. An error in the thread is raised by the next call.
+    A file that is open when the interpreter exits is closed as by `close`.
 
     Args:
-        writer: The `PredictionFileWriter`; from now on it belongs to this object.
-        to_arrays: Callable from what `append` is given to the mapping that the writer's `append`
-            takes. Called in the thread, once for each.
-        queue_bytes: Int. Bytes that may wait to be written. A caller that comes with more waits
-            itself; one step is always admitted.
+        writer: The `PredictionFileWriter`. Only this object may write with it from now on.
+        to_arrays: Callable that turns the argument of `append` into the argument of the writer's
+            `append`. Called in the thread, once for each step.
+        queue_bytes: Int. Bytes that may wait to be written. `append` waits while there are more,
+            but admits one step always.
         commit_interval: Float. Seconds between commits: rows are safe, and visible to readers, at
-            most so long after they came.
-        step_bytes: Callable from what `append` is given to its bytes, where rows differ in size.
-            Called by the caller's thread. Defaults to `None`: as many per row as the first step
-            has.
+            most this long after they were appended.
+        step_bytes: Callable that returns the bytes of the argument of `append`, for rows that
+            differ in size. Called in the thread of the caller. Defaults to `None`: each row has as
+            many bytes as those of the first step.
 
     Attributes:
-        writer: The writer, to be asked for its path and rows.
-        is_over: Bool. Whether the thread has ended, of itself or by an error.
+        writer: The writer.
+        is_over: Bool. Whether the thread has ended.
     """
 
     def __init__(
@@ -87,54 +88,55 @@ class BackgroundWriter:
         self._commit_interval = commit_interval
         self._step_bytes = step_bytes
         self._steps: deque[tuple[Any, int, int]] = deque()  # with their rows, and their bytes
-        # Each is counted by one thread only, so that neither needs a lock.
-        self._bytes_come = self._bytes_gone = 0
+        # Each is changed by one thread only, so neither needs a lock.
+        self._bytes_queued = self._bytes_written = 0
         self._row_bytes = 0.0
         self._wake = _Wake()
-        self._gone = threading.Event()
-        self._begun = threading.Event()
-        self._first: tuple[Any, int, int | Callable[[Rows], int]] = (None, 0, 0)
+        self._written = threading.Event()
+        self._is_first_written = threading.Event()
+        self._first_step: tuple[Any, int, int | Callable[[Rows], int]] = (None, 0, 0)
         self._end: Literal["", "finish", "close"] = ""
         self._is_abandoned = False
         self.is_over = False
-        self._error: BaseException | None = None  # until it is raised
-        self._failure: BaseException | None = None  # for good
+        self._error: BaseException | None = None  # of the thread, until a call raises it
+        self._failure: BaseException | None = None  # the same, for good
         self._thread: threading.Thread | None = None
 
     def append(self, step: Any, rows: int, *, known: int | Callable[[Rows], int] = 0) -> None:
-        """Leaves a step to be written; its arrays must not change any more.
+        """Queues a step. Its arrays must not change any more.
 
         Args:
-            step: What `to_arrays` takes.
-            rows: Int. Rows of the data that it adds, of which `to_arrays` may keep fewer.
-            known: Int. As for the writer's `append`; in the first step only. Or a callable that
-                finds it from what `to_arrays` returned, called in the thread.
+            step: The argument of `to_arrays`.
+            rows: Int. Rows of the data that it adds; `to_arrays` may keep fewer.
+            known: Int. As for the writer's `append`, in the first step only. Or a callable that
+                returns it for the result of `to_arrays`; called in the thread.
 
         Raises:
-            BaseException: What the writer's `append` or `commit` raised, for this step if it is the
-                first one, else for one before.
+            BaseException: Any error of the writer or of `to_arrays`: of this step if it is the
+                first one, else of an earlier step.
+            ValueError: If this object was closed.
         """
         if self._thread is None:
-            self._begin(step, rows, known)
+            self._start_thread(step, rows, known)
             return
         if self.is_over:
             self._raise_error()
             raise ValueError("The writer was closed; make another one. Received: a step after it")
         size = self._step_bytes(step) if self._step_bytes else int(rows * self._row_bytes)
         self._steps.append((step, rows, size))
-        self._bytes_come += size
-        waiting = self._bytes_come - self._bytes_gone
+        self._bytes_queued += size
+        waiting = self._bytes_queued - self._bytes_written
         if waiting > _WAKE_BYTES and not self._wake.is_set():
             self._wake.set()
         if waiting > self._queue_bytes:
             self._stall()
 
     def finish(self) -> None:
-        """Waits until all is written, marks the file as complete and closes it.
+        """Waits until all steps are written, marks the file as complete and closes it.
 
         Raises:
-            BaseException: What was raised in the thread and not yet by another call.
-            RuntimeError: If an earlier call raised it.
+            BaseException: An error of the thread that no other call has raised.
+            RuntimeError: If an earlier call has raised the error.
         """
         self._stop("finish")
         if self._failure is not None:
@@ -144,23 +146,23 @@ class BackgroundWriter:
             ) from self._failure
 
     def close(self) -> None:
-        """Waits until all is written and closes the file, which then says that it is incomplete.
+        """Waits until all steps are written and closes the file, which stays incomplete.
 
         Does nothing after `finish` or an earlier `close`.
 
         Raises:
-            BaseException: What was raised in the thread and not yet by another call.
+            BaseException: An error of the thread that no other call has raised.
         """
         self._stop("close")
 
     def abandon(self) -> None:
-        """Lets the thread write what is left and close the file, and does not wait for it.
+        """Tells the thread to write the queue and close the file, and does not wait for that.
 
-        For finalizers: a garbage collection may run one inside a call of h5py, whose lock the
-        thread needs. The next writer of the file waits for the thread.
+        For finalizers: garbage collection may run one inside a call of h5py, whose lock the thread
+        needs. The next writer of the file waits for the thread.
         """
         if self._thread is None:
-            self.writer.close()  # which has no HDF5 file yet
+            self.writer.close()  # which has not opened the file yet, and so calls no HDF5
             return
         self._is_abandoned = True
         self.writer.expect_release()
@@ -169,21 +171,21 @@ class BackgroundWriter:
         if self.is_over:
             self._raise_error()
 
-    def _begin(self, step: Any, rows: int, known: int | Callable[[Rows], int]) -> None:
-        # A daemon: the interpreter would wait for another at its exit, before anybody can stop it.
+    def _start_thread(self, step: Any, rows: int, known: int | Callable[[Rows], int]) -> None:
+        # A daemon, because the interpreter waits for other threads before it calls `atexit`.
         self._thread = threading.Thread(
             target=self._run, name=f"writes {self.writer.path.name}", daemon=True
         )
-        self._first = step, rows, known
+        self._first_step = step, rows, known
         self._pid = os.getpid()
         atexit.register(self._close_at_exit)
         self._thread.start()
-        self._begun.wait()
+        self._is_first_written.wait()
         if self.is_over:
             self._raise_error()
 
     def _write_first(self) -> None:
-        (step, rows, known), self._first = self._first, (None, 0, 0)
+        (step, rows, known), self._first_step = self._first_step, (None, 0, 0)
         arrays = self._to_arrays(step)
         known = known(arrays) if callable(known) else known
         self.writer.append(arrays, known=known, data_rows=rows)
@@ -193,14 +195,14 @@ class BackgroundWriter:
     def _stall(self) -> None:
         began = time.perf_counter()
         while (
-            self._bytes_come - self._bytes_gone > self._queue_bytes
+            self._bytes_queued - self._bytes_written > self._queue_bytes
             and len(self._steps) > 1
             and self._thread is not None
             and self._thread.is_alive()
         ):
-            self._gone.clear()
+            self._written.clear()
             self._wake.set()
-            self._gone.wait(0.1)  # a thread that died without a word can't hang us
+            self._written.wait(0.1)  # not for ever, in case the thread has died
         self.writer.caller.stalled_seconds += time.perf_counter() - began
 
     def _stop(self, how: Literal["finish", "close"]) -> None:
@@ -232,31 +234,31 @@ class BackgroundWriter:
     def _run(self) -> None:
         try:
             self._write_first()
-            self._begun.set()
-            self._write_until_the_end()
+            self._is_first_written.set()
+            self._write_until_end()
             getattr(self.writer, self._end)()
         except BaseException as error:  # noqa: BLE001 - raised by the next call
             self._error = self._failure = error
             self._steps.clear()
             try:
-                self.writer.close()  # which keeps the rows before a step that was wrong
+                self.writer.close()  # commits the rows before the wrong step
             except OSError as another:
                 error.add_note(str(another))
             if self._is_abandoned:
-                self._raise_error()  # which shows it: there is no next call
+                self._raise_error()  # so that Python prints it: no other call will come
         finally:
             atexit.unregister(self._close_at_exit)
             self.is_over = True
-            self._begun.set()
-            self._gone.set()
+            self._is_first_written.set()
+            self._written.set()
 
-    def _write_until_the_end(self) -> None:
+    def _write_until_end(self) -> None:
         commit_at = time.monotonic() + self._commit_interval
         while True:
             self._wake.wait(max(commit_at - time.monotonic(), 0))
-            end = self._end  # before the queue is emptied: what came before it is to be written
+            end = self._end  # read before the queue is emptied: steps that came before it count
             while self._steps and time.monotonic() < commit_at:
-                self._write_some()
+                self._write_several()
             if time.monotonic() >= commit_at:
                 self.writer.commit()
                 commit_at = time.monotonic() + self._commit_interval
@@ -265,8 +267,8 @@ class BackgroundWriter:
             elif end:
                 return
 
-    def _write_some(self) -> None:
-        # A call of the writer costs as much as copying 10 kB: small steps are put together.
+    def _write_several(self) -> None:
+        # A call of the writer costs as much as copying 10 kB, so small steps are joined.
         steps: list[tuple[Rows, int]] = []
         size = 0
         try:
@@ -274,29 +276,29 @@ class BackgroundWriter:
                 step, rows, step_size = self._steps.popleft()
                 steps.append((self._to_arrays(step), rows))
                 size += step_size
-        finally:  # also those before one that is none
-            self._write_together(steps)
-        self._bytes_gone += size
-        self._gone.set()
+        finally:  # if `to_arrays` fails for one step, the steps before it are written
+            self._append_together(steps)
+        self._bytes_written += size
+        self._written.set()
 
-    def _write_together(self, steps: list[tuple[Rows, int]]) -> None:
+    def _append_together(self, steps: list[tuple[Rows, int]]) -> None:
         if not steps:
             return
         try:
             together = _concatenate([arrays for arrays, _ in steps])
             self.writer.append(together, data_rows=sum(rows for _, rows in steps))
-        except (KeyError, TypeError, ValueError):  # one of them is wrong: those before it are not
+        except (KeyError, TypeError, ValueError):  # one step is wrong; write those before it
             for arrays, rows in steps:
                 self.writer.append(arrays, data_rows=rows)
 
 
 def _concatenate(steps: list[Rows]) -> Rows:
-    """Makes one step of several; raises an error if they differ in more than their rows."""
+    """Joins steps to one; raises an error if they differ in more than their rows."""
     if len(steps) == 1:
         return steps[0]
     first = steps[0]
     columns = {name: [step[name] for step in steps] for name in first}
     rows = [list(map(len, column)) for column in columns.values()]
     if set(map(len, steps)) != {len(first)} or rows.count(rows[0]) != len(rows):
-        raise ValueError("steps of other outputs, or of unequal rows")
+        raise ValueError("steps of other outputs, or of unequal numbers of rows")
     return {name: join_ragged(column) for name, column in columns.items()}

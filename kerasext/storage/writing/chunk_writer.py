@@ -119,8 +119,9 @@ class ChunkWriter:
         """Makes the dataset no longer than `rows` rows.
 
         Call it at the end only, because readers may have the dataset open until then, and in an
-        h5py file in which nothing was written since it was opened. HDF5 2.0 reads the chunk that it
-        cuts, takes it for compressed although it was written without filters, and crashes.
+        h5py file in which nothing was written since it was opened: HDF5 reads the chunk that it
+        cuts. HDF5 1.14 still has the filter mask from before a direct write, takes the chunk for
+        compressed although it is not, and fails or crashes.
         """
         if self.exceeds(rows):
             self._h5id.set_extent((rows, *self._row_shape))

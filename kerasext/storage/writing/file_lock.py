@@ -1,4 +1,4 @@
-"""One writer at a time: a lock beside the file, held by a live process only."""
+"""One writer at a time: a lock file beside the file, which goes with the process."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ LOCK_SUFFIX = ".lock"
 # Lustre without `-o flock` raises the first, NFS without its lock daemon the second, some FUSE file
 # systems the third. The last is ENOTSUPP of the Linux kernel, which has no name in `errno`.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, 524}
-_PAUSE = 0.01  # seconds, between two looks at a holder that is closing
+_PAUSE = 0.01  # seconds between two looks at a holder that is closing
 
 
 class _Holder:
-    """Who holds a lock in this process."""
+    """The holder of a lock in this process."""
 
     is_closing = False
 
 
-# By process, too: a forked one inherits the dictionary, and holds nothing.
+# The process is part of the key, because a forked one inherits the dictionary and holds no lock.
 _holders: dict[tuple[int, Path], _Holder] = {}
 
 
 class FileLock:
-    """An exclusive lock on `path`, taken on construction and gone with the process.
+    """An exclusive lock on a path, taken on construction; the death of the process releases it.
 
-    HDF5's own lock won't do: a writer that others may read beside (SWMR) holds none.
+    HDF5's own lock would not do: HDF5 removes it from a file that is written in SWMR mode.
 
     On a file system without locks, and on Windows, only a second writer in this process is noticed,
     and a warning says so. If the environment variable `HDF5_USE_FILE_LOCKING` is `FALSE`, there is
-    no warning, and no other failure to lock raises an error.
+    no warning, and a failure to lock raises no error.
 
     Args:
-        path: Path of the file to lock; the lock is `path` with `.lock` appended.
+        path: Path of the file to lock. The lock file has the same name with `.lock` appended.
 
     Raises:
         BlockingIOError: If another writer, in this process or another, holds the lock.
@@ -56,54 +56,15 @@ class FileLock:
         self._path = path.with_name(path.name + LOCK_SUFFIX)
         self._key = (os.getpid(), self._path)
         self._holder = _Holder()
-        self._enter(path)
+        self._claim_in_process(path)
         try:
-            self._lock(path)
+            self._lock_file(path)
         except BaseException:
             del _holders[self._key]
             raise
 
-    def _enter(self, path: Path) -> None:
-        """Makes this the one holder in the process, once one that is closing has gone."""
-        while (other := _holders.setdefault(self._key, self._holder)) is not self._holder:
-            if not other.is_closing:
-                raise BlockingIOError(
-                    "Only one writer at a time may write a prediction file; close the other one, "
-                    "which a `with` statement does, or choose another path. "
-                    f"Received: path={str(path)!r}, held by this process"
-                )
-            time.sleep(_PAUSE)
-
-    def _lock(self, path: Path) -> None:
-        while True:
-            try:
-                fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-            except OSError as error:
-                raise type(error)(
-                    "The folder of `path` must be writable, for the file and for its lock. "
-                    f"Received: path={str(path)!r} ({error.strerror})"
-                ) from error
-            try:
-                self._is_locked = _take(fd, path)
-                if self._is_current(fd):
-                    break
-            except BaseException:
-                os.close(fd)
-                raise
-            os.close(fd)
-        self._fd = fd
-        os.ftruncate(fd, 0)
-        os.write(fd, str(os.getpid()).encode())
-
-    def _is_current(self, fd: int) -> bool:
-        # The last holder may have removed the file between our opening and locking it.
-        try:
-            return os.path.samestat(self._path.stat(), os.fstat(fd))
-        except FileNotFoundError:
-            return False
-
     def expect_release(self) -> None:
-        """Says that another thread is about to release it, for which the next writer is to wait."""
+        """Announces that another thread is about to release it; the next writer waits for that."""
         self._holder.is_closing = True
 
     def release(self) -> None:
@@ -123,18 +84,57 @@ class FileLock:
         finally:
             del _holders[self._key]
 
+    def _claim_in_process(self, path: Path) -> None:
+        """Makes this the one holder in the process; waits for another one that is closing."""
+        while (other := _holders.setdefault(self._key, self._holder)) is not self._holder:
+            if not other.is_closing:
+                raise BlockingIOError(
+                    "Only one writer at a time may write a prediction file; close the other one, "
+                    "which a `with` statement does, or choose another path. "
+                    f"Received: path={str(path)!r}, held by this process"
+                )
+            time.sleep(_PAUSE)
+
+    def _lock_file(self, path: Path) -> None:
+        while True:
+            try:
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError as error:
+                raise type(error)(
+                    "The folder of `path` must be writable, for the file and for its lock. "
+                    f"Received: path={str(path)!r} ({error.strerror})"
+                ) from error
+            try:
+                self._is_locked = _try_flock(fd, path)
+                if self._is_current(fd):
+                    break
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+        self._fd = fd
+        os.ftruncate(fd, 0)
+        os.write(fd, str(os.getpid()).encode())
+
+    def _is_current(self, fd: int) -> bool:
+        # The last holder may have removed the file between our opening and locking it.
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(fd))
+        except FileNotFoundError:
+            return False
+
     def _remove(self) -> None:
         with contextlib.suppress(OSError):  # the folder itself may be gone by now
             self._path.unlink()
 
     def __del__(self) -> None:
-        # Of a writer that was dropped. In a forked process it is a copy, and the lock another's.
+        # A writer was dropped without `close`. In a forked process the lock is the parent's.
         if self._fd >= 0 and os.getpid() == self._key[0]:
             self.release()
 
 
-def _take(fd: int, path: Path) -> bool:
-    """Locks an open file; returns whether the file system has locks."""
+def _try_flock(fd: int, path: Path) -> bool:
+    """Locks an open file; returns `False`, with a warning, if the file system has no locks."""
     is_asked_for = os.environ.get("HDF5_USE_FILE_LOCKING", "").upper() not in {"FALSE", "0"}
     try:
         if fcntl is not None:

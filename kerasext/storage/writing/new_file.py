@@ -1,4 +1,7 @@
-"""Making the file: every dataset and attribute there will ever be, and no rows."""
+"""The bytes of a new prediction file: all datasets and attributes that it will have, and no rows.
+
+Nothing is created or changed later, because a kill in the middle of that would damage the file.
+"""
 
 from __future__ import annotations
 
@@ -48,25 +51,26 @@ def image(
     compression: Compression | Mapping[str, Compression],
     virtual: Mapping[str, h5py.VirtualLayout] | None = None,
 ) -> bytes:
-    """The bytes of a new file.
+    """Returns the bytes of a new file.
 
-    Made in memory, so that a full disk meets a plain write: HDF5 crashes at the exit of the process
-    if it can't write the file that it is making.
+    It is made in memory, so that a full disk is met by a plain write. HDF5 crashes at the exit of
+    the process if it can't write a file that it is making (h5py#914).
 
     Args:
-        specs: The outputs by name.
-        expected_rows: Rows that the file will hold, if known.
-        attributes: Attributes of the file besides those of this library; and `PLAIN_OUTPUTS`, if it
-            has such outputs.
+        specs: Mapping from output name to its spec.
+        expected_rows: Int. Rows that the file will hold, `None` if unknown.
+        attributes: Mapping from name to string or number: attributes of the root besides those of
+            this library, and `PLAIN_OUTPUTS` if there are such outputs.
         class_names: Names of the classes, or of those of each head.
         compression: As `check_compression` takes it.
-        virtual: Mapping from output name to where its rows are, for those whose are in other files.
+        virtual: Mapping from output name to h5py's `VirtualLayout`, for outputs whose rows are in
+            other files.
     """
     layouts = virtual or {}
     content = io.BytesIO()
-    with _create(content) as file:
-        # First, for what changes has to lie within one page.
-        file.create_dataset(RECORD, data=_empty_state(specs).to_record())
+    with _create_h5file(content) as h5file:
+        # First, so that it lies within one page, and one write of it can't be torn.
+        h5file.create_dataset(RECORD, data=_empty_state(specs).to_record())
         origin = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -77,20 +81,20 @@ def image(
         }
         for name, value in {**origin, **attributes}.items():
             is_text = isinstance(value, str)
-            file.attrs[name] = _fixed_width([value]).reshape(()) if is_text else value
+            h5file.attrs[name] = _fixed_width([value]).reshape(()) if is_text else value
         for name, spec in specs.items():
             if name in layouts:
-                _create_virtual(file, spec, layouts[name])
+                _create_virtual(h5file, spec, layouts[name])
             else:
                 for column in spec.columns(expected_rows):
-                    _create_column(file, column, compression_of(name, compression))
+                    _create_column(h5file, column, compression_of(name, compression))
             if isinstance(spec, RaggedSpec):
-                file[name].attrs[RAGGED_AXES] = spec.axes
+                h5file[name].attrs[RAGGED_AXES] = spec.axes
             names = _class_names_of(name, class_names)
             if names is not None:
-                file[name].attrs[CLASS_NAMES] = _fixed_width(names)
-        write_texts(file, OUTPUTS, sorted(specs, key=_place))
-        make_scales(file, specs, columns_of(specs, attributes.get(PLAIN_OUTPUTS)))
+                h5file[name].attrs[CLASS_NAMES] = _fixed_width(names)
+        write_texts(h5file, OUTPUTS, sorted(specs, key=_place))
+        make_scales(h5file, specs, columns_of(specs, attributes.get(PLAIN_OUTPUTS)))
     # The last page is written only as far as it is used, and counts in full.
     missing = -content.getbuffer().nbytes % _PAGE_BYTES
     return content.getvalue() + bytes(missing)
@@ -102,16 +106,18 @@ def _place(name: str) -> list[tuple[bool, str]]:
     return [*((True, group) for group in groups), (False, last)]
 
 
-def _create(content: io.BytesIO) -> h5py.File:
+def _create_h5file(content: io.BytesIO) -> h5py.File:
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_fileobj_driver(h5py.h5fd.fileobj_driver, content)
-    # "latest" writes files that no other HDF5 version reads; with this one 1.10 to 2.0 do.
+    # HDF5 1.10 to 2.0 read such files; those of "latest" only the version that wrote them.
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
-    # A kill can tear a write at a page's end: in pages of their own, small metadata have none.
+    # A kill can tear a write where a page of memory ends. Small metadata do not cross such a place
+    # if HDF5 allocates them in pages of the same size.
     creation.set_file_space_strategy(h5py.h5f.FSPACE_STRATEGY_PAGE, False, 1)
     creation.set_file_space_page_size(_PAGE_BYTES)
-    # HDF5 keeps attributes in the header up to here: its heaps and trees do not survive damage.
+    # HDF5 keeps so many attributes in the header, whose damage it notices. The heaps and trees that
+    # it uses for more can make it crash.
     creation.set_attr_phase_change(_MOST_ATTRIBUTES, 0)
     flags = h5py.h5f.ACC_TRUNC
     return h5py.File(h5py.h5f.create(b"predictions", flags, fcpl=creation, fapl=access))
@@ -123,12 +129,12 @@ def _empty_state(specs: Mapping[str, Spec]) -> CallState:
     return CallState(rows_checksum=file_checksum(checksums))
 
 
-def _create_column(file: h5py.File, column: NewColumn, compression: Compression) -> None:
+def _create_column(h5file: h5py.File, column: NewColumn, compression: Compression) -> None:
     spec = column.spec
-    dataset = file.create_dataset(
+    h5ds = h5file.create_dataset(
         spec.name,
         shape=(column.length, *spec.row_shape),
-        # HDF5 has no chunks of a fixed axis of length 0
+        # HDF5 has no chunks for a fixed axis of length 0.
         maxshape=(None, *(length or None for length in spec.row_shape)),
         chunks=(
             rows_per_chunk(spec, column.expected_length, column.most_per_chunk),
@@ -137,8 +143,8 @@ def _create_column(file: h5py.File, column: NewColumn, compression: Compression)
         dtype=spec.h5_dtype,
         **dataset_options(spec, compression),
     )
-    _describe(dataset, spec)
-    file.create_dataset(
+    _set_fixed_point(h5ds, spec)
+    h5file.create_dataset(
         f"{SUMS}/{spec.name}",
         shape=(0,),
         maxshape=(None,),
@@ -147,21 +153,21 @@ def _create_column(file: h5py.File, column: NewColumn, compression: Compression)
     )
 
 
-def _create_virtual(file: h5py.File, spec: Spec, layout: h5py.VirtualLayout) -> None:
-    assert isinstance(spec, DenseSpec)  # of rows of different shapes there is no virtual dataset
-    # HDF5 gives this, and no error, for rows of a file that it does not find.
+def _create_virtual(h5file: h5py.File, spec: Spec, layout: h5py.VirtualLayout) -> None:
+    assert isinstance(spec, DenseSpec)  # HDF5 has no virtual datasets of ragged rows
+    # HDF5 returns this value, and no error, for rows of a file that it does not find.
     fill = None
     if spec.scale is not None or spec.dtype.kind == "i":
         limits = np.iinfo(spec.dtype)
         fill = spec.dtype.type(limits.min if spec.scale is None else limits.max)
     elif spec.dtype.kind in "fc":
         fill = spec.dtype.type(np.nan)
-    _describe(file.create_virtual_dataset(spec.name, layout, fillvalue=fill), spec)
+    _set_fixed_point(h5file.create_virtual_dataset(spec.name, layout, fillvalue=fill), spec)
 
 
-def _describe(dataset: h5py.Dataset, spec: DenseSpec) -> None:
+def _set_fixed_point(h5ds: h5py.Dataset, spec: DenseSpec) -> None:
     if spec.scale is not None:
-        dataset.attrs.update(fixed_point.attributes_for(spec.dtype))
+        h5ds.attrs.update(fixed_point.attributes_for(spec.dtype))
 
 
 def _class_names_of(name: str, class_names: ClassNamesByHead | None) -> Sequence[str] | None:
@@ -174,8 +180,8 @@ def _class_names_of(name: str, class_names: ClassNamesByHead | None) -> Sequence
 
 
 def _fixed_width(texts: Sequence[str]) -> np.ndarray:
-    # Text of variable length stands in heaps that have no checksum, and HDF5 1.14 never comes to an
-    # end of some damaged ones.
+    # Text of variable length stands in heaps that have no checksum. HDF5 1.14 reads some damaged
+    # ones for ever.
     encoded = [text.encode() for text in texts]
     width = max(map(len, encoded), default=0)
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(width, 1)))

@@ -1,4 +1,4 @@
-"""Rows of different shapes on their way into their datasets."""
+"""Appending rows of different shapes to their datasets."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from kerasext.storage.writing.chunk_writer import ChunkWriter
 
 
 class RaggedWriter:
-    """Appends rows of different shapes, as `ChunkWriter` does those of one shape.
+    """Appends rows of different shapes, as `ChunkWriter` appends rows of one shape.
 
     Args:
-        file: h5py file that is open for writing.
+        h5file: h5py file that is open for writing.
         name: String. Path of the output's group.
-        rows: Int. Rows that are there to stay; what follows them is overwritten.
+        rows: Int. Rows that stay; what follows them is overwritten.
     """
 
-    def __init__(self, file: h5py.File, name: str, rows: int) -> None:
-        group, sums = file[name], file[f"{SUMS}/{name}"]
-        numbers = int(group[ROW_SPLITS][rows])
-        self._values = ChunkWriter(group[VALUES], numbers, sums[VALUES])
-        self._row_splits = ChunkWriter(group[ROW_SPLITS], rows + 1, sums[ROW_SPLITS])
+    def __init__(self, h5file: h5py.File, name: str, rows: int) -> None:
+        h5group, h5sums = h5file[name], h5file[f"{SUMS}/{name}"]
+        numbers = int(h5group[ROW_SPLITS][rows])
+        self._values = ChunkWriter(h5group[VALUES], numbers, h5sums[VALUES])
+        self._row_splits = ChunkWriter(h5group[ROW_SPLITS], rows + 1, h5sums[ROW_SPLITS])
         self._row_shapes = (
-            ChunkWriter(group[ROW_SHAPES], rows, sums[ROW_SHAPES]) if ROW_SHAPES in group else None
+            ChunkWriter(h5group[ROW_SHAPES], rows, h5sums[ROW_SHAPES])
+            if ROW_SHAPES in h5group
+            else None
         )
         # Rows and numbers, together: an interruption between two assignments would part them.
         self._end = self._end_before = (rows, numbers)
@@ -40,7 +42,7 @@ class RaggedWriter:
         self._end = count + len(rows), numbers + len(rows.values)
 
     def commit(self, rows: int, *, last: bool = False) -> None:
-        """Writes what is partly filled, so that the first `rows` rows are in the file.
+        """Writes the partly filled chunks, so that the first `rows` rows are in the file.
 
         Args:
             rows: Int. Rows to be kept: all of them, or all but those of the last `append`.
@@ -52,7 +54,7 @@ class RaggedWriter:
             self._row_shapes.commit(rows, last=last)
 
     def checksums(self, rows: int) -> dict[str, RowChecksums]:
-        """The checksums of the first rows, by the paths of the datasets; see `ChunkWriter`."""
+        """Returns the checksums of the first rows by dataset; see `ChunkWriter.checksums`."""
         shapes = self._row_shapes.checksums(rows) if self._row_shapes is not None else {}
         return {
             **self._values.checksums(self._numbers(rows)),
@@ -70,7 +72,7 @@ class RaggedWriter:
         )
 
     def trim(self, rows: int) -> None:
-        """Makes the datasets as long as `rows` rows need; see `ChunkWriter.trim`."""
+        """Makes the datasets no longer than `rows` rows need; see `ChunkWriter.trim`."""
         self._values.trim(self._numbers(rows))
         self._row_splits.trim(rows + 1)
         if self._row_shapes is not None:

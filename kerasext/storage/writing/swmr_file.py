@@ -151,9 +151,9 @@ def _open_swmr(path: Path) -> h5py.File:
 def _read_metadata_once(access: h5py.h5p.PropFAID) -> None:
     """Makes HDF5 raise an error for damaged metadata at once.
 
-    In SWMR mode HDF5 1.10 to 2.0 reads it up to 100 times and doubles the pause each time, which
+    In SWMR mode HDF5 (since 1.10) reads it up to 100 times and doubles the pause each time, which
     takes hours. That is meant for readers beside a writer, and nobody else writes to this file.
-    h5py 3 has no method for `H5Pset_metadata_read_attempts`.
+    h5py 3.14 has no method for `H5Pset_metadata_read_attempts`.
     """
     with contextlib.suppress(OSError, AttributeError):  # where the libraries can't be searched
         set_attempts = ctypes.CDLL(h5py.h5f.__file__).H5Pset_metadata_read_attempts

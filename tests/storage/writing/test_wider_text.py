@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from interrupting import interrupted as interrupted_at, lines_of
 
 from kerasext.storage import PredictionFile, PredictionFileWriter, RaggedRows
 
@@ -170,6 +171,34 @@ def test_a_damaged_file_is_not_rewritten(interrupted):
         write(interrupted, mode="resume", dtypes={"ids": "S150"})
     assert os.listdir(interrupted.parent) == [interrupted.name]
     assert interrupted.read_bytes() == before
+
+
+# What is interrupted between opening a file and entering its `with` is closed by the collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("times", [6, pytest.param(150, marks=pytest.mark.slow)])
+def test_interrupt_while_the_file_is_rewritten(interrupted, tmp_path, times):
+    """Ctrl-C at any line leaves the old file or the new one, with all rows, to be resumed."""
+    original = interrupted.read_bytes()
+    step = content(LONG, LONG + 1)
+
+    def resumed(name):
+        path = tmp_path / name / interrupted.name
+        path.parent.mkdir()
+        path.write_bytes(original)
+        return PredictionFileWriter(path, mode="resume", ragged=["tokens"])
+
+    writer = resumed("whole")
+    lines = lines_of(writer.append, step)
+    writer.close()
+    seen = set()
+    # More often at the end, where the new file is opened.
+    for back in np.unique(np.geomspace(1, lines, times).astype(int)).tolist():
+        writer = resumed(str(back))
+        assert interrupted_at(lines - back + 1, writer.append, step)
+        writer.close()
+        check(writer.path, rows=writer.rows, complete=False)
+        seen.add((writer.rows, widths(writer.path)[0] > 150))
+    assert {(LONG, False), (LONG, True)} <= seen <= {(LONG, False), (LONG, True), (LONG + 1, True)}
 
 
 def calls_of_c(function):
