@@ -61,8 +61,8 @@ class BackgroundWriter:
             takes. Called in the thread, once for each.
         queue_bytes: Int. Bytes that may wait to be written. A caller that comes with more waits
             itself; one step is always admitted.
-        commit_interval: Float. Seconds between commits: rows are safe, and visible to readers, at
-            most so long after they came.
+        commit_interval: Float. Seconds between commits. A commit has every row that came before it,
+            unless more than 1 MiB wait to be written.
         step_bytes: Callable from what `append` is given to its bytes, where rows differ in size.
             Called by the caller's thread. Defaults to `None`: as many per row as the first step
             has.
@@ -255,6 +255,8 @@ class BackgroundWriter:
         while True:
             self._wake.wait(max(commit_at - time.monotonic(), 0))
             end = self._end  # before the queue is emptied: what came before it is to be written
+            # Also if the commit is due: else it would leave out what came since the last one.
+            self._write_some()
             while self._steps and time.monotonic() < commit_at:
                 self._write_some()
             if time.monotonic() >= commit_at:
