@@ -443,8 +443,8 @@ def test_a_commit_has_what_came_before_it(path, monkeypatch):
     append_all(background, [1, 2, 3])
     have_come.set()
     wait_for(lambda: committed)
-    assert committed[0] == 6
     background.finish()
+    assert committed[0] == 6
 
 
 def test_rows_become_visible_under_load(path):
