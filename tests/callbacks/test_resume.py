@@ -429,7 +429,7 @@ def test_a_complete_file_beside_another_callback(classifier, rows, path, tmp_pat
 def test_no_rows_for_a_complete_file(classifier, rows, path):
     """Data without a row are not the data of a file with rows."""
     predict(classifier, rows, path)
-    with pytest.raises(ValueError, match=r"0 rows, with 70 in the file"):
+    with pytest.raises(ValueError, match="0 rows, with 70 in the last"):
         predict(classifier, rows[:0], path)
 
 

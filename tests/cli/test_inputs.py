@@ -88,7 +88,7 @@ def test_nothing_is_read_from_other_files(tmp_path, h5_path, rows, stack, make):
         lambda: open_column(f"{tmp_path}/forged.h5:x", {}, str(tmp_path), stack),
         lambda: open_column("/x", {"": rows}, f"{tmp_path}/forged.h5:/own", stack),
     ):
-        with pytest.raises(InputError, match="must be in that file"):
+        with pytest.raises(InputError, match="in its own HDF5 file"):
             read()
 
 
