@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     import tensorflow as tf
+
+_Default = TypeVar("_Default")
 
 _FOLLOW_ROWS = 65536
 _FOLLOW_SECONDS = 0.02
@@ -441,7 +443,9 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
             output = self._outputs[name] = kind(self.path, name, column)
         return output
 
-    def get(self, name: str, default: Any = None) -> Any:
+    def get(  # type: ignore[override]
+        self, name: str, default: _Default | None = None
+    ) -> DenseOutput | RaggedOutput | _Default | None:
         """Returns the output of that name, or `default` if the file has none.
 
         Defined because Keras gives the method that mappings inherit a docstring of its own.

@@ -171,6 +171,12 @@ def test_column_that_is_not_there(tmp_path, rows, stack):
         open_column("name", {"x": rows, "y": rows}, str(tmp_path), stack)
 
 
+def test_a_folder_in_place_of_a_column(tmp_path, rows, stack):
+    """A folder of images has no targets; the error says what can be given."""
+    with pytest.raises(InputError, match="text with one a line"):
+        open_column(str(tmp_path), {"": rows}, str(tmp_path), stack)
+
+
 def test_numbers_or_text():
     """Lines that are all numbers are numbers."""
     assert numbers_or_text(["1", "-2"]).tolist() == [1, -2]
