@@ -469,8 +469,8 @@ MUTATIONS = [
         "ids-shifted",
         "Each row has the id of the row before it.",
         "kerasext/callbacks/row_columns.py",
-        "ids = self._ids[first_row : first_row + rows]",
-        "ids = np.roll(self._ids, 1)[first_row : first_row + rows]",
+        "column: np.ndarray = self._values[first_row : first_row + rows]",
+        "column: np.ndarray = np.roll(self._values, 1)[first_row : first_row + rows]",
         ("tests/callbacks/test_row_columns.py",),
     ),
     Mutation(

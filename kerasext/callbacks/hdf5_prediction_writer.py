@@ -162,7 +162,8 @@ class HDF5PredictionWriter(PredictCallback):
         BlockingIOError: At the start of `predict`, if another live writer has the file: one of
             another process or thread, or one whose `predict` has not returned yet.
         RuntimeError: At the start of `predict` on JAX, if another thread predicts with the model.
-            During `predict`, if a step was computed that the writer could not see.
+            During `predict`, if a step was computed that the writer could not see: a callback that
+            predicts with the same model in `on_predict_batch_begin` must stand before the writer.
 
     Example:
 
