@@ -1,6 +1,6 @@
 """What writing and predicting costs on Ray Data, and what an index over many files costs.
 
-    pip install 'kerasext[ray]'
+    pip install '.[ray]'
     python benchmarks/ray_jobs.py
 
 A local Ray, whose start is not timed. The last figures are those that a job of 10**9 rows is

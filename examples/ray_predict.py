@@ -1,6 +1,6 @@
 """Predicts rows of Parquet files on Ray into a folder of prediction files that read as one.
 
-    pip install 'kerasext[ray]' scikit-learn
+    pip install '.[ray]' scikit-learn
     python examples/ray_predict.py [FOLDER]
 
 Starts a Ray of its own on this machine, with two actors; on a cluster `ray.init()` finds it, and

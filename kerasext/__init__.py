@@ -1,8 +1,9 @@
-"""kerasext: keep what a Keras model said.
+"""Stores the outputs of Keras's `predict` in HDF5 files.
 
-`kerasext.models` makes `predict` say labels and confidence, `kerasext.callbacks` writes them to one
-HDF5 file as they come, and `PredictionFile` reads that file back. `predict_to_hdf5` does a whole
-job in one call, and `kerasext.evaluation` compares a file with what is true.
+The mixins of `kerasext.models` make `predict` return labels and confidence.
+`HDF5PredictionWriter` is a callback that writes them to one file while `predict` runs, and
+`PredictionFile` reads the file. `predict_to_hdf5` runs a complete job in one call.
+`kerasext.evaluation` compares a file with its targets.
 """
 
 import importlib

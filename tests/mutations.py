@@ -140,6 +140,14 @@ MUTATIONS = [
         ("tests/storage/writing/test_background_writer.py",),
     ),
     Mutation(
+        "commit-without-what-waits",
+        "A commit that is due leaves out the steps that wait.",
+        "kerasext/storage/writing/background_writer.py",
+        "            self._write_some()\n            while",
+        "            while",
+        ("tests/storage/writing/test_background_writer.py",),
+    ),
+    Mutation(
         "write-error-swallowed",
         "An error in the thread that writes is never raised.",
         "kerasext/storage/writing/background_writer.py",
@@ -487,6 +495,14 @@ MUTATIONS = [
         "kerasext/callbacks/step_rows.py",
         "kept = _kept(keep,",
         "kept = ~_kept(keep,",
+        ("tests/callbacks/test_step_rows.py",),
+    ),
+    Mutation(
+        "keep-sees-bytes",
+        "`keep` gets text as bytes, so that no comparison with `str` is true.",
+        "kerasext/callbacks/step_rows.py",
+        "array.dtype.kind not in TEXT_KINDS:",
+        "True:",
         ("tests/callbacks/test_step_rows.py",),
     ),
     Mutation(

@@ -1,6 +1,7 @@
 """The scripts in the documentation do what they say."""
 
 import re
+import shutil
 from pathlib import Path
 
 import keras
@@ -17,6 +18,8 @@ PAGES = sorted(
 )
 FIRST_PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
 BLOCK = re.compile(r"^(<!-- not run: \S.*? -->\n)?```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+QUICKSTART = ROOT / "examples/quickstart.py"
+MADE_BY_QUICKSTART = ["digits.keras", "digits.npy", "digits.h5"]
 RUN = """
 import shlex
 from kerasext.cli import main
@@ -43,10 +46,26 @@ def blocks_of(page):
     ]
 
 
+@pytest.fixture(scope="module")
+def made_by_quickstart(keras_server, tmp_path_factory):
+    """A folder with the files that many pages use."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    run = f"runpy.run_path({str(QUICKSTART)!r}, run_name='__main__')"
+    ended = keras_server.run(f"import runpy, sys; del sys.argv[1:]; {run}", cwd=folder)
+    assert ended.status == 0, ended.errors[-3000:]
+    return folder
+
+
 @pytest.mark.backends("tensorflow", reason="the pages are run once, with the default backend")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)])
-def test_page(page, tmp_path, keras_server):
-    """The Python blocks and the lines for a shell run as they stand, one after the other."""
+def test_page(page, tmp_path, keras_server, request):
+    """The Python blocks and the lines for a shell run as they stand, one after the other.
+
+    A page that says that it uses the files of the quickstart finds them in its folder.
+    """
+    if f"({Path('..') / QUICKSTART.relative_to(ROOT)})" in (ROOT / page).read_text():
+        for name in MADE_BY_QUICKSTART:
+            shutil.copy(request.getfixturevalue("made_by_quickstart") / name, tmp_path)
     ended = keras_server.run(RUN.format(blocks=blocks_of(page)), cwd=tmp_path)
     assert ended.status == 0, ended.errors[-3000:]
 

@@ -66,95 +66,88 @@ class HDF5PredictionWriter(PredictCallback):
 
     The file is complete when `predict` has ended, with as many batches as Keras was asked for.
     After any other end (an error in the model, the data or a callback, Ctrl-C, `stop_predicting`
-    before the last step, data that end before `steps`) it holds the rows until then and says that
-    it is incomplete. Keras tells a callback nothing of an error outside the step. Then the file is
-    closed by `with writer:`, by the next `predict` with this callback, by one of the same thread
-    whose writer has the same path, at the exit of the interpreter, or soon after the callback is
-    deleted, whichever comes first.
+    before the last step, data that end before `steps`) it has the rows until then and is
+    incomplete. Keras does not tell callbacks about an error outside a step: use `with writer:`,
+    which closes the file at once. Otherwise the file is closed by the next `predict` with this
+    callback, or with the same path in the same thread, when the callback is deleted, or when Python
+    exits.
 
-    Rows are written by a thread of the callback's own. They are safe from a kill of the process,
-    and visible to other processes, `commit_interval` after they were predicted at the latest. An
-    error in writing, such as a full disk, ends `predict` at its next step.
+    A thread of the callback's own writes the rows and commits them every `commit_interval` seconds.
+    Committed rows survive a kill of the process and are visible to other processes. An error in
+    writing, such as a full disk, ends `predict` at its next step.
 
     On TensorFlow and torch several threads may predict with one model, each with a writer. On JAX
-    a second thread raises an error before it writes. `model.stop_predicting` is one for all
-    threads: Keras sets it to `False` when any `predict` begins, and `True` may stop another one.
-    On torch data of unknown length that are stopped may then be taken for data that have ended.
+    a second thread raises an error before it writes. All threads share `model.stop_predicting`:
+    Keras sets it to `False` when any `predict` begins, and `True` may stop the `predict` of another
+    thread. On torch, with data of unknown length, a file may then be complete too early.
 
     Args:
         path: String or path-like. The file to write.
-        mode: String. `"x"` for a new file that must not exist, `"w"` to replace one (which stays
-            until the new one has its first step), `"a"` to add rows after those of a complete one,
-            `"resume"` to finish an interrupted call: the same model goes on with the same data, and
-            rows that are in the file are not predicted again. All but `"x"` make the file where it
-            is missing. On a complete file `"resume"` reads the data to its end, computes the first
-            and the last step again, and compares them, the number of rows and all ids with the
-            file; the logger `kerasext` says at level INFO that they are the same. A callback used
-            again follows its mode again. Defaults to `"x"`.
+        mode: String. `"x"` makes a new file and raises an error if one exists. `"w"` replaces a
+            file, which stays until the new one has its first step. `"a"` adds rows to a complete
+            file. `"resume"` finishes an interrupted call with the same model and data, and does not
+            predict committed rows again. `"w"`, `"a"` and `"resume"` make the file if it is
+            missing. On a complete file `"resume"` reads all data, predicts the first and the last
+            step again, and compares them, the number of rows and all ids; if they are equal, the
+            logger `kerasext` says so at level INFO. Defaults to `"x"`.
         resume_check: Bool. Whether `"resume"` compares values that it predicts again with those in
-            the file. With `False`, for models that are random or stateful, it compares everything
-            else; `PredictionFile.origin` says so in `unchecked_resumes`. A stateful model goes on
-            with the state that it has, for the rows that are in the file are skipped. Defaults to
-            `True`.
+            the file. `False` is for models that are random or stateful in `predict`: it compares
+            everything else, and `unchecked_resumes` of `PredictionFile.origin` counts such calls. A
+            stateful model continues with its present state, because committed rows are skipped.
+            Defaults to `True`.
         accumulate: Bool. Whether `predict` keeps and returns all outputs too, as without the
             callback. With `False`, which `"resume"` needs, it returns `{}`, later callbacks see no
             outputs, and memory stays constant. Defaults to `True`.
         outputs: Sequence of strings. Names of the outputs to keep, or of groups of them. Defaults
             to `None`, which keeps all.
-        dtypes: Dict from output name to dtype to store it as, such as
-            `{"probabilities": "float16"}`, or `"S100"` for strings of up to 100 bytes of UTF-8 (64
-            otherwise). A value that does not fit is an error. After a string that was too long,
-            `mode="resume"` rewrites the file with the width that is asked for here, or with twice
-            the width that is needed, and keeps its rows. Floats in [0, 1], or NaN, can be
-            `"uint8"` or `"uint16"`: stored as whole numbers that are 1/508 or 1/131068 off at most,
-            and read back as float32.
-        compression: String or `None`. `"auto"` is gzip for labels and whatever else is not stored
-            as float, which shrinks to a tenth and less at next to no cost, and nothing for floats,
-            which shrink by an eighth only. Others are `"gzip"` for all, and with hdf5plugin, which
-            is needed where the file is read, too, `"zstd"`, `"blosc2"`, `"bitshuffle"` or a filter
-            such as `hdf5plugin.Zstd(clevel=3)`; or a dict from output name to one of these. A chunk
-            that was committed partly filled stays uncompressed. Defaults to `"auto"`.
-        ragged: Bool, or sequence of strings as `outputs` takes them: the outputs whose rows may
-            differ in shape, be it that the shape `(batch, height, width, ...)` of a dense output
-            changes between steps or that it is a `tf.RaggedTensor` with one ragged axis. They are
-            stored flat and read back row by row; `True` is for all whose rows have an axis. The
-            number of axes must stay. Keras can't join all of them: dense ones need
-            `accumulate=False`, and a model compiled with `steps_per_execution=1`. Defaults to
-            `False`: a row of another shape is an error.
-        ids: What identifies each row, stored as `ids`: integers or strings in the order of the
-            rows of the data, as an array, a list or any iterable; or the name of the key that has
-            them in data whose `x` is a dict. They are taken from each batch that is predicted, on
-            the host, and the model never gets them; a model that takes one tensor gets the one
-            entry that is left. Paths, dates, times and UUIDs are stored as text. Strings of a list
-            or array are stored as wide as the longest one, others in 64 bytes of UTF-8, or as wide
-            as the first step needs, unless `dtypes` says otherwise, as `{"ids": "S100"}`. Their
-            number is checked when `predict` ends, and duplicates are warned of. Keras takes no
-            strings from arrays, and on JAX builds a model that is not built yet with the key:
-            `predict_to_hdf5` minds both. The `file_paths` of `image_dataset_from_directory` are in
-            the order of the rows only with `shuffle=False`, which a callback can't see. Defaults to
-            `None`.
-        targets: `True` to store what data of `(x, y)` or `(x, y, sample_weight)` has as `y`, as
-            `targets`, or `targets/...` where it is nested. Or an array, a list or any iterable in
-            the order of the rows, or a nested structure of them: numbers, or names of classes,
-            which `evaluate` understands. Defaults to `False`.
-        keep: Callable that says which rows to store. It is given a dict of arrays of a step,
-            from the names of all outputs, `"ids"` and `"targets"` (ids that are strings as bytes),
-            and returns a boolean array of shape `(rows,)`. The number of each row in the data is
-            stored as `row`. Called once for each step, in the thread that writes. To keep unsure
-            rows, and those with NaN, `lambda step: ~(step["confidence"] >= 0.6)`. Defaults to
-            `None`, for all rows.
+        dtypes: Dict from output name to the dtype it is stored as, such as
+            `{"probabilities": "float16"}`, or `"S100"` for strings of up to 100 bytes of UTF-8. A
+            value that does not fit raises an error. `"uint8"` and `"uint16"` store floats in [0, 1]
+            or NaN as whole numbers, with an error of at most 1/508 or 1/131068; reading gives
+            float32. If a string was too long, `mode="resume"` rewrites the file with the width
+            given here, or twice the needed width, and keeps its rows.
+        compression: String or `None`, or a dict from output name to one of these. `"auto"` is gzip
+            for everything except floats: labels shrink to a tenth or less, floats only by an
+            eighth. `"gzip"` compresses all outputs. `"zstd"`, `"blosc2"`, `"bitshuffle"` and
+            filters such as `hdf5plugin.Zstd(clevel=3)` need hdf5plugin, also to read the file. A
+            chunk that was committed partly filled stays uncompressed. Defaults to `"auto"`.
+        ragged: Bool, or sequence of names as for `outputs`: outputs whose rows may differ in shape,
+            which are stored without padding. An output may be a `tf.RaggedTensor` with one ragged
+            axis, or dense with a shape that changes between steps; its number of axes must stay.
+            Keras can't join dense outputs of different shapes: they need `accumulate=False`, and a
+            model compiled with `steps_per_execution=1`. `True` is for all outputs whose rows have
+            an axis. Defaults to `False`: a row of another shape raises an error.
+        ids: Integers or strings that identify the rows, stored as `ids`. Either an array, list or
+            iterable in the order of the rows; or the name of a key of `x`, which is taken out of
+            each batch before the model runs. A model with one input then gets the entry that is
+            left. Paths, dates, times and UUIDs are stored as text. Strings of a list or array are
+            stored as wide as the longest one; other strings take 64 bytes, or more if the first
+            step needs more, or the width in `dtypes`, such as `{"ids": "S100"}`. A wrong number of
+            ids raises an error when `predict` ends, and duplicates raise a warning.
+            `predict_to_hdf5` also takes strings from arrays, and on JAX from a model that is not
+            built; Keras's `predict` does not. `file_paths` of `image_dataset_from_directory` need
+            `shuffle=False`. Defaults to `None`.
+        targets: `True` stores the `y` of data that yields `(x, y)` or `(x, y, sample_weight)`, as
+            `targets`, or `targets/...` if it is nested. Otherwise arrays, lists or iterables in the
+            order of the rows, or a nested structure of them: numbers, or class names. Defaults to
+            `False`.
+        keep: Callable that chooses the rows to store. It gets a dict of the arrays of a step: all
+            outputs, `"ids"` and `"targets"`, text as `str`. It returns a boolean array of shape
+            `(rows,)`. The number of each kept row in the data is stored as `row`. The writing
+            thread calls it once for each step. `lambda step: ~(step["confidence"] >= 0.6)` keeps
+            unsure rows, and those with NaN. Defaults to `None`, for all rows.
         metadata: Dict of JSON-serializable values to keep in the file.
         commit_interval: Float. Seconds between commits. Defaults to 1.
-        fsync: Bool. Whether each commit waits for the disk itself, which only a loss of power
-            needs. The end of `predict` always does. Defaults to `False`.
+        fsync: Bool. Whether each commit waits for the disk, so that committed rows survive a loss
+            of power. The end of `predict` always waits. Defaults to `False`.
         queue_bytes: Int. Bytes that may wait to be written before the model waits, besides one
             step. Defaults to 32 MiB.
         verbose: Int. 1 prints a line at the end of `predict`. Defaults to 0.
 
     Attributes:
-        health: Dict. How the last `predict` went: `rows` that were stored, `bytes` (before
-            compression), `seconds`, `stalled_seconds` (of them, how long the model waited for the
-            disk) and `rows_per_second`, of those that were predicted. The file has the same.
+        health: Dict. Statistics of the last `predict`: stored `rows`, `bytes` before compression,
+            `seconds`, `stalled_seconds` (the part of them that the model waited for the disk) and
+            predicted `rows_per_second`. `PredictionFile.health` has the same.
 
     Raises:
         ValueError: If an argument is out of range. During `predict`: see `PredictionFileWriter`;
@@ -169,7 +162,8 @@ class HDF5PredictionWriter(PredictCallback):
         BlockingIOError: At the start of `predict`, if another live writer has the file: one of
             another process or thread, or one whose `predict` has not returned yet.
         RuntimeError: At the start of `predict` on JAX, if another thread predicts with the model.
-            During `predict`, if a step was computed that the writer could not see.
+            During `predict`, if a step was computed that the writer could not see: a callback that
+            predicts with the same model in `on_predict_batch_begin` must stand before the writer.
 
     Example:
 
@@ -403,9 +397,9 @@ class HDF5PredictionWriter(PredictCallback):
     def other_number_of_rows(self, received: object) -> ValueError:
         """The error for data that have another number of rows than the complete file."""
         return ValueError(
-            "`mode='resume'` goes on with the same data, and this file is complete; pass mode='w' "
-            "to predict again, or another path. "
-            f"Received: {received} rows, with {self._rows_known} in the file {self.path!r}"
+            "`mode='resume'` of a complete file needs the data of the last `predict` into it; pass "
+            "mode='w' to start over, mode='a' to add other data, or another path. Received: "
+            f"{received} rows, with {self._rows_known} in the last `predict` into {self.path!r}"
         )
 
     def on_step_error(self) -> None:
@@ -434,8 +428,8 @@ class HDF5PredictionWriter(PredictCallback):
             health = self.health
             print(
                 f"{self.path}: {health['rows']:,} rows, {health['bytes'] / 1e6:,.1f} MB in "
-                f"{health['seconds']:,.1f} s ({health['rows_per_second']:,.0f} rows/s), of which "
-                f"the model waited {health['stalled_seconds']:,.1f} s for the disk."
+                f"{health['seconds']:,.1f} s ({health['rows_per_second']:,.0f} rows/s); the model "
+                f"waited {health['stalled_seconds']:,.1f} s for the disk."
             )
 
     def _end_comparison(self) -> None:
@@ -513,7 +507,7 @@ class HDF5PredictionWriter(PredictCallback):
         if found is not None:
             self.close()  # before a warning that may be made an error
             warnings.warn(
-                "`ids` should be different in every row, so that each can be found by its own. "
+                "`ids` should be unique, so that each row can be found by its id. "
                 f"Received: {found.ids:,} ids in more than one row of {str(self.path)!r}, such "
                 f"as {found.example!r} in the rows {found.rows[0]} and {found.rows[1]}",
                 stacklevel=2,

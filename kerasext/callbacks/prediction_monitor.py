@@ -1,4 +1,4 @@
-"""The callback that shows what `model.predict` predicts while it does."""
+"""The callback that counts predictions while `model.predict` runs."""
 
 from __future__ import annotations
 
@@ -39,14 +39,13 @@ _MOST_CLASSES_LOGGED = 100  # a chart for each
 
 
 class PredictionMonitor(PredictCallback):
-    """Counts what is predicted, while it is: classes, confidence, rows per second.
+    """Counts predictions while they are made: classes, confidence, rows per second.
 
-    For models whose `predict` yields `labels` and `confidence`, as with a mixin, alone or beside an
-    `HDF5PredictionWriter`. Memory is constant. The figures are of rows that were computed: those
-    that a writer with `mode="resume"` skips are not among them, but counted in `rows_skipped`.
-    While `predict` runs they are 0.25 seconds old at most, or one step; they stay after it, also
-    after an error, and begin anew with the next one. In `predict_to_hdf5` they are of the whole
-    job, in however many calls of `predict`.
+    For models whose `predict` returns `labels` and `confidence`, as with a mixin; alone or beside
+    an `HDF5PredictionWriter`. Memory is constant. Rows that a writer with `mode="resume"` skips are
+    counted in `rows_skipped` only. While `predict` runs, the numbers are at most 0.25 seconds or
+    one step old. They stay after it, also after an error, and start again with the next `predict`.
+    In `predict_to_hdf5` they are of the whole job.
 
     Args:
         head: String. Which head's outputs are counted, such as `"animal"` for `animal/labels` and
@@ -55,9 +54,9 @@ class PredictionMonitor(PredictCallback):
         bins: Int. Bins of the histogram of confidence. Defaults to 20.
         reference: `PredictionFile`, or string or path-like for one, of an earlier `predict` of the
             same kind of model: see `drift`. Read when `predict` begins. Defaults to `None`.
-        drift_threshold: Float. Of a `drift` above it a `UserWarning` says so, once in a `predict`:
-            after 4,096 rows at the earliest, or at the end, and not of what may be chance in so few
-            rows. Rows in the order of their classes are such a drift, too. Defaults to 0.25.
+        drift_threshold: Float. If `drift` exceeds it by more than chance explains, a `UserWarning`
+            says so once in each `predict`, after 4,096 rows at the earliest, or at the end. Rows
+            that are sorted by class give a false warning. Defaults to 0.25.
         log_dir: String or path-like. Folder to write the figures to, for TensorBoard, about once a
             second and at the end; their step is the number of rows. Defaults to `None`.
         verbose: Int. 1 shows a line with the figures on stderr while they change, or, if that is no

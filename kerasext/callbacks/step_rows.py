@@ -17,7 +17,7 @@ from kerasext.callbacks.step_outputs import (
     number_of_bytes,
     to_rows,
 )
-from kerasext.storage import RESERVED, ROW, check_not_reserved
+from kerasext.storage import RESERVED, ROW, TEXT_KINDS, RaggedRows, check_not_reserved, encode_text
 
 Keep = Callable[[dict[str, Any]], Any]
 
@@ -70,7 +70,8 @@ def rows_of(step: Step, names: tuple[str, ...] | None, keep: Keep | None) -> Col
     check_rows({name: arrays[name] for name in chosen}, step.rows)
     rows = {**{name: arrays[name] for name in chosen}, **step.columns}
     if keep is not None:
-        kept = _kept(keep, {**arrays, **step.columns}, step.rows)
+        shown = {**arrays, **step.columns}
+        kept = _kept(keep, {name: _as_read(name, shown[name]) for name in shown}, step.rows)
         rows = {name: array[kept] for name, array in rows.items()}
         rows[ROW] = step.first_row + np.flatnonzero(kept)
     check_probabilities({name: rows[name] for name in chosen}, step.task)
@@ -82,15 +83,23 @@ def rows_before(rows: Columns, row: int) -> int:
     return int(np.count_nonzero(np.asarray(rows[ROW]) < row))
 
 
+def _as_read(name: str, array: np.ndarray | RaggedRows) -> np.ndarray | RaggedRows:
+    """Text as `PredictionFile` returns it, as `str`: `"a" == b"a"` is false, without an error."""
+    if isinstance(array, RaggedRows) or array.dtype.kind not in TEXT_KINDS:
+        return array
+    try:
+        return np.char.decode(encode_text(name, array), "utf-8")
+    except (TypeError, ValueError):  # not text; an error follows if it is to be stored
+        return array
+
+
 class _Arrays(dict[str, Any]):
-    """What `keep` is given: a dict that says which names it has."""
+    """The dict that `keep` gets. A missing name raises an error that lists the names."""
 
     def __missing__(self, name: object) -> Any:
         near = difflib.get_close_matches(str(name), self, n=1)
         remedy = f"; the nearest is {near[0]!r}" if near else ""
-        raise KeyError(
-            f"`keep` is given the arrays {sorted(self)}{remedy}. Received: step[{name!r}]"
-        )
+        raise KeyError(f"`keep` gets the arrays {sorted(self)}{remedy}. Received: step[{name!r}]")
 
 
 def _kept(keep: Keep, arrays: Mapping[str, Any], rows: int) -> np.ndarray:

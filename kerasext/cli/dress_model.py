@@ -68,7 +68,7 @@ def dress_model(
         if settings:
             options = " and ".join(f"--{name.replace('_', '-')}" for name in settings)
             raise InputError(
-                f"{options} can't be used, for the model is stored plain, {said}{choose}."
+                f"{options} can't be used with a model that is stored plain, {said}{choose}."
             )
         return model, f"model {model.name!r} is stored plain, {said}{choose}"
     own = own_methods(model, *PREDICTION_METHODS)
@@ -94,7 +94,7 @@ def _suggested(model: keras.Model, *, from_logits: bool) -> tuple[str, Sequence[
 
     outputs = graph.outputs(model)
     if outputs is None:
-        return "plain", KINDS, "for its file does not tell what it ends in"
+        return "plain", KINDS, "because its file does not tell its last layer"
     kinds, units_of_heads, reasons = set(), set(), []
     for head, tensor in graph.heads(outputs).items():
         units = tensor.shape[-1] if len(tensor.shape) > 1 else None
@@ -109,7 +109,7 @@ def _suggested(model: keras.Model, *, from_logits: bool) -> tuple[str, Sequence[
     elif len(kinds) == 1 and not units_of_heads & {1, None}:
         possible = ["classifier", "multilabel", "plain"]
     kind = kinds.pop() if len(kinds) == 1 else "plain"
-    return kind, possible, f"for it ends in {', '.join(reasons)}".replace(" 1 units", " 1 unit")
+    return kind, possible, f"because it ends in {', '.join(reasons)}".replace(" 1 units", " 1 unit")
 
 
 def _kind_of(activation: str | None, units: int | None, *, from_logits: bool) -> str:

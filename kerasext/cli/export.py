@@ -15,14 +15,15 @@ from kerasext.common import atomic_file, export_target
 from kerasext.storage import PredictionFile, RaggedOutput, find_outputs
 
 DESCRIPTION = """\
-Writes the outputs of a prediction file for other tools, by the suffix of OUT:
+Writes the outputs of a prediction file for other tools. The suffix of OUT sets the format:
   .parquet   a column for each output; in constant memory; needs pyarrow
-  .csv       columns such as probabilities/cat; in constant memory. Text that a spreadsheet
-             would take for a formula gets an apostrophe before it
-  .npz       an array for each output, one in memory at a time; for numpy.load. Rows that
-             differ in shape are three arrays, as in the file: NAME/values, .../row_splits
-             and, where they have two or more axes, .../row_shapes
-OUT appears when it is whole. Of a file that is being written the rows so far go out."""
+  .csv       columns such as probabilities/cat; in constant memory. Text that starts like a
+             formula gets a leading apostrophe
+  .npz       an array for each output, one in memory at a time; for numpy.load. An output
+             whose rows differ in shape becomes NAME/values, NAME/row_splits and, if rows
+             have two or more axes, NAME/row_shapes
+OUT appears under its name when it is complete. A file that is still growing exports its
+committed rows."""
 EXAMPLE = """\
 example:
   kerasext export digits.h5 digits.parquet
@@ -36,12 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a prediction file")
     parser.add_argument("out", metavar="OUT", type=Path, help="the file to write")
     parser.add_argument(
-        "--outputs", type=names, metavar="A,B", help="outputs, or groups of them; else all"
+        "--outputs", type=names, metavar="A,B", help="outputs or groups to write; default: all"
     )
     parser.add_argument(
         "--raw-cells",
         action="store_true",
-        help="write text to .csv as it is, also if a spreadsheet takes it for a formula",
+        help="write text to .csv unchanged, even if a spreadsheet would run it as a formula",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 

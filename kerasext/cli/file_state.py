@@ -22,7 +22,7 @@ def file_state(path: Path) -> FileState:
         status = path.stat()
         with PredictionFile(path) as predictions:
             rows, complete = predictions.rows, predictions.complete
-    except (OSError, ValueError):
+    except (OSError, ValueError, ImportError):
         return FileState(_identity(path), 0, False)
     return FileState((status.st_dev, status.st_ino), rows, complete)
 

@@ -10,9 +10,9 @@ from kerasext.shards import index_shards
 from kerasext.storage import PredictionFile
 
 DESCRIPTION = """\
-Makes one file that reads as all prediction files in FOLDER, sorted by id. Nothing is copied
-but the ids: the files stay as they are, and must stay where they are. An older index of that
-name is replaced. `kerasext verify` says if one of the files is missing or was changed."""
+Makes one file through which PredictionFile reads all prediction files in FOLDER, sorted by
+id. It copies only the ids: keep the files beside the index. An older index of that name is
+replaced. `kerasext verify` detects files that are missing or changed."""
 EXAMPLE = """\
 example:
   kerasext index job/ && kerasext info job/index.h5"""
@@ -22,10 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes."""
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="a folder of prediction files")
     parser.add_argument(
-        "--name", metavar="NAME", default="index.h5", help="of the index (%(default)s)"
+        "--name", metavar="NAME", default="index.h5", help="name of the index (%(default)s)"
     )
     parser.add_argument(
-        "--no-sort", action="store_true", help="file after file, in the order of their names"
+        "--no-sort",
+        action="store_true",
+        help="keep the order of the file names instead of sorting by id",
     )
     parser.add_argument(
         "--virtual",

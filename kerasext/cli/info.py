@@ -5,21 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from kerasext.cli.exit_codes import FAILED, SUCCESS
 from kerasext.cli.messages import InputError, describe, say
+from kerasext.cli.options import positive
 from kerasext.cli.tables import Page, Table, live_page, print_page
 from kerasext.shards import ShardFolder
 from kerasext.storage import ClassNames, DamagedFileError, PredictionFile, is_index, is_virtual_file
 
 DESCRIPTION = """\
-Shows what a prediction file holds: outputs, rows, whether it is complete, where it comes
-from and how it went. The file may be one that is being written. Of a folder it shows a line
-for each prediction file in it, and what is wrong with others, or if they are of several
-runs. The exit code is 1 if a file is damaged."""
+Shows the outputs and rows of a prediction file, whether it is complete, its origin and the
+statistics of its run. The file may still be growing. For a folder, prints a line for each
+prediction file or the error of reading it, and warns if the files belong to several runs.
+The exit code is 1 if a file is damaged."""
 EXAMPLE = """\
 example:
   kerasext info digits.h5
@@ -38,8 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--follow",
         action="store_true",
-        help="go on until the file is complete; Ctrl-C ends it. Of a writer that was killed the "
-        "file stays incomplete",
+        help="continue until the file is complete; Ctrl-C ends it. A file whose writer was killed "
+        "stays incomplete: see --timeout",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=positive,
+        help="with --follow: end after so many seconds without a new row",
     )
     parser.add_argument(
         "--json",
@@ -50,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
+    if args.timeout is not None and not args.follow:
+        raise InputError(f"--timeout is for --follow. Received: --timeout {args.timeout}")
     if args.file.is_dir():
         if args.follow:
             raise InputError("--follow is for one file, and not for a folder.")
@@ -62,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
                 print_page(_page(predictions))
             return SUCCESS
         try:
-            _follow(predictions, as_json=args.json)
+            _follow(predictions, args.timeout, as_json=args.json)
         except KeyboardInterrupt:
             return SUCCESS
     return SUCCESS
@@ -103,28 +112,35 @@ def _state_of(path: Path) -> tuple[dict[str, Any], bool]:
         with PredictionFile(path) as predictions:
             state = "index" if is_index(path) else _state(predictions)
             return {"name": path.name, "rows": predictions.rows, "state": state}, False
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         is_damaged = isinstance(error, DamagedFileError)
         return {"name": path.name, "rows": None, "state": describe(error)}, is_damaged
 
 
-def _follow(predictions: PredictionFile, *, as_json: bool) -> None:
+def _follow(predictions: PredictionFile, timeout: int | None, *, as_json: bool) -> None:
     if not as_json:
         with live_page(_page(predictions)) as update:
-            while update and not predictions.complete:
-                time.sleep(_SECONDS)
-                predictions.refresh()
-                update(_page(predictions))
-        if update:
-            return
+            if update:
+                for _ in _looks(predictions, timeout):
+                    update(_page(predictions))
+                return
     shown = None
-    while True:
-        state = (predictions.rows, predictions.complete)
+    for state in _looks(predictions, timeout):
         if state != shown:
             text = json.dumps(_content(predictions)) if as_json else _line(predictions)
             print(text, flush=True)
             shown = state
-        if predictions.complete:
+
+
+def _looks(predictions: PredictionFile, timeout: int | None) -> Iterator[tuple[int, bool]]:
+    """Yields rows and completeness now and then, until the file is complete or time is out."""
+    rows, new_at = -1, 0.0
+    while True:
+        now = time.monotonic()
+        if predictions.rows != rows:
+            rows, new_at = predictions.rows, now
+        yield rows, predictions.complete
+        if predictions.complete or (timeout is not None and now - new_at > timeout):
             return
         time.sleep(_SECONDS)
         predictions.refresh()
@@ -163,7 +179,9 @@ def _page(predictions: PredictionFile) -> Page:
     outputs = []
     for name, output in predictions.items():
         shape = ", ".join("?" if length is None else f"{length:,}" for length in output.shape)
-        outputs.append((name, f"({shape})", str(output.dtype)))
+        stored = f"{output.dtype} (stored as {output.stored_dtype})"
+        is_same = output.dtype == output.stored_dtype or output.dtype.kind == "U"
+        outputs.append((name, f"({shape})", str(output.dtype) if is_same else stored))
     page = {
         "file": Table([(str(predictions.path),)]),
         "rows": Table([(f"{predictions.rows:,}", _state(predictions))]),

@@ -69,7 +69,7 @@ def open_arrays(text: str, stack: contextlib.ExitStack) -> dict[str, Any]:
         remedy = "; save text as array.astype(str)" if has_objects else ""
         raise InputError(f"{str(path)!r} can't be read: {error}{remedy}") from error
     raise InputError(
-        "What is read must be a .npy or .npz file, a dataset as file.h5:/images, or a folder of "
+        "The input must be a .npy or .npz file, a dataset as file.h5:/images, or a folder of "
         f"images. Received: {text!r}"
     )
 
@@ -102,6 +102,11 @@ def open_column(text: str, arrays: dict[str, Any], source: str, stack: contextli
     except InputError as error:
         has = f", and {source!r} has the arrays {sorted(arrays)}" if any(arrays) else ""
         raise InputError(f"There is no file {text!r}{has}.") from error
+    if file.is_dir():
+        raise InputError(
+            "Ids and targets must be in a file: text with one a line, .npy, .npz, or "
+            f"file.h5:/labels. Received: the folder {text!r}"
+        )
     if not name and file.suffix not in (".npy", ".npz", *_HDF5):
         return lines(file)
     found = open_arrays(text, stack)
@@ -196,7 +201,7 @@ def _find(file: h5py.File, name: str) -> Any | None:
 
 def _leads_out(file: h5py.File, name: str, how: str) -> InputError:
     return InputError(
-        "What is read of an HDF5 file must be in that file; if you trust it, pass the dataset that "
-        "h5py opens to kerasext.predict_to_hdf5 in Python. "
+        "A dataset must have its rows in its own HDF5 file; if you trust the link, open the "
+        "dataset with h5py and pass it to kerasext.predict_to_hdf5 in Python. "
         f"Received: {file.filename}:{name}, where {how}"
     )

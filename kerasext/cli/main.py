@@ -78,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kerasext",
-        description="Keep what a Keras model said: predict into one HDF5 file, and use that file.",
-        epilog="`kerasext COMMAND --help` has an example of each.",
+        description="Predict with a Keras model into one HDF5 file, and use that file.",
+        epilog="`kerasext COMMAND --help` shows the options and an example.",
     )
     parser.add_argument("--version", action="version", version=f"kerasext {__version__}")
     common = argparse.ArgumentParser(add_help=False)

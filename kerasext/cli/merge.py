@@ -10,10 +10,10 @@ from kerasext.shards import merge_shards
 from kerasext.storage import PredictionFile
 
 DESCRIPTION = """\
-Copies the rows of all prediction files in FOLDER into one file, sorted by id, in constant
-memory but for the ids. The files must be complete, and of one model. They stay as they are.
+Copies the rows of all prediction files in FOLDER into one file, sorted by id. Only the ids
+are in memory at once. The files must be complete and of one model; they are not changed.
 
-`kerasext index` makes one file that reads as all of them without copying."""
+`kerasext index` makes one file that reads all of them without copying."""
 EXAMPLE = """\
 example:
   kerasext merge job/ -o predictions.h5"""
@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--out", metavar="OUT", type=Path, required=True, help="the file to write"
     )
     parser.add_argument(
-        "--no-sort", action="store_true", help="file after file, in the order of their names"
+        "--no-sort",
+        action="store_true",
+        help="keep the order of the file names instead of sorting by id",
     )
 
 

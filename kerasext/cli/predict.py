@@ -36,23 +36,23 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Predicts every row of INPUT with a saved model into one HDF5 file, in constant memory.
 
-MODEL is a .keras file, loaded in Keras's safe mode: it can't bring code of its own. If it has
-custom classes, --import names the module that defines them.
+MODEL is a .keras file, loaded in Keras's safe mode, which runs no code from the file. If the
+model has custom classes, pass --import with the module that defines them.
 
 INPUT is one of
   images.npy        an array, mapped into memory
   images.npz        one array, or several with the names of the model's inputs
   file.h5:/images   a dataset of an HDF5 file
-  photos/           a folder of images, with those in folders below, in the order of their
-                    paths, which are the ids. They are stretched to the size that the model
-                    takes, gray, RGB or RGBA by its channels, float32 from 0 to 255, as
-                    keras.utils.image_dataset_from_directory gives them. Needs pillow.
+  photos/           a folder of images and its subfolders, sorted by path; the paths are the
+                    ids. Images are resized to the model's input size and converted to its
+                    channels (grey, RGB or RGBA), float32 from 0 to 255, as
+                    keras.utils.image_dataset_from_directory does. Needs pillow.
 
-A plain model is stored as its last layer suggests: softmax as classifier, sigmoid as binary
-(one unit) or multilabel (several), anything else as it is. --as says otherwise. A model whose
-class has a predict of its own is called by that, with all rows in memory.
+The task of a plain model is inferred from its last layer: softmax is a classifier, sigmoid is
+binary (one unit) or multilabel (several units), anything else is stored as it is. --as
+overrides it. A model with its own predict method is called through it, with all rows in memory.
 
-After Ctrl-C, a kill or an error the same command with --resume goes on."""
+After Ctrl-C, a kill or an error, run the same command with --resume to continue."""
 EXAMPLE = """\
 example:
   kerasext predict digits.keras photos/ -o digits.h5 --class-names names.txt
@@ -74,38 +74,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N|auto",
         type=_batch_size,
         default="auto",
-        help="rows at a time; auto, the default, finds a good number on the first rows",
+        help="rows in a batch; auto, the default, measures a good size on the first rows, and uses "
+        "32 for a job of a few seconds",
     )
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument(
         "--resume",
         action="store_true",
-        help="go on with OUT, with the rows that it lacks; a complete OUT is compared",
+        help="continue OUT after its last row; compare it if it is complete",
     )
     modes.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.add_argument(
         "--ids",
         metavar="FILE|KEY",
-        help="what identifies each row: a text file with one a line, a .npy file, file.h5:/ids, or "
-        "the name of an array of INPUT",
+        help="an id for each row: a text file with one a line, a .npy file, file.h5:/ids, or the "
+        "name of an array of INPUT",
     )
     parser.add_argument(
-        "--targets", metavar="FILE|KEY", help="what is true of each row, given as --ids is"
+        "--targets", metavar="FILE|KEY", help="the target of each row, in the same forms as --ids"
     )
-    parser.add_argument(
-        "--as", dest="kind", choices=KINDS, help="how to store what the model yields"
-    )
+    parser.add_argument("--as", dest="kind", choices=KINDS, help="the task of a plain model")
     parser.add_argument(
         "--class-names",
         metavar="FILE|A,B",
         type=names_or_file,
-        help="names of the classes, in the order of the units; in a text file one a line",
+        help="names of the classes, in the order of training; in a text file one a line",
     )
     parser.add_argument(
         "--from-logits", action="store_true", help="the model has no softmax or sigmoid at its end"
     )
     parser.add_argument(
-        "--outputs", metavar="A,B", type=names, help="outputs to store, or groups; else all"
+        "--outputs", metavar="A,B", type=names, help="outputs or groups to store; default: all"
     )
     parser.add_argument(
         "--image-size",
@@ -116,8 +115,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-bad",
         action="store_true",
-        help="leave out images that can't be read, and list them. Each is decoded once before, so "
-        "that all rows are known; without it only the beginning of each is looked at before",
+        help="leave out images that can't be read, and list them. Decodes every image once at "
+        "the start; without it, only the beginning of each file is checked",
     )
     parser.add_argument(
         "--import",
@@ -129,7 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="import a module that defines custom classes or functions of the model, from the "
         "current folder or an installed package; may be given several times",
     )
-    parser.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
+    parser.add_argument("--quiet", action="store_true", help="print only warnings and errors")
 
 
 def run(args: argparse.Namespace) -> int:

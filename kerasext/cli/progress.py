@@ -65,7 +65,7 @@ def progress_bar(
                         first = predictions.rows
                         bar.reset(task, completed=first, total=rows)
                     bar.update(task, completed=predictions.rows)
-            except (OSError, ValueError):  # it is not there yet
+            except (OSError, ValueError, ImportError):  # it is not there yet
                 predictions = None
             if last:
                 if predictions is not None:

@@ -1,4 +1,4 @@
-"""`kerasext report`: make a page of HTML that shows what was predicted."""
+"""`kerasext report`: make an HTML page about a prediction file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kerasext.cli.options import positive
 from kerasext.storage import PredictionFile
 
 DESCRIPTION = """\
-Makes one page of HTML, with everything in it, that shows what was predicted: counts per
-class, confidence, the least confident rows and, where targets are stored, how right it was."""
+Makes one self-contained HTML page: counts per class, confidence, the least confident rows
+and, if the file has targets, accuracy, calibration and confusion matrix."""
 EXAMPLE = """\
 example:
   kerasext report digits.h5 -o digits.html --images photos"""
@@ -24,9 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--out", metavar="OUT", type=Path, required=True, help="the page to write"
     )
-    parser.add_argument("--head", default="", help="the head, of a model with several")
+    parser.add_argument("--head", default="", help="which head, if the model has several")
     parser.add_argument(
-        "--images", metavar="DIR", type=Path, help="folder of the images that the ids name"
+        "--images",
+        metavar="DIR",
+        type=Path,
+        help="folder of the images whose file names are the ids",
     )
     parser.add_argument(
         "--rows", metavar="N", type=positive, default=20, help="rows to show (default: 20)"

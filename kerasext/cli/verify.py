@@ -11,9 +11,9 @@ from kerasext.shards import ShardFolder
 from kerasext.storage import PredictionFile, is_virtual_file
 
 DESCRIPTION = """\
-Reads the whole file and compares it with the checksums that were stored with it. Of a folder
-it reads all files but hidden ones, which must be complete, and of one run.
-The exit code is 0 if everything is whole, 1 if not, and 2 if FILE is no prediction file."""
+Compares every row of a file with its checksums. In a folder it verifies all files except
+hidden ones; they must be complete and of one run.
+The exit code is 0 if all rows match, 1 if not, and 2 if FILE is no prediction file."""
 EXAMPLE = """\
 example:
   kerasext verify digits.h5 && cp digits.h5 /archive"""

@@ -3,12 +3,7 @@
 import importlib
 from typing import Any
 
-_INSTALL = {
-    "tensorflow": "tensorflow",
-    "matplotlib": "'kerasext[report]'",
-    "PIL": "'kerasext[images]'",
-}
-_EXTRA = "'kerasext[export]'"
+_INSTALL = {"PIL": "pillow"}  # distributions whose name is not that of their module
 
 
 def optional_package(name: str, *, needed_by: str) -> Any:
@@ -16,7 +11,7 @@ def optional_package(name: str, *, needed_by: str) -> Any:
 
     Args:
         name: String. The module, such as `"pyarrow.parquet"`.
-        needed_by: String. The method that was called.
+        needed_by: String. What needs it, for the error.
 
     Raises:
         ImportError: If the package is not installed, with the command that installs it.
@@ -26,5 +21,5 @@ def optional_package(name: str, *, needed_by: str) -> Any:
     except ImportError as error:
         package = name.partition(".")[0]
         raise ImportError(
-            f"`{needed_by}` needs {package}; pip install {_INSTALL.get(package, _EXTRA)}"
+            f"{needed_by} needs {package}; pip install {_INSTALL.get(package, package)}"
         ) from error

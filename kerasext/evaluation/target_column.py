@@ -1,4 +1,4 @@
-"""What is true of each row, in whatever form it was kept."""
+"""The target of each row, in whatever form it was stored."""
 
 from __future__ import annotations
 
@@ -106,10 +106,12 @@ class TargetColumn:
 
     def _numbers_of_names(self, names: Sequence[str] | None, is_multilabel: bool) -> dict[str, int]:
         if names is None or is_multilabel:
-            what = "several labels a row" if is_multilabel else "a file without `class_names`"
+            rule, received = "the file has `class_names`", "a file without `class_names`"
+            if is_multilabel:
+                rule, received = "each row has one label", "several labels a row"
             raise TypeError(
-                "Targets can be names of classes where each row has one, and the file has "
-                f"`class_names`; pass their numbers. Received: {what}, and targets {self._name} "
+                f"Targets can be names of classes only if {rule}; pass their numbers, "
+                f"`evaluate(..., targets=numbers)`. Received: {received}, and targets {self._name} "
                 "that are text"
             )
         numbers = {name: number for number, name in enumerate(names)}

@@ -19,24 +19,23 @@ _Path = tuple[Any, ...]  # of keys and positions that lead to an array in a stru
 
 
 def compile_predict(model: keras.Model) -> Callable[[Any], Any]:
-    """Makes a function that does what `model.predict` does, for one row up to one batch.
+    """Makes a fast function that returns what `model.predict` returns, for up to one batch of rows.
 
-    The rows go through `model.predict_step`, compiled at the first call, for any number of rows.
-    Where XLA needs fixed shapes, on JAX and with `jit_compile=True`, it is compiled for powers of
-    two, to which copies of the last row are added and taken off again: there a row's outputs must
-    not depend on the other rows. On torch nothing is compiled, nor ever stale.
+    The function compiles `model.predict_step` at its first call, for any number of rows. XLA needs
+    fixed shapes (on JAX, and with `jit_compile=True`): there it compiles for powers of two, pads
+    with copies of the last row and drops the padding, so the outputs of a row must not depend on
+    other rows. On torch nothing is compiled.
 
-    Each call uses the current weights and the current settings of a mixin, such as `threshold`, and
-    minds `jit_compile` and `run_eagerly`; what is `trainable` plays no part. The next call after a
-    setting has changed compiles again. Everything else is as it was when the function compiled, and
-    `model.compile` does not renew it. The function is stale, and does not notice, once layers were
-    added to a `Sequential` or popped; after `quantize`, `enable_lora`, another `adapt` or another
-    `dtype_policy` of a layer; and when a Python value of your own has changed that `call`,
-    `predict_step` or `postprocess` read. Then call `compile_predict` again.
+    Each call uses the current weights and the current settings of a mixin, such as `threshold`; a
+    changed setting compiles again. `jit_compile` and `run_eagerly` of the model apply. The function
+    does not notice other changes, and `model.compile` does not renew it. Call `compile_predict`
+    again after you add or remove layers of a `Sequential`; after `quantize`, `enable_lora`, `adapt`
+    or a new `dtype_policy` of a layer; and after you change a Python value of your own that `call`,
+    `predict_step` or `postprocess` reads.
 
-    Threads may share the function. On JAX none may call it while another is in `fit`, `evaluate` or
-    `predict` of the same model, which take the weights out of it; on TensorFlow, where a model is
-    random in `predict`, two may draw the same numbers, as in `predict` itself.
+    Threads may share the function. On JAX, do not call it while another thread is in `fit`,
+    `evaluate` or `predict` of the same model, which take the weights out of it. On TensorFlow, if a
+    model is random in `predict`, two threads may draw the same numbers, as in `predict` itself.
 
     Args:
         model: A `keras.Model`, built or not, compiled or not.

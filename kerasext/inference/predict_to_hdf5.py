@@ -55,41 +55,40 @@ def predict_to_hdf5(
     verbose: int | str = "auto",
     callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None = None,
 ) -> PredictionFile:
-    """Predicts all rows of `x` into one HDF5 file, in constant memory and as fast as Keras goes.
+    """Predicts all rows of `x` into one HDF5 file, in constant memory.
 
-    Keras's own `predict` does it, with a writer and, for arrays, without Keras's input pipeline:
-    the batches are cut straight from `x`, of which nothing is copied, and of what is on disk a
-    thread reads ahead. Where batches are small, several go into one step (`steps_per_execution`).
-    Under `keras.distribution` the last batch is filled up with copies of its last row, of which
-    nothing is kept. When memory runs out, arrays are gone on with at half the batch size, from the
-    row where it happened. Everything else, such as `tf.data`, and a model under a `tf.distribute`
-    strategy, goes to `predict` as it is.
+    Calls Keras's `predict` with a writer. Arrays do not go through Keras's input pipeline: batches
+    are slices of `x`, which is not copied as a whole, and a thread reads ahead from disk. Several
+    small batches go into one step (`steps_per_execution`). Under `keras.distribution` the last
+    batch is padded with copies of its last row, and the padding is dropped. If memory runs out,
+    arrays continue with half the batch size, from the row where it happened. Other data, such as
+    `tf.data`, and models under a `tf.distribute` strategy go to `predict` unchanged.
 
-    A model whose class or instance has a `predict` of its own is given `x` as it is, through that
-    method. The file holds what Keras's `predict` then yields, and ids and targets are joined in the
-    order in which the rows reach it. `"auto"` leaves the batch size to the method, and memory is
-    what the method takes.
+    A model with a `predict` method of its own gets `x` unchanged, through that method. The file
+    holds the outputs of Keras's `predict` that it calls, and ids and targets belong to the rows in
+    the order in which they arrive there. `"auto"` leaves the batch size to the method, and memory
+    is what the method takes.
 
-    Under `mode="resume"` arrays begin with the batch of the last row that is in the file, at the
-    batch size that the file was begun with unless another one is given. Of a complete file the
-    first and the last batch are predicted again and compared, and the number of rows and all ids.
+    Under `mode="resume"` arrays start with the batch of the last committed row, at the stored batch
+    size unless another one is given. On a complete file, the first and the last batch are predicted
+    again and compared, and so are the number of rows and all ids.
 
-    On TensorFlow and torch several threads may call it with one model; nothing of the model is
-    changed that another thread can see. On JAX a second thread raises `RuntimeError`.
+    On TensorFlow and torch several threads may call it with one model; no thread sees changes of
+    another. On JAX a second thread raises `RuntimeError`.
 
     Args:
         model: The model.
-        x: Whatever `model.predict` takes; best NumPy arrays, memory maps, datasets of an open h5py
-            file, or pandas, or dicts and lists of them. On TensorFlow text may have any of NumPy's
-            dtypes. A model with a graph and several named inputs takes them from the columns of a
-            data frame. Arrays without rows make a complete file without rows, if the model can
-            predict zeros, which show the outputs.
+        x: Data as `model.predict` takes it; best NumPy arrays, memory maps, datasets of an open
+            h5py file, or pandas, or dicts and lists of them. On TensorFlow text may have any of
+            NumPy's dtypes. A model with a graph and several named inputs takes them from the
+            columns of a data frame. Arrays without rows make a complete file without rows; the
+            model then predicts zeros, to find out the outputs.
         path: String or path-like. The file to write.
-        batch_size: Int, or `"auto"` to find a good one on the first rows of arrays, whose
-            predictions are kept. A job of a few seconds is not tuned, and a model is tuned once in
-            a process for rows of the same shape. Inputs with a `batch_shape`, and stateful layers,
-            have one size, which is taken; the last batch is filled up with copies of its last row.
-            Defaults to `"auto"`.
+        batch_size: Int, or `"auto"` to measure a good size on the first rows of arrays, whose
+            predictions are kept. A job of a few seconds is not tuned and uses 32. A model is tuned
+            once in a process for rows of the same shape, by this function or `tune_batch_size`.
+            Inputs with a `batch_shape`, and stateful layers, fix the size; the last batch is then
+            padded. Defaults to `"auto"`.
         steps: Int. Number of batches of a generator or dataset without an end. Not for arrays.
         mode: As for `HDF5PredictionWriter`, and so are all of the following but the last two.
         resume_check: As above.
@@ -99,7 +98,7 @@ def predict_to_hdf5(
         ragged: As above.
         ids: As above. The name of a key of a dict of arrays, or of a column of a data frame, is
             taken out of `x` before Keras sees it.
-        targets: As above; `True` is not for arrays, which have no `y`.
+        targets: As above. `True` needs data that yield `(x, y)`; for arrays pass the targets.
         keep: As above.
         metadata: As above.
         commit_interval: As above.

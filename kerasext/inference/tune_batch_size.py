@@ -1,4 +1,4 @@
-"""The batch size at which a model is fastest, and what it was measured by."""
+"""The batch size at which a model is fastest, and how it was measured."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _known: weakref.WeakKeyDictionary[keras.Model, dict[tuple[Any, ...], int]] = (
 
 
 class TunedBatchSize:
-    """What `tune_batch_size` has found.
+    """The result of `tune_batch_size`.
 
     Attributes:
         batch_size: Int. The smallest batch size within 5 % of the best rate.
-        table: List of what was measured, by growing `batch_size`: named tuples that have
-            `rows_per_second`, too. `rich.print` shows it.
+        table: List of named tuples with `batch_size`, `rows_per_second` and more, one for each
+            trial. `rich.print` of this object shows it.
     """
 
     def __init__(self, batch_size: int, table: list[Trial]) -> None:
@@ -99,15 +99,16 @@ def tune_batch_size(
     """Finds the batch size at which a model predicts the most rows per second.
 
     Predicts rows of `x` at batch sizes from 32 to 32,768, each four times the last, until two in a
-    row are slower than the best. A size at which memory runs out ends it, too.
+    row are slower than the best, or memory runs out. `predict_to_hdf5` then uses the size that was
+    found for this model.
 
     Args:
         model: The model.
         x: Array, or dicts, lists and tuples of arrays, with rows as `predict` takes them. At least
-            128 rows, and four times as many as the largest size that is of interest.
-        max_batch_size: Int. Largest size to try. No size above 32 is tried that has more than 16
-            MiB of input, or 128 MiB up to 128 rows.
-        max_seconds: Float. Seconds after which no other size is tried.
+            128 rows, and four times as many as the largest size to try.
+        max_batch_size: Int. Largest size to try. Sizes above 32 are limited to batches of 16 MiB
+            of input; up to 128 rows, a batch may have 128 MiB.
+        max_seconds: Float. Seconds after which no further size is tried.
 
     Returns:
         `TunedBatchSize`, with the attributes `batch_size` and `table`.

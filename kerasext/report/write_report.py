@@ -54,7 +54,7 @@ def write_report(
         FileNotFoundError: If the prediction file, the folder of `path`, or the one of `images` does
             not exist.
         ImportError: If Matplotlib is not installed, which charts need, or Pillow, which `images`
-            need: `pip install 'kerasext[report]'`.
+            need.
         IsADirectoryError: If `path` is a folder.
         TypeError: If `images` is neither a folder nor an array.
         ValueError: If `path` is the prediction file, `rows` is negative, the file has no such head,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import tensorflow as tf
 
+_Default = TypeVar("_Default")
+
 _FOLLOW_ROWS = 65536
 _FOLLOW_SECONDS = 0.02
 _VERIFY_ATTEMPTS = 5
@@ -52,6 +55,7 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ImportError: When rows are read, if they are compressed by a filter that is not installed.
         ValueError: If it is not a prediction file, damaged, or of a newer version than this library
             reads.
 
@@ -111,7 +115,7 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
 
     @property
     def prediction_metadata(self) -> dict[str, Any]:
-        """What the model said of its outputs: task, class names, thresholds and other settings."""
+        """Task, class names, thresholds and other settings of the model."""
         return self._json_attribute("prediction_metadata")
 
     @property
@@ -426,8 +430,11 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
     def __getitem__(self, name: str) -> DenseOutput | RaggedOutput:
         self._source.check_open()
         if name not in self._outputs:
+            near = difflib.get_close_matches(str(name), self._outputs, n=1)
+            remedy = f"; the nearest is {near[0]!r}" if near else ""
             raise KeyError(
-                f"{str(self.path)!r} has the outputs {sorted(self._outputs)}. Received: {name!r}"
+                f"{str(self.path)!r} has the outputs {sorted(self._outputs)}{remedy}. "
+                f"Received: {name!r}"
             )
         output = self._outputs[name]
         if output is None:
@@ -435,6 +442,15 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
             kind: Any = RaggedOutput if isinstance(column.spec, RaggedSpec) else DenseOutput
             output = self._outputs[name] = kind(self.path, name, column)
         return output
+
+    def get(  # type: ignore[override]
+        self, name: str, default: _Default | None = None
+    ) -> DenseOutput | RaggedOutput | _Default | None:
+        """Returns the output of that name, or `default` if the file has none.
+
+        Defined because Keras gives the method that mappings inherit a docstring of its own.
+        """
+        return self[name] if name in self._outputs else default
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._outputs)
@@ -448,7 +464,10 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
         state = "complete" if self.complete else "incomplete"
         lines = [f"<PredictionFile {str(self.path)!r}: {self.rows:,} rows, {state}"]
         width = max(map(len, self), default=0)
-        lines += [f"  {name:<{width}}  {out.dtype!s:<8} {out.shape}" for name, out in self.items()]
+        for name, out in self.items():
+            is_same = out.dtype == out.stored_dtype or out.dtype.kind == "U"
+            stored = "" if is_same else f", stored as {out.stored_dtype}"
+            lines.append(f"  {name:<{width}}  {out.dtype!s:<8} {out.shape}{stored}")
         names = self.class_names
         if isinstance(names, ClassNames):
             shown = ", ".join(repr(str(name)) for name in names[:4])

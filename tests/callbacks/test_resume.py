@@ -291,8 +291,8 @@ def test_a_complete_file_and_another_cut(size, classifier, rows, path):
 IDS = np.arange(70) + 2**40
 OTHERS = {
     "more rows": (lambda rows: np.concatenate([rows, rows[:1]]), {}, "at least 71 rows"),
-    "fewer rows": (lambda rows: rows[:-1], {}, "69 rows, with 70 in the file"),
-    "a step fewer": (lambda rows: rows[:64], {}, "64 rows, with 70 in the file"),
+    "fewer rows": (lambda rows: rows[:-1], {}, "69 rows, with 70 in the last `predict`"),
+    "a step fewer": (lambda rows: rows[:64], {}, "64 rows, with 70 in the last `predict`"),
     "other first rows": (lambda rows: rows + (np.arange(70) < 1)[:, None], {}, "before row 8"),
     "other last rows": (lambda rows: rows + (np.arange(70) > 68)[:, None], {}, "before row 70"),
     "another id": (None, {"ids": IDS + (np.arange(70) == 33)}, "the id 1099511627809 in row 33"),
@@ -429,7 +429,7 @@ def test_a_complete_file_beside_another_callback(classifier, rows, path, tmp_pat
 def test_no_rows_for_a_complete_file(classifier, rows, path):
     """Data without a row are not the data of a file with rows."""
     predict(classifier, rows, path)
-    with pytest.raises(ValueError, match=r"0 rows, with 70 in the file"):
+    with pytest.raises(ValueError, match="0 rows, with 70 in the last"):
         predict(classifier, rows[:0], path)
 
 

@@ -182,7 +182,7 @@ AS_TEXT = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.ids. should be different")
+@pytest.mark.filterwarnings("ignore:.ids. should be unique")
 @pytest.mark.parametrize("kind", AS_TEXT)
 def test_ids_that_become_text(kind, model, path):
     """Paths, dates, times and UUIDs are stored as the text that they have."""

@@ -84,6 +84,22 @@ def test_what_it_is_given(model, path):
     assert (stored["labels"] != stored["targets"]).all()
 
 
+def test_text_that_it_is_given(model, path):
+    """Ids and targets that are text are `str`, as `PredictionFile` returns them."""
+    ids = [f"straße-{number}" for number in range(ROWS)]
+    targets = ["cat", "dog"] * (ROWS // 2)
+    seen = []
+
+    def keep(step):
+        seen.append((step["ids"].dtype.kind, step["targets"].dtype.kind))
+        return np.isin(step["ids"], ids[3:5]) & (step["targets"] == "dog")
+
+    predict(model, path, keep=keep, ids=ids, targets=targets)
+    assert set(seen) == {("U", "U")}
+    with PredictionFile(path) as predictions:
+        assert predictions["ids"][:].tolist() == ids[3:4]
+
+
 @pytest.mark.parametrize("kept", [0, 1, ROWS])
 def test_none_or_one_or_all(kept, model, path):
     """A file of no row, or of one, is complete like any other."""

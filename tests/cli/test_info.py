@@ -1,3 +1,4 @@
+import itertools
 import json
 import threading
 import time
@@ -5,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from kerasext import PredictionFile
 from kerasext.cli import info
 from kerasext.storage import PredictionFileWriter, RaggedRows
 
@@ -108,6 +110,32 @@ def test_follow_ends_with_ctrl_c(kerasext, writer, path, monkeypatch, option):
     code, out, err = kerasext("info", path, "--follow", *option)
     assert (code, err) == (0, "")
     assert out.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_follow_ends_after_a_timeout(kerasext, writer, path, monkeypatch, option):
+    """`--timeout` ends it if a writer was killed; the clock is ours."""
+    writer.append(step(3))
+    writer.commit()
+    seconds = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    code, out, err = kerasext("info", path, "--follow", "--timeout", "5", *option)
+    assert (code, err) == (0, "")
+    assert out.count("\n") == 1
+    code, _, err = kerasext("info", path, "--timeout", "5")
+    assert code == 2
+    assert "--follow" in err
+
+
+def test_the_stored_dtype_is_shown(kerasext, path):
+    """An output that is stored as whole numbers says so, as `print` of the file does."""
+    file = PredictionFileWriter(path, dtypes={"confidence": "uint8"})
+    file.append({"confidence": np.zeros(2, "float32")})
+    file.finish()
+    assert "float32 (stored as uint8)" in kerasext("info", path)[1]
+    with PredictionFile(path) as predictions:
+        assert "(2,), stored as uint8" in repr(predictions)
 
 
 def test_follow_on_a_terminal(kerasext, writer, path, monkeypatch):

@@ -88,7 +88,7 @@ def test_nothing_is_read_from_other_files(tmp_path, h5_path, rows, stack, make):
         lambda: open_column(f"{tmp_path}/forged.h5:x", {}, str(tmp_path), stack),
         lambda: open_column("/x", {"": rows}, f"{tmp_path}/forged.h5:/own", stack),
     ):
-        with pytest.raises(InputError, match="must be in that file"):
+        with pytest.raises(InputError, match="in its own HDF5 file"):
             read()
 
 
@@ -169,6 +169,12 @@ def test_column_that_is_not_there(tmp_path, rows, stack):
     """The arrays that there are are listed."""
     with pytest.raises(InputError, match=r"no file 'name'.*\['x', 'y'\]"):
         open_column("name", {"x": rows, "y": rows}, str(tmp_path), stack)
+
+
+def test_a_folder_in_place_of_a_column(tmp_path, rows, stack):
+    """A folder of images has no targets; the error says what can be given."""
+    with pytest.raises(InputError, match="text with one a line"):
+        open_column(str(tmp_path), {"": rows}, str(tmp_path), stack)
 
 
 def test_numbers_or_text():

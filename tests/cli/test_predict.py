@@ -45,7 +45,7 @@ def test_npy(kerasext, model_path, rows_path, path, expected):
     """The file is that of `predict_to_hdf5`; what was chosen and how it went is said on stderr."""
     code, out, err = kerasext("predict", model_path, rows_path, "-o", path, "--batch-size", 16)
     assert (code, out) == (0, "")
-    assert "stored as classifier, for it ends in softmax over 4 units; --as multilabel|" in err
+    assert "stored as classifier, because it ends in softmax over 4 units; --as multilabel|" in err
     assert f"{path}: 70 rows, in " in err
     assert_same(path, expected)
     with PredictionFile(path) as predictions:
@@ -421,7 +421,7 @@ def test_without_pillow(kerasext, path, folder, tmp_path, save_model, monkeypatc
         code, _, err = kerasext(*command)
         assert code == 2
         assert err.count("\n") == 1
-        assert "pip install 'kerasext[images]'" in err
+        assert "pip install pillow" in err
 
 
 @pytest.mark.backends("tensorflow", reason="only it exports a SavedModel without more packages")

@@ -98,7 +98,7 @@ def test_lists_and_datasets(store, tmp_path):
         ("truth", ValueError, r"must have the column 'truth'.*a file with \['labels'\]"),
         (CLASSES[:4], ValueError, r"shape of the labels, \(5,\).*of shape \(4,\)"),
         (np.eye(3)[CLASSES][None], ValueError, r"of shape \(1, 5, 3\)"),
-        (CLASSES.astype("U1"), TypeError, "names of classes where.*without `class_names`"),
+        (CLASSES.astype("U1"), TypeError, "names of classes only if.*without `class_names`"),
         (CLASSES.astype("c8"), TypeError, "the numbers of the classes.*dtype complex64"),
         (CLASSES / 2, ValueError, r"whole numbers.*from 0\.5 to 1\.0"),
         (np.where(CLASSES, CLASSES, np.nan), ValueError, "whole numbers"),

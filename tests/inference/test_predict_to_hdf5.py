@@ -290,8 +290,12 @@ def test_resume_of_a_complete_job(model, limited, x, path, capfd, caplog):
 
 
 OTHERS = {  # what a complete file of the rows and the ids 0, 1, ... is resumed with
-    "more rows": (lambda x: np.tile(x, (2, 1)), None, r"2000 rows, with 1000 in the file"),
-    "fewer rows": (lambda x: x[:999], None, r"999 rows, with 1000 in the file"),
+    "more rows": (
+        lambda x: np.tile(x, (2, 1)),
+        None,
+        "2000 rows, with 1000 in the last",
+    ),
+    "fewer rows": (lambda x: x[:999], None, "999 rows, with 1000 in the last"),
     "other rows at first": (lambda x: x + (np.arange(ROWS) < 20)[:, None], None, "before row 32"),
     "other rows at last": (lambda x: x + (np.arange(ROWS) > 995)[:, None], None, "before row 1000"),
     "another order": (lambda x: x[::-1], None, "same order"),

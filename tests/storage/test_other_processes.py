@@ -98,6 +98,25 @@ def test_filters_are_found(path, compression):
     assert int(run.stdout) == LABELS.sum()
 
 
+def test_a_missing_filter(path):
+    """Without hdf5plugin the error says what to install, and not that the file is damaged."""
+    pytest.importorskip("hdf5plugin")
+    writer = PredictionFileWriter(path, compression="zstd")
+    writer.append({"labels": LABELS})
+    writer.finish()
+    code = (
+        "import sys; sys.modules['hdf5plugin'] = None; from kerasext import PredictionFile\n"
+        "try: PredictionFile(sys.argv[1])['labels'][:]\n"
+        "except ImportError as error: print(error)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert "'/labels'" in run.stdout
+    assert "pip install hdf5plugin" in run.stdout
+    assert "damaged" not in run.stdout
+
+
 def test_files_compare_by_identity(file):
     """A file equals itself only, and no row is read to find out; it can be a key."""
     with PredictionFile(file) as one, PredictionFile(file) as other:

@@ -68,6 +68,10 @@ def test_missing_output(predictions):
     """The error for an output that is not there names those that are."""
     with pytest.raises(KeyError, match=r"head/text.*labels.*probabilities.*Received: 'logits'"):
         predictions["logits"]
+    with pytest.raises(KeyError, match="the nearest is 'labels'"):
+        predictions["label"]
+    assert predictions.get("logits") is None
+    assert predictions.get("labels") is predictions["labels"]
 
 
 @pytest.mark.parametrize("complete", [True, False])

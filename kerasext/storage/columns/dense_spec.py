@@ -178,8 +178,9 @@ class DenseSpec:
                     f"of `dtypes`. Received: {other.dtype.str[1:]!r}"
                 )
             raise ValueError(
-                f"Output {self.name!r} must keep the row shape and dtype that {path} has; write to "
-                f"another file. Stored: {self.description}. Received: {other.description}"
+                f"Output {self.name!r} must keep the row shape and dtype that {path} has; pass the "
+                "same `dtypes` as for the first rows, or write to another file. "
+                f"Stored: {self.description}. Received: {other.description}"
             )
 
     def can_hold(self, other: DenseSpec) -> bool:

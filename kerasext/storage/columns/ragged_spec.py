@@ -92,7 +92,8 @@ class RaggedSpec:
         elif not other.can_hold(self):
             raise ValueError(
                 f"Output {self.name!r} must keep the number of axes and dtype that {path} has; "
-                f"write to another file. Stored: {self.description}. Received: {other.description}"
+                "pass the same `dtypes` as for the first rows, or write to another file. "
+                f"Stored: {self.description}. Received: {other.description}"
             )
 
     def can_hold(self, other: RaggedSpec) -> bool:

@@ -21,12 +21,16 @@ _LAYOUTS = {
 
 
 def check_dataset(dataset: h5py.Dataset, length: int, size: int) -> None:
-    """Raises `ValueError` unless a file of so many bytes can have the entries of a dataset.
+    """Checks that a file of so many bytes can have the entries of a dataset.
 
     Args:
         dataset: The h5py dataset.
         length: Int. Committed entries.
         size: Int. Bytes of the file.
+
+    Raises:
+        ImportError: If a filter that compressed it is not installed.
+        ValueError: If the file can't have it.
     """
     _check_layout(dataset)  # before its shape, for which HDF5 opens the sources of a virtual one
     _check_type(dataset)
@@ -71,9 +75,10 @@ def _check_layout(dataset: h5py.Dataset) -> None:
             with contextlib.suppress(ImportError):
                 importlib.import_module("hdf5plugin")  # which registers its filters
         if not h5py.h5z.filter_avail(code):
-            raise ValueError(
-                f"{name!r} is compressed by HDF5's filter {code}, which is not there; "
-                "pip install 'kerasext[compression]'"
+            # No `ValueError`, which would say that the file is damaged.
+            raise ImportError(
+                f"Reading {name!r} needs HDF5's filter {code}, which is not installed; "
+                f"pip install hdf5plugin. Received: path={dataset.file.filename!r}"
             )
 
 

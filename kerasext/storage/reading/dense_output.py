@@ -53,6 +53,11 @@ class DenseOutput(np.lib.mixins.NDArrayOperatorsMixin):
         return self._column.spec.read_dtype
 
     @property
+    def stored_dtype(self) -> np.dtype[Any]:
+        """Dtype in the file: another one for text, and for floats stored as whole numbers."""
+        return self._column.spec.dtype
+
+    @property
     def ndim(self) -> int:
         """Number of axes, the rows included."""
         return len(self.shape)

@@ -47,6 +47,11 @@ class RaggedOutput:
         return self._column.spec.values.read_dtype
 
     @property
+    def stored_dtype(self) -> np.dtype[Any]:
+        """Dtype in the file: another one for text, and for floats stored as whole numbers."""
+        return self._column.spec.values.dtype
+
+    @property
     def shape(self) -> tuple[int | None, ...]:
         """Number of rows, and `None` for each axis of a row."""
         return (len(self), *[None] * self._column.spec.axes)

@@ -62,8 +62,8 @@ class BackgroundWriter:
             `append`. Called in the thread, once for each step.
         queue_bytes: Int. Bytes that may wait to be written. `append` waits while there are more,
             but admits one step always.
-        commit_interval: Float. Seconds between commits: rows are safe, and visible to readers, at
-            most this long after they were appended.
+        commit_interval: Float. Seconds between commits. A commit has every row that came before it,
+            unless more than 1 MiB wait to be written.
         step_bytes: Callable that returns the bytes of the argument of `append`, for rows that
             differ in size. Called in the thread of the caller. Defaults to `None`: each row has as
             many bytes as those of the first step.
@@ -257,6 +257,8 @@ class BackgroundWriter:
         while True:
             self._wake.wait(max(commit_at - time.monotonic(), 0))
             end = self._end  # read before the queue is emptied: steps that came before it count
+            # Also if the commit is due: else it would leave out what came since the last one.
+            self._write_several()
             while self._steps and time.monotonic() < commit_at:
                 self._write_several()
             if time.monotonic() >= commit_at:

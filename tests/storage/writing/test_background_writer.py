@@ -423,6 +423,30 @@ def test_rows_become_visible_while_it_waits(path):
     assert_holds(path, 30, complete=True)
 
 
+def test_a_commit_has_what_came_before_it(path, monkeypatch):
+    """Steps that wait when a commit is due are in this commit, and not first in the next one."""
+    background = make(path, commit_interval=0.001)
+    have_come = threading.Event()
+    wait, commit = background._wake.wait, background.writer.commit
+    committed = []
+
+    def wait_for_steps(timeout):
+        assert have_come.wait(60)
+        wait(timeout)
+
+    def count_rows_and_commit():
+        committed.append(background.writer.rows)
+        commit()
+
+    monkeypatch.setattr(background._wake, "wait", wait_for_steps)
+    monkeypatch.setattr(background.writer, "commit", count_rows_and_commit)
+    append_all(background, [1, 2, 3])
+    have_come.set()
+    wait_for(lambda: committed)
+    background.finish()
+    assert committed[0] == 6
+
+
 def test_rows_become_visible_under_load(path):
     """Commits come also while steps never cease to come."""
     background = make(path, commit_interval=0.02)
