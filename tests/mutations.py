@@ -328,7 +328,7 @@ MUTATIONS = [
     Mutation(
         "missing-shard",
         "An index opens though a shard is missing or was replaced.",
-        "kerasext/storage/reading/index_source.py",
+        "kerasext/storage/index/index_source.py",
         "lambda path, facts: view_of(path, facts).close()",
         "lambda path, facts: None",
         ("tests/shards/test_index_shards.py",),

@@ -26,6 +26,7 @@ LAYERS = [
 FLOORS_OF_STORAGE = [
     {"prediction_file"},
     {"exports"},
+    {"index"},
     {"writing"},
     {"reading"},
     {"columns"},

@@ -32,19 +32,19 @@ from kerasext.storage.format.layout import (
     TARGETS as TARGETS,
     check_not_reserved as check_not_reserved,
 )
-from kerasext.storage.prediction_file import PredictionFile
-from kerasext.storage.reading.dense_output import DenseOutput
-from kerasext.storage.reading.file_source import FileSource as FileSource
-from kerasext.storage.reading.index_source import (
+from kerasext.storage.index.index_file import (
+    write_index as write_index,
+    write_virtual_file as write_virtual_file,
+)
+from kerasext.storage.index.index_source import (
     IndexSource as IndexSource,
     is_index as is_index,
     is_virtual_file as is_virtual_file,
     open_source as open_source,
 )
-from kerasext.storage.reading.ragged_output import RaggedOutput
-from kerasext.storage.reading.row_order import RowOrder as RowOrder
-from kerasext.storage.reading.sharded_columns import ShardedRows as ShardedRows
-from kerasext.storage.reading.shards import (
+from kerasext.storage.index.row_order import RowOrder as RowOrder
+from kerasext.storage.index.sharded_columns import ShardedRows as ShardedRows
+from kerasext.storage.index.shards import (
     ShardFacts as ShardFacts,
     Shards as Shards,
     check_shard_name as check_shard_name,
@@ -52,6 +52,10 @@ from kerasext.storage.reading.shards import (
     first_problems as first_problems,
     open_shard as open_shard,
 )
+from kerasext.storage.prediction_file import PredictionFile
+from kerasext.storage.reading.dense_output import DenseOutput
+from kerasext.storage.reading.file_source import FileSource as FileSource
+from kerasext.storage.reading.ragged_output import RaggedOutput
 from kerasext.storage.writing.background_writer import BackgroundWriter
 from kerasext.storage.writing.compression import (
     Compression as Compression,
@@ -60,10 +64,6 @@ from kerasext.storage.writing.compression import (
 from kerasext.storage.writing.file_lock import LOCK_SUFFIX as LOCK_SUFFIX
 from kerasext.storage.writing.file_maker import Mode as Mode
 from kerasext.storage.writing.file_writer import PredictionFileWriter
-from kerasext.storage.writing.index_file import (
-    write_index as write_index,
-    write_virtual_file as write_virtual_file,
-)
 from kerasext.storage.writing.resume import FINGERPRINT as FINGERPRINT
 from kerasext.storage.writing.skipped_ids import SkippedIds as SkippedIds
 

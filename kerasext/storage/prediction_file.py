@@ -24,8 +24,8 @@ from kerasext.storage.exports.parquet_file import write_parquet_file
 from kerasext.storage.exports.tf_dataset import tf_dataset
 from kerasext.storage.format.damage import DamagedFileError, naming_damage
 from kerasext.storage.format.layout import PLAIN_OUTPUTS
+from kerasext.storage.index.index_source import open_source
 from kerasext.storage.reading.dense_output import DenseOutput
-from kerasext.storage.reading.index_source import open_source
 from kerasext.storage.reading.ragged_output import RaggedOutput
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 
 from kerasext.shards import index_shards
 from kerasext.storage import FileSource, PredictionFile, PredictionFileWriter, RaggedRows
-from kerasext.storage.reading import shards
+from kerasext.storage.index import shards
 
 ROWS = 200
 RANDOM = np.random.default_rng(0)

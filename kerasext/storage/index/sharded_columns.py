@@ -14,9 +14,9 @@ from kerasext.storage.columns.dense_spec import DenseSpec
 from kerasext.storage.columns.ragged_rows import RaggedRows
 from kerasext.storage.columns.ragged_spec import RaggedSpec
 from kerasext.storage.columns.step_specs import Spec, can_hold
+from kerasext.storage.index.row_order import Piece, RowOrder
+from kerasext.storage.index.shards import Shards
 from kerasext.storage.reading.file_columns import FileColumn, FileRaggedColumn, by_chunk
-from kerasext.storage.reading.row_order import Piece, RowOrder
-from kerasext.storage.reading.shards import Shards
 
 
 class ShardedRows:

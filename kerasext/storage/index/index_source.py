@@ -28,17 +28,17 @@ from kerasext.storage.format.layout import (
     columns_of,
 )
 from kerasext.storage.format.sealed_table import read_table, read_texts
-from kerasext.storage.reading.attributes import read_attributes
-from kerasext.storage.reading.file_source import FileSource
-from kerasext.storage.reading.file_view import FileView
-from kerasext.storage.reading.row_order import RowOrder
-from kerasext.storage.reading.sharded_columns import ShardedRows, check_fits
-from kerasext.storage.reading.shards import (
+from kerasext.storage.index.row_order import RowOrder
+from kerasext.storage.index.sharded_columns import ShardedRows, check_fits
+from kerasext.storage.index.shards import (
     ShardFacts,
     Shards,
     check_shard_name,
     open_shard,
 )
+from kerasext.storage.reading.attributes import read_attributes
+from kerasext.storage.reading.file_source import FileSource
+from kerasext.storage.reading.file_view import FileView
 from kerasext.storage.reading.source import DenseColumn, RaggedColumn, Source
 
 _BLOCK_ROWS = 65536

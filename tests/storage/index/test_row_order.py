@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kerasext.storage.reading.row_order import RowOrder
+from kerasext.storage.index.row_order import RowOrder
 
 RUNS = np.array([[1, 5, 3], [0, 0, 1], [0, 7, 6], [2, 0, 2], [1, 1, 2]])
 ROWS = [(shard, first + n) for shard, first, count in RUNS.tolist() for n in range(count)]

@@ -28,7 +28,7 @@ from kerasext.storage.format.layout import (
     VIRTUAL_FORMAT,
 )
 from kerasext.storage.format.sealed_table import write_table, write_texts
-from kerasext.storage.reading.sharded_columns import ShardedRows
+from kerasext.storage.index.sharded_columns import ShardedRows
 from kerasext.storage.writing import new_file
 from kerasext.storage.writing.chunk_writer import ChunkWriter
 

@@ -1,0 +1,1 @@
+"""Several files that read as one."""
