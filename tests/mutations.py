@@ -652,7 +652,7 @@ MUTATIONS = [
         "        elif False:\n",
         (
             "tests/keras_internals/test_own_methods.py",
-            "tests/models/test_trained.py",
+            "tests/models/test_from_model.py",
             "tests/inference/test_own_predict.py",
         ),
     ),
@@ -667,10 +667,10 @@ MUTATIONS = [
     Mutation(
         "settings-of-a-mixin-dropped",
         "`from_model` drops the settings of a model that has a mixin already.",
-        "kerasext/models/trained.py",
+        "kerasext/models/from_model.py",
         "**cls._settings_of(model), **settings}",
         "**settings}",
-        ("tests/models/test_trained.py", "tests/models/test_settings.py"),
+        ("tests/models/test_from_model.py", "tests/models/test_settings.py"),
     ),
     Mutation(
         "stale-threshold",
@@ -699,7 +699,7 @@ MUTATIONS = [
     Mutation(
         "known-rows-not-compared",
         "A resumed run goes on with other data, for its first rows are not compared.",
-        "kerasext/storage/writing/overlap.py",
+        "kerasext/storage/writing/repeated_rows.py",
         "        if not is_same:",
         "        if is_same is None:",
         ("tests/callbacks/test_resume.py",),
@@ -743,7 +743,7 @@ MUTATIONS = [
         "kerasext/keras_internals/model_inputs.py",
         "columns = [x[[name]] for name in names]",
         "columns = [x[[name]] for name in x.columns][: len(names)]",
-        ("tests/inference/test_keras_dtypes.py",),
+        ("tests/inference/test_input_dtypes.py",),
         needs="pandas",
     ),
     Mutation(

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerasext.cli import image_folder, saved_model
-from kerasext.cli.dress_model import KINDS, dress_model
 from kerasext.cli.file_state import FileState, file_state
 from kerasext.cli.image_folder import ImageError, ImageFolder
 from kerasext.cli.inputs import (
@@ -29,6 +28,7 @@ from kerasext.cli.inputs import (
 )
 from kerasext.cli.messages import InputError, command_line, say
 from kerasext.cli.options import module_name, names, names_or_file, positive
+from kerasext.cli.wrap_model import KINDS, wrap_model
 
 if TYPE_CHECKING:
     import keras
@@ -145,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             model = saved_model.load_model(args.model, args.modules, quiet=args.quiet)
             x = source.rows_for(model)
-            model, said = dress_model(
+            model, said = wrap_model(
                 model, args.kind, from_logits=args.from_logits, class_names=args.class_names
             )
             if not args.quiet:

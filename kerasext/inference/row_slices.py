@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from kerasext.callbacks import to_numpy
-from kerasext.inference.keras_dtypes import as_text, is_other_float, read_frame
+from kerasext.inference.input_dtypes import as_text, is_other_float, read_frame
 from kerasext.inference.numbered import filled, numbered
 from kerasext.inference.read_ahead import read_ahead
 from kerasext.keras_internals import DataAdapter

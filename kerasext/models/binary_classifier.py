@@ -9,9 +9,9 @@ import keras
 from keras import ops
 
 from kerasext.keras_internals import cooperative
+from kerasext.models.from_model import FromModel, HeldModel
 from kerasext.models.prediction_mixin import PredictionMixin, probabilities_dtype
 from kerasext.models.settings import SETTINGS
-from kerasext.models.trained import FromModel, HeldModel
 
 
 class BinaryClassifierMixin(PredictionMixin):

@@ -29,7 +29,7 @@ from kerasext.storage.format.layout import (
 )
 from kerasext.storage.format.sealed_table import write_table, write_texts
 from kerasext.storage.index.sharded_columns import ShardedRows
-from kerasext.storage.writing import new_file
+from kerasext.storage.writing import empty_file
 from kerasext.storage.writing.chunk_writer import ChunkWriter
 
 _BLOCK_ROWS = 65536
@@ -58,7 +58,7 @@ def write_index(
     """
     own = {IDS: specs[IDS]} if ids else {}
     path.write_bytes(
-        new_file.image(
+        empty_file.content_of(
             own,
             expected_rows=rows.order.rows,
             attributes={**attributes, "format": INDEX_FORMAT},
@@ -91,7 +91,7 @@ def write_virtual_file(
     *,
     index: str,
     attributes: Mapping[str, Any],
-    class_names: new_file.ClassNamesByHead | None,
+    class_names: empty_file.ClassNamesByHead | None,
 ) -> None:
     """Writes a file of virtual datasets, which other tools follow to the shards.
 
@@ -110,7 +110,7 @@ def write_virtual_file(
         if isinstance(spec, DenseSpec) and spec.row_bytes and rows.order.rows
     }
     path.write_bytes(
-        new_file.image(
+        empty_file.content_of(
             specs,
             expected_rows=rows.order.rows,
             attributes={**attributes, "format": VIRTUAL_FORMAT, INDEX: index},

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kerasext.storage.format.damage import naming_damage
-from kerasext.storage.reading.row_index import row_index
+from kerasext.storage.reading.row_keys import row_index
 from kerasext.storage.reading.source import DenseColumn
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from kerasext.storage.columns.ragged_rows import RaggedRows
 from kerasext.storage.format.damage import naming_damage
-from kerasext.storage.reading.row_index import row_index
+from kerasext.storage.reading.row_keys import row_index
 from kerasext.storage.reading.source import RaggedColumn
 
 

@@ -16,7 +16,7 @@ from kerasext.storage.format.layout import (
     plain_outputs,
 )
 from kerasext.storage.reading.file_source import FileSource
-from kerasext.storage.writing import new_file
+from kerasext.storage.writing import empty_file
 from kerasext.storage.writing.compression import Compression
 from kerasext.storage.writing.swmr_file import SwmrFile
 
@@ -55,7 +55,7 @@ class FileMaker:
         self._compression = compression
         self._durable = durable
         self.attributes: dict[str, str | float] = {}
-        self.class_names: new_file.ClassNamesByHead | None = None
+        self.class_names: empty_file.ClassNamesByHead | None = None
         self.expected_rows: int | None = None
         self.side_columns: frozenset[str] | None = None
 
@@ -139,7 +139,7 @@ class FileMaker:
         attributes = self.attributes
         if self.side_columns is not None and (plain := plain_outputs(specs, self.side_columns)):
             attributes = {**attributes, PLAIN_OUTPUTS: plain}
-        content = new_file.image(
+        content = empty_file.content_of(
             specs,
             expected_rows=self.expected_rows,
             attributes=attributes,

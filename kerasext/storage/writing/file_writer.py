@@ -17,10 +17,10 @@ from kerasext.storage.format.commit_record import CallState
 from kerasext.storage.format.layout import IDS
 from kerasext.storage.reading.file_source import FileSource
 from kerasext.storage.writing.compression import Compression, check_compression
+from kerasext.storage.writing.empty_file import ClassNamesByHead
 from kerasext.storage.writing.file_lock import FileLock
 from kerasext.storage.writing.file_maker import FileMaker, Mode
-from kerasext.storage.writing.new_file import ClassNamesByHead
-from kerasext.storage.writing.overlap import CompleteFileCheck, check_overlap
+from kerasext.storage.writing.repeated_rows import CompleteFileCheck, check_repeated_rows
 from kerasext.storage.writing.resume import FINGERPRINT, open_present_file
 from kerasext.storage.writing.skipped_ids import SkippedIds
 from kerasext.storage.writing.step_preparer import StepPreparer
@@ -253,7 +253,7 @@ class PredictionFileWriter:
         if known and self._resume_check:
             first = {name: array[:known] for name, array in arrays.items()}
             with contextlib.closing(FileSource(self.path)) as present:
-                check_overlap(present, first, self.rows, self.caller.why_values_differ)
+                check_repeated_rows(present, first, self.rows, self.caller.why_values_differ)
         session.append(
             specs,
             {name: array[known:] for name, array in arrays.items()} if known else arrays,

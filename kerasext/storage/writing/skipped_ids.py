@@ -1,7 +1,7 @@
 """On resume: compares the ids of rows that are skipped with the ids in the file.
 
 Under `mode="resume"` rows that were committed are not predicted again, but their ids tell whether
-the data are the same. The values of rows that are predicted again are compared in `overlap`.
+the data are the same. The values of rows that are predicted again are compared in `repeated_rows`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from kerasext.storage.columns.dimension_scales import (
 )
 from kerasext.storage.columns.ragged_spec import RaggedSpec
 from kerasext.storage.format.layout import RECORD, SUMS
-from kerasext.storage.writing import new_file
+from kerasext.storage.writing import empty_file
 
 ROWS = 40
 NAMES = ["cat", "größe", "ラベル"]
@@ -62,7 +62,7 @@ def write(path, outputs, *, finish=True, steps=3, **options):
 def make(path, specs, columns, *, class_names=None, complete=1):
     """A file made from specs alone, with these columns in it."""
     kinds = {"attributes": {}, "class_names": class_names, "compression": None}
-    path.write_bytes(new_file.image(specs, expected_rows=None, **kinds))
+    path.write_bytes(empty_file.content_of(specs, expected_rows=None, **kinds))
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
         for name, values in columns.items():
             file[name].resize(len(values), axis=0)

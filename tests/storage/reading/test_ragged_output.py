@@ -60,7 +60,7 @@ def predictions(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("ragged") / "p.h5"
     patch = pytest.MonkeyPatch()
     if request.param == 1:
-        patch.setattr("kerasext.storage.writing.new_file.rows_per_chunk", lambda *_: 8)
+        patch.setattr("kerasext.storage.writing.empty_file.rows_per_chunk", lambda *_: 8)
     with patch.context():
         write(path)
     patch.undo()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 KINDS = ("classifier", "binary", "multilabel", "plain")
 
 
-def dress_model(
+def wrap_model(
     model: keras.Model,
     kind: str | None,
     *,

@@ -24,7 +24,7 @@ from kerasext.storage.reading.file_source import FileSource
 _TOLERANCE = {"rtol": 1e-2, "atol": 1e-4}
 
 
-def check_overlap(
+def check_repeated_rows(
     file: FileSource,
     step: Mapping[str, np.ndarray | RaggedRows],
     stop: int,
@@ -82,7 +82,7 @@ class CompleteFileCheck:
         Args:
             step: Mapping from output name to rows as they would be stored.
             data_rows: Int. Rows of the data that these were kept of.
-            why_values_differ: As for `check_overlap`.
+            why_values_differ: As for `check_repeated_rows`.
 
         Raises:
             ValueError: If they differ, or another number of the data rows was kept.
@@ -95,7 +95,7 @@ class CompleteFileCheck:
                 first = self._state.first_data_row
                 start = first if is_first else self._state.data_rows - data_rows
                 self._check_kept(file, rows, range(start, start + data_rows))
-            check_overlap(file, step, stop, why_values_differ)
+            check_repeated_rows(file, step, stop, why_values_differ)
 
     def _check_kept(self, file: FileSource, rows: int, of_data: range) -> None:
         """Checks that the file has `rows` of the rows `of_data`."""

@@ -42,7 +42,7 @@ _MOST_ATTRIBUTES = 1000
 ClassNamesByHead = Sequence[str] | Mapping[str, Sequence[str]]
 
 
-def image(
+def content_of(
     specs: Mapping[str, Spec],
     *,
     expected_rows: int | None,

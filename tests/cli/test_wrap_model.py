@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from kerasext.cli.dress_model import dress_model
 from kerasext.cli.messages import InputError
+from kerasext.cli.wrap_model import wrap_model
 from kerasext.models import ClassifierModel
 
 
@@ -14,8 +14,8 @@ def dense(units, activation):
 
 
 def dressed(model, kind=None, *, from_logits=False, class_names=None):
-    """What `dress_model` makes, and says."""
-    return dress_model(model, kind, from_logits=from_logits, class_names=class_names)
+    """What `wrap_model` makes, and says."""
+    return wrap_model(model, kind, from_logits=from_logits, class_names=class_names)
 
 
 @pytest.mark.parametrize(
