@@ -179,7 +179,7 @@ class ShardFolder:
         offsets = np.cumsum(lengths) - lengths
         rows = np.diff(starts, append=len(order))
         runs = np.stack([shard[first], first - offsets[shard[first]], rows], axis=1)
-        return RowOrder(runs.astype(np.int64))
+        return RowOrder(runs.astype(np.int64, copy=False))
 
     def _add(self, file: FileSource, *, with_ids: bool) -> None:
         columns = {name: file.column(name) for name in file.output_names}

@@ -44,10 +44,15 @@ class RowOrder:
         if start >= stop:
             return
         first = int(np.searchsorted(self._ends, start, side="right"))
-        last = int(np.searchsorted(self._ends, stop - 1, side="right"))
-        shard, row, rows = self.runs[first : last + 1].T.copy()
         # Of the first and the last run only a part may be wanted.
         before = start - int(self._ends[first] - self.runs[first, 2])
+        if stop <= self._ends[first]:  # what follows would take longer than reading one row
+            number, begin, _ = self.runs[first].tolist()
+            begin += before
+            yield Piece(number, slice(begin, begin + stop - start), slice(0, stop - start))
+            return
+        last = int(np.searchsorted(self._ends, stop - 1, side="right"))
+        shard, row, rows = self.runs[first : last + 1].T.copy()
         row[0] += before
         rows[0] -= before
         rows[-1] -= int(self._ends[last]) - stop

@@ -189,8 +189,8 @@ class FileSource:
         Args:
             column: `FileColumn`.
             key: The key.
-            out: Array to read into, contiguous and of the shape of the values; text may be wider in
-                it. Defaults to `None`: a new one.
+            out: Array to read into, contiguous and of the shape of the rows, if the key is a slice
+                with the step 1; text may be wider in it. Defaults to `None`: a new one.
         """
 
         def attempt() -> np.ndarray:
@@ -202,7 +202,7 @@ class FileSource:
                     values: np.ndarray = column.h5ds[key]
                 else:
                     values = out
-                    column.h5ds.read_direct(out, key)
+                    _read_into(out, column.h5ds, key.start)
             except (OSError, RuntimeError):
                 with naming_damage(self.path, f"output {column.spec.name!r}"):
                     raise
@@ -373,3 +373,10 @@ class FileSource:
                 "file with `kerasext.shards.merge_shards`. "
                 f"Received: path={str(self.path)!r}"
             )
+
+
+def _read_into(out: np.ndarray, dataset: h5py.Dataset, start: int) -> None:
+    """Reads rows from one on; `Dataset.read_direct` does it in twice the time."""
+    space = dataset.id.get_space()
+    space.select_hyperslab((start, *(0,) * (out.ndim - 1)), out.shape)
+    dataset.id.read(h5py.h5s.create_simple(out.shape), space, out)
