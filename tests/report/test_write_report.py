@@ -433,13 +433,13 @@ def test_a_closed_file(path, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("package", "extra", "images"),
-    [("matplotlib", "report", None), ("PIL", "images", np.zeros((3, 4, 4)))],
+    ("package", "distribution", "images"),
+    [("matplotlib", "matplotlib", None), ("PIL", "pillow", np.zeros((3, 4, 4)))],
 )
-def test_what_is_not_installed(package, extra, images, path, tmp_path, monkeypatch):
+def test_what_is_not_installed(package, distribution, images, path, tmp_path, monkeypatch):
     """Without what it needs the error has the command that installs it."""
     for name in (package, f"{package}.Image"):
         monkeypatch.setitem(__import__("sys").modules, name, None)
-    command = rf"pip install 'kerasext\[{extra}\]'"
+    command = f"pip install {distribution}"
     with small_file(path) as predictions, pytest.raises(ImportError, match=command):
         write_report(predictions, tmp_path / "page.html", images=images)
