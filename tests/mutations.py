@@ -778,7 +778,7 @@ MUTATIONS = [
     ),
     Mutation(
         "known-rows-not-compared",
-        "A resumed run goes on with other data, for its first rows are not compared.",
+        "A resumed run accepts other data, because its first rows are not compared.",
         "kerasext/storage/writing/repeated_rows.py",
         "        if not _is_same(column.spec, stored, given):",
         "        if _is_same(column.spec, stored, given) is None:",

@@ -366,6 +366,6 @@ def _wide(column: np.ndarray) -> np.ndarray:
 
 def _wrong_number(name: str, received: str) -> ValueError:
     return ValueError(
-        f"`{name}` must have one for each row of the data; the rows that are in the file stay, and "
-        f"mode='resume' goes on with the right ones. Received: {received}"
+        f"`{name}` must have one for each row of the data; committed rows stay in the file, and "
+        f"mode='resume' continues with the right ones. Received: {received}"
     )

@@ -339,7 +339,7 @@ def test_a_complete_file_of_an_addition(classifier, rows, path):
     before = path.read_bytes()
     predict(classifier, rows[20:], path)
     for other in (rows, rows[:20], rows[:50]):
-        with pytest.raises(ValueError, match="goes on with the same"):
+        with pytest.raises(ValueError, match="needs the same"):
             predict(classifier, other, path)
     assert path.read_bytes() == before
 

@@ -110,7 +110,7 @@ def test_a_model_like_others_is_compared(path):
     inputs = keras.Input((5, 3))
     model = keras.Model(inputs, layers.Flatten()(inputs))
     callback(model, X, path, StopsAfter())
-    with pytest.raises(ValueError, match="same model, and with the same data in the same order"):
+    with pytest.raises(ValueError, match="same model, and the same data in the same order"):
         callback(model, X + 1, path, mode="resume")
     callback(model, X, path, mode="resume")
     with PredictionFile(path) as predictions:

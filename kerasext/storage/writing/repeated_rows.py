@@ -45,12 +45,12 @@ def check_repeated_rows(
         column = file.column(name)
         stored = column.read_rows(stop - len(given), stop)
         if not _is_same(column.spec, stored, given):
-            rule = "goes on with the same model, and with the same data in the same order"
+            rule = "needs the same model, and the same data in the same order"
             unless = "if the model is random or has a state"
             if why_values_differ:
                 rule, unless = f"compares values, and {why_values_differ}", "not to compare them"
             raise ValueError(
-                f"`mode='resume'` {rule}; pass mode='w' to predict again, or resume_check=False "
+                f"`mode='resume'` {rule}; pass mode='w' to start over, or resume_check=False "
                 f"{unless}. "
                 f"Received: other values of output {name!r} in the rows before row {stop}"
             )
@@ -111,7 +111,8 @@ class CompleteFileCheck:
         )
         if stop - first != rows:
             raise ValueError(
-                "`mode='resume'` goes on with the same `keep`; pass mode='w' to predict again. "
+                "`mode='resume'` needs the same `keep` as the first run; pass mode='w' to start "
+                "over. "
                 f"Stored: {stop - first} of {len(of_data)} rows from row {of_data.start} of the "
                 f"data on. Received: {rows} of them"
             )

@@ -85,8 +85,8 @@ class PresentFile:
         """Raises `ValueError` if rows with other columns beside their outputs are to be added."""
         if self._side_columns != set(names):
             raise ValueError(
-                "Rows can be added only with the columns that the file has beside its outputs, "
-                "which `ids`, `targets` and `keep` (for `row`) make; write to another file. "
+                "Rows must have the columns of the file beside their outputs; pass the same `ids`, "
+                "`targets` and `keep` as in the first run. "
                 f"Stored: {sorted(self._side_columns)}. Received: {sorted(names)}"
             )
 
@@ -97,7 +97,8 @@ class PresentFile:
         """
         if self._specs.keys() != specs.keys():
             raise ValueError(
-                "Rows can be added only for the outputs that the file has; write to another file. "
+                "Rows must have the outputs of the file; pass the same `outputs`, or write to "
+                "another file. "
                 f"Stored: {sorted(self._specs)}. Received: {sorted(specs)}"
             )
         for name, spec in specs.items():
@@ -109,8 +110,8 @@ class PresentFile:
         """Raises `ValueError` if rows of another model are to be added."""
         if given != self._fingerprint:
             raise ValueError(
-                "`mode='resume'` goes on with the weights and settings that the file was begun "
-                "with; pass mode='w' to predict again with others. "
+                "`mode='resume'` needs the same weights and settings as the first run; pass "
+                "mode='w' to start over with others. "
                 f"Stored: {FINGERPRINT}={self._fingerprint!r}. Received: {given!r}"
             )
 

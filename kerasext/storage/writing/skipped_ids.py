@@ -59,8 +59,9 @@ class SkippedIds:
             if not np.all(same):
                 at = int(np.argmin(same))
                 raise ValueError(
-                    "`mode='resume'` goes on with the same data in the same order; pass mode='w' "
-                    f"to predict again. Stored: the id {_as_text(stored[at])} in row "
+                    "`mode='resume'` needs the same data in the same order; shuffle them with a "
+                    "fixed seed and without reshuffling, or pass mode='w' to start over. "
+                    f"Stored: the id {_as_text(stored[at])} in row "
                     f"{self._row + at}. Received: the id {_as_text(given[at])}"
                 )
             self._row += len(stored)
