@@ -101,8 +101,8 @@ class ArrayJob:
         known = self._writer.known_rows
         if known > self._rows:
             raise ValueError(
-                "`mode='resume'` needs the same data as the first run; pass all rows, or mode='w' to "
-                f"start over. Received: {self._rows} rows, with {known} in the file"
+                "`mode='resume'` needs the same data as the first run; pass all rows, or mode='w' "
+                f"to start over. Received: {self._rows} rows, with {known} in the file"
             )
         # The last row that is there is predicted again, to see that it is the same; and where a
         # batch began in the run that was interrupted, so that the same batches are computed.

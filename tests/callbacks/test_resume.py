@@ -203,7 +203,7 @@ def test_too_few_data_are_refused(interrupted, classifier, rows):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"outputs": ["labels"]}, "only for the outputs"),
+        ({"outputs": ["labels"]}, "must have the outputs"),
         ({"dtypes": {"probabilities": "float16"}}, "'probabilities'.*float32.*float16"),
     ],
 )
@@ -301,8 +301,8 @@ OTHERS = {
     "fewer ids": (None, {"ids": IDS[:60]}, "60 for at least 64 rows"),
     "text for ids": (None, {"ids": list(map(str, IDS))}, "the id 1099511627776 in row 0"),
     "other targets": (None, {"targets": np.arange(70) + 1}, "'targets'"),
-    "no targets": (None, {"targets": False}, "only with the columns"),
-    "other outputs": (None, {"outputs": ["labels"]}, "only for the outputs"),
+    "no targets": (None, {"targets": False}, "must have the columns"),
+    "other outputs": (None, {"outputs": ["labels"]}, "must have the outputs"),
     "other dtypes": (None, {"dtypes": {"probabilities": "float16"}}, "float32.*float16"),
     "ragged": (None, {"ragged": ["probabilities"]}, "with rows of one shape"),
 }

@@ -310,7 +310,7 @@ OTHERS = {  # what a complete file of the rows and the ids 0, 1, ... is resumed 
         "the id 999 in row",
     ),
     "too many ids": (lambda x: x, np.arange(ROWS + 1), "1001 for 1000 rows"),
-    "no ids": (lambda x: x, False, "only with the columns"),
+    "no ids": (lambda x: x, False, "must have the columns"),
 }
 
 
