@@ -377,8 +377,8 @@ MUTATIONS = [
         "order-of-runs",
         "Rows of several runs of one shard are put into each other's places.",
         "kerasext/storage/index/row_order.py",
-        "for some in (row, place)",
-        "for some in (row, np.sort(place))",
+        "_ranges(some[runs], rows[runs])",
+        "_ranges(np.sort(some[runs]), rows[runs])",
         ("tests/storage/index/test_row_order.py",),
     ),
     Mutation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ class IndexSource:
         """
         with self._rows.lock:
             self.check_open()
-            self._rows.shards.check(self._check_rows)
+            self._rows.shards.check(functools.partial(self._check_outputs, with_rows=True))
             if IDS in self._file.output_names and not self._has_ids_of_shards():
                 return f"the rows of {IDS!r} are not those that were written"
             return self._file.find_damage()
@@ -248,16 +249,11 @@ class IndexSource:
             raise ValueError("it has not the shards of the outputs")
         return dict(zip(names, widest.tolist(), strict=True))
 
-    def _check_outputs(self, path: Path) -> None:
+    def _check_outputs(self, path: Path, *, with_rows: bool = False) -> None:
         with contextlib.closing(open_shard(path)) as shard:
             for name in self.output_names:
                 check_fits(self._spec(name), shard.column(name))
-
-    def _check_rows(self, path: Path) -> None:
-        with contextlib.closing(open_shard(path)) as shard:
-            for name in self.output_names:
-                check_fits(self._spec(name), shard.column(name))
-            damage = shard.find_damage()
+            damage = shard.find_damage() if with_rows else None
         if damage is not None:
             raise ValueError(damage)
 

@@ -184,8 +184,11 @@ class ShardedRaggedColumn:
 
     def read_rows(self, start: int, stop: int) -> RaggedRows:
         """See `RaggedColumn`."""
+        pieces: list[Any] = list(self.of.order.pieces(start, stop))
         with self.of.lock:
-            found = self._rows(self.of.order.pieces(start, stop), max(stop - start, 0))
+            if pieces and all(isinstance(piece.rows, slice) for piece in pieces):
+                return self._joined(pieces)
+            found = self._rows(pieces, max(stop - start, 0))
         values = [np.empty(0, self.spec.values.dtype), *(row.reshape(-1) for row in found)]
         shapes = np.array([row.shape for row in found], np.int64).reshape(-1, self.spec.axes)
         return RaggedRows(np.concatenate(values, dtype=self.spec.values.dtype), shapes)
@@ -200,7 +203,16 @@ class ShardedRaggedColumn:
         with self.of.lock:
             return self._sizes(start, stop)
 
+    def _joined(self, pieces: list[Any]) -> RaggedRows:
+        """The rows of pieces that follow each other, without an array for each row."""
+        parts = []
+        for shard, rows, _ in sorted(pieces, key=lambda piece: piece.places.start):
+            part = self.of.shard_column(shard, self.spec).read(rows.start, rows.stop)
+            parts.append(part.astype(self.spec.values.dtype))
+        return RaggedRows.concatenate(parts) if len(parts) > 1 else parts[0]
+
     def _sizes(self, start: int, stop: int) -> np.ndarray:
+        self.of.check_open()
         sizes = np.empty(stop - start, np.int64)
         for shard, rows, places in self.of.order.pieces(start, stop):
             column = self.of.shard_column(shard, self.spec)
@@ -211,7 +223,9 @@ class ShardedRaggedColumn:
                 sizes[places] = column.sizes(first, last)[rows - first]
         return sizes
 
-    def _rows(self, pieces: Any, count: int) -> list[np.ndarray]:
+    def _rows(self, pieces: Iterable[Any], count: int) -> list[np.ndarray]:
+        """The array of each of so many rows."""
+        self.of.check_open()
         found: list[np.ndarray] = [np.empty(0)] * count
         for shard, rows, places in pieces:
             column = self.of.shard_column(shard, self.spec)

@@ -174,7 +174,7 @@ def _check_is_file(path: Path) -> None:
 def _changed(problems: Sequence[str], folder: Path) -> DamagedFileError:
     """The error for shards that are not those that an index was made of."""
     return DamagedFileError(
-        "The shards of an index must stay as they were when it was made; put them back, or make "
-        "the index anew with `kerasext.shards.index_shards`. "
+        "The shards of an index must stay as they were when it was made; put them back, or predict "
+        "them again and make the index anew with `kerasext.shards.index_shards`. "
         f"Received: folder={str(folder)!r}, in which {first_problems(problems)}"
     )

@@ -119,6 +119,23 @@ def test_ragged_outputs(index):
         predictions.verify()
 
 
+def test_closed(index):
+    """A closed index has no rows to read, not even none."""
+    with PredictionFile(index) as predictions:
+        output = predictions["r"]
+    for use in (
+        lambda: output[:],
+        lambda: output[0:0],
+        lambda: output[[]],
+        lambda: output[3],
+        lambda: output.flat(0, 3),
+        lambda: output.row_sizes(0, 0),
+        lambda: pickle.dumps(output),
+    ):
+        with pytest.raises(ValueError, match=r"was closed.*index\.h5"):
+            use()
+
+
 def test_text_is_as_wide_as_in_the_widest_shard(tmp_path):
     """Text comes whole from any shard, dense or ragged, and so it does if only some are read."""
     texts = np.array(["a", "bcdefghij", "ü"])
