@@ -96,12 +96,12 @@ def test_everything_else_is_compared(predict, path):
     ids = np.arange(70)
     options = {"mode": "resume", "resume_check": False}
     predict(model, X, path, StopsAfter(), ids=ids)
-    with pytest.raises(ValueError, match="same data|the data of the last"):
+    with pytest.raises(ValueError, match=r"same data|the data of the last"):
         predict(model, X, path, ids=ids + 1, **options)
     predict(model, X, path, ids=ids, **options)
-    with pytest.raises(ValueError, match="same data|the data of the last"):
+    with pytest.raises(ValueError, match=r"same data|the data of the last"):
         predict(model, X, path, ids=ids + 1, **options)
-    with pytest.raises(ValueError, match="same data|the data of the last"):
+    with pytest.raises(ValueError, match=r"same data|the data of the last"):
         predict(model, X[:60], path, ids=ids[:60], **options)
 
 

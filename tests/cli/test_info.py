@@ -24,8 +24,8 @@ def step(rows):
 def writer(path):
     """A writer of such steps."""
     writer = PredictionFileWriter(path, ragged=["tokens"])
-    writer.class_names = {"head": ["[red]cat[/red]", "dog\x1b[31m"]}
-    writer.attributes = {"model_name": "net", "metadata": '{"run": 7, "tags": ["a"]}'}
+    attributes = {"model_name": "net", "metadata": '{"run": 7, "tags": ["a"]}'}
+    writer.set_description(attributes, {"head": ["[red]cat[/red]", "dog\x1b[31m"]})
     yield writer
     writer.close()
 

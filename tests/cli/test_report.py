@@ -9,9 +9,11 @@ def file(path):
     """What a classifier said of 30 rows."""
     random = np.random.default_rng(0)
     probabilities = random.dirichlet([1, 1, 1], 30).astype("f4")
-    writer = PredictionFileWriter(path)
-    writer.class_names = ["cat", "dog", "<b>"]
-    writer.attributes = {"prediction_metadata": '{"task": "classifier"}'}
+    writer = PredictionFileWriter(
+        path,
+        class_names=["cat", "dog", "<b>"],
+        attributes={"prediction_metadata": '{"task": "classifier"}'},
+    )
     writer.append(
         {
             "probabilities": probabilities,

@@ -57,7 +57,7 @@ def test_modes(mode, model, path):
     for rows in (slice(0), slice(0), slice(5)):
         options = {"mode": mode, "verbose": 0, **columns(rows)}
         if mode == "resume" and rows.stop:
-            with pytest.raises(ValueError, match="this file is complete"):
+            with pytest.raises(ValueError, match="of a complete file"):
                 predict_to_hdf5(model, X[rows], path, **options)
             return
         predict_to_hdf5(model, X[rows], path, **options).close()

@@ -370,7 +370,7 @@ def test_resume_with_fewer_rows(model, x, path):
     """Data that is shorter than the file is refused, and the file stays."""
     options = {"batch_size": 32, "verbose": 0}
     predict_to_hdf5(model, x, path, callbacks=[StopsAfter(20)], **options).close()
-    with pytest.raises(ValueError, match=r"those that are in the file.*100 rows"):
+    with pytest.raises(ValueError, match=r"the same data as the first run.*100 rows"):
         predict_to_hdf5(model, x[:100], path, mode="resume", **options)
     predict_to_hdf5(model, x, path, mode="resume", **options).close()
     assert_holds(path, model.predict(x, batch_size=32, verbose=0))

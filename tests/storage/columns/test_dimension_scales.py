@@ -273,17 +273,15 @@ def test_scales_are_no_outputs(path):
         predictions.verify()
 
 
-def test_scale_without_its_mark_is_damage(path):
-    """A scale that lost its mark is an output that can't be one: an error that names the file."""
+def test_scale_without_its_mark_is_no_output(path):
+    """A scale that lost its mark does not become an output."""
     write(path, {"x": np.zeros((ROWS, 2))})
     for scale in ("x_axis_1", "row"):
         with h5py.File(path, "r+", libver=("v110", "v110")) as file:
             file[scale].attrs["CLASS"] = np.bytes_(b"NO_SCALE")
-        with pytest.raises(ValueError, match=f"damaged.*{scale}.*{path}"):
-            PredictionFile(path)
-        with h5py.File(path, "r+", libver=("v110", "v110")) as file:
-            file[scale].attrs["CLASS"] = np.bytes_(b"DIMENSION_SCALE")
-    PredictionFile(path).close()
+        with PredictionFile(path) as predictions:
+            assert list(predictions) == ["x"]
+            predictions.verify()
 
 
 @pytest.mark.parametrize("byte", [b"\0", b"\xff"])
@@ -334,13 +332,13 @@ def test_columns_of_the_data_are_outputs(path):
         assert "coordinates" not in predictions.origin
 
 
-def test_row_without_sums_is_no_output(path):
-    """`row` is an output where it has sums, and else a scale only."""
+def test_row_is_a_column_if_the_file_lists_it(path):
+    """The list of outputs decides, and not whether `row` has checksums."""
     make(path, COLUMN_SPECS, encoded(COLUMNS))
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
         del file[f"{SUMS}/row"]
     with PredictionFile(path) as predictions:
-        assert sorted(predictions) == ["ids", "targets", "x"]
+        assert sorted(predictions) == ["ids", "row", "targets", "x"]
 
 
 # xarray

@@ -23,6 +23,12 @@ def there_and_back(values, dtype):
     return decode(stored, scale_for(dtype))
 
 
+def read(path):
+    """Reads all outputs of a file."""
+    with PredictionFile(path) as predictions:
+        return {name: output[:] for name, output in predictions.items()}
+
+
 def write(path, steps, *, mode="x", dtypes=None, finish=True, **options):
     """Writes steps as uint8 unless asked otherwise."""
     dtypes = dtypes or {"p": "uint8"}
@@ -302,7 +308,7 @@ def test_damaged_attributes(name, is_ragged, path):
     write(path, [UNIT], ragged=is_ragged)
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
         damage(file["p/values" if is_ragged else "p"], DAMAGES[name])
-    for attempt in (PredictionFile, lambda path: write(path, [UNIT], mode="a", ragged=is_ragged)):
+    for attempt in (read, lambda path: write(path, [UNIT], mode="a", ragged=is_ragged)):
         with pytest.raises(ValueError, match=r"The file is damaged: .*('/p|_Fill)") as caught:
             attempt(path)
         assert str(path) in str(caught.value)
@@ -315,11 +321,11 @@ def test_scale_of_another_dtype(dtype, path):
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
         file["p"].attrs["_FillValue"] = 0
         file["p"].attrs["units"] = "1"
-    PredictionFile(path).close()
+    read(path)
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
         file["p"].attrs["scale_factor"] = np.float32(1 / 254)
-    with pytest.raises(ValueError, match="The file is damaged: '/p' of dtype"):
-        PredictionFile(path)
+    with pytest.raises(ValueError, match=r"The file is damaged: .*'/p' of dtype"):
+        read(path)
 
 
 def test_scale_of_another_program(path):

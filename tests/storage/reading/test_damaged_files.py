@@ -305,14 +305,14 @@ def test_chunk_that_can_not_be_read(path):
     ("program", "cases"),
     [
         ("fuzz_prediction_file.py", 200),
-        ("../index/fuzz_index.py", 50),
+        ("fuzz_index.py", 50),
         pytest.param("fuzz_prediction_file.py", 2000, marks=pytest.mark.slow),
-        pytest.param("../index/fuzz_index.py", 350, marks=pytest.mark.slow),
+        pytest.param("fuzz_index.py", 350, marks=pytest.mark.slow),
     ],
 )
 def test_fuzz(program, cases, tmp_path):
     """Bytes flipped, cut, zeroed and moved at random: an error with the name, or the right rows."""
-    program = Path(__file__).parent / program
+    program = Path(__file__).parents[1] / program
     children = []
     for number in range(2):
         folder = tmp_path / str(number)
