@@ -261,10 +261,11 @@ def test_value_that_does_not_fit(path):
         write(path, [{"x": rows}], dtypes={"x": "u1"})
 
 
-def test_interrupt_at_any_line(path):
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_interrupt_at_any_line(path, every):
     """Ctrl-C anywhere in a step leaves whole rows after closing: none or all of that step."""
     first, second = make_steps([40, 1500])
-    for line in range(1, 2000, 2):
+    for line in range(1, 2000, every):
         writer = PredictionFileWriter(path, mode="w", ragged=True, expected_rows=5)
         writer.append(first)
         came = interrupted(line, writer.append, second)

@@ -28,9 +28,10 @@ def check_wide_rows(path, allowed):
         np.testing.assert_array_equal(outputs[name], array)
 
 
-def test_interrupt_at_any_line(path):
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_interrupt_at_any_line(path, every):
     """Ctrl-C anywhere in a step leaves whole rows after closing: none or all of that step."""
-    for line in range(1, 2000):
+    for line in range(1, 2000, every):
         writer = PredictionFileWriter(path, mode="w", expected_rows=5)
         first, second = wide_steps([5, 12])
         writer.append(first)
@@ -42,9 +43,10 @@ def test_interrupt_at_any_line(path):
     assert 10 < line < 1999
 
 
-def test_interrupt_at_any_line_and_further_steps(path):
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_interrupt_at_any_line_and_further_steps(path, every):
     """After Ctrl-C in a step the next ones are kept in whole rows or refused, never shifted."""
-    for line in range(1, 2000):
+    for line in range(1, 2000, every):
         writer = PredictionFileWriter(path, mode="w", expected_rows=5)
         first, second = wide_steps([5, 12])
         writer.append(first)
