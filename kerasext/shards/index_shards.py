@@ -48,8 +48,8 @@ def index_shards(
     danger.
 
     Args:
-        folder: String or path-like. All files in it must be complete prediction files, but hidden
-            ones, whose names begin with a dot, and indexes.
+        folder: String or path-like. All files in it must be complete prediction files. Hidden
+            files, whose names begin with a dot, and indexes are ignored.
         index: String. The name of the file that is made, in that folder.
         sort: Bool. Whether rows are in the order of their ids. Defaults to `True`; `False`, or
             files without ids, puts file after file, in the order of their names.

@@ -35,9 +35,9 @@ def merge_shards(
 ) -> Path:
     """Copies the rows of all prediction files in a folder into one file, in constant memory.
 
-    Only the ids, and 24 bytes for each, are in memory at once. Rows are read in the order in which
-    they are written: ids in no order cost reading many chunks again and again, which `sort=False`
-    spares.
+    Memory holds the ids and 24 bytes for each of them, and one block of rows. Rows are read in the
+    order in which they are written. If ids are in no order, many chunks are read again and again;
+    `sort=False` avoids that.
 
     Args:
         folder: String or path-like. As for `index_shards`; indexes are left out.
@@ -54,8 +54,7 @@ def merge_shards(
         NotADirectoryError: If `folder` is a file.
         OSError: If the disk is full, or fails otherwise. Nothing is left under `path` then.
         TypeError: As of `index_shards`.
-        ValueError: As of `index_shards`, but rows may differ in shape, and alternate between files
-            as often as they like. If `path` is in `folder`.
+        ValueError: As of `index_shards`, or if `path` is in `folder`.
 
     Example:
 
