@@ -207,7 +207,7 @@ class ShardedRaggedColumn:
         """The rows of pieces that follow each other, without an array for each row."""
         parts = []
         for shard, rows, _ in sorted(pieces, key=lambda piece: piece.places.start):
-            part = self.of.shard_column(shard, self.spec).read(rows.start, rows.stop)
+            part = self.of.shard_column(shard, self.spec).read_rows(rows.start, rows.stop)
             parts.append(part.astype(self.spec.values.dtype))
         return RaggedRows.concatenate(parts) if len(parts) > 1 else parts[0]
 
