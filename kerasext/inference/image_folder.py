@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,15 +15,15 @@ from kerasext.inference.image_paths import SUFFIXES, as_text, classes_of, find_i
 from kerasext.inference.image_pixels import (
     CHANNELS,
     UnreadableImageError,
-    open_image,
+    opened_image,
     pillow,
     pixels_of,
     reason,
     resized,
 )
 
-# Pillow decodes without Python's lock. More threads than cores, because some wait for the lock.
-_THREADS = min(2 * (os.cpu_count() or 1), 16)
+# Pillow decodes without the lock of Python. More threads than cores would only wait for the lock.
+_THREADS = min(os.cpu_count() or 1, 16)
 _MOST_AT_ONCE = 16  # images that a thread takes; one by one, handing them out takes longer
 _CHECKED_AT_ONCE = 4096
 
@@ -174,8 +174,7 @@ class ImageFolder:
     def _read_into(self, pixels: np.ndarray, name: str) -> None:
         height, width, channels = self.shape[1:]
         try:
-            with _open(self._directory, name) as file:
-                image = open_image(file)
+            with opened_image(self._path(name)) as image:
                 size = image.size
                 if self._has_size or size == (width, height):
                     pixels[:] = resized(pixels_of(image, channels), height, width)
@@ -189,19 +188,16 @@ class ImageFolder:
             f"Received: {as_text(name)!r} of {size[1]}x{size[0]}, the first of {height}x{width}"
         )
 
+    def _path(self, name: str) -> str:
+        return os.path.join(self._directory, name)  # noqa: PTH118 - faster than `Path`
+
     def _size_of_first(self) -> tuple[int, int]:
         name = self._names[0]
         try:
-            with _open(self._directory, name) as file:
-                image = open_image(file)
+            with opened_image(self._path(name)) as image:
                 return image.height, image.width
         except Exception as error:
             raise _unreadable_error(name, error) from error
-
-
-def _open(directory: str, name: str) -> BinaryIO:
-    # Joining text is faster than `Path`.
-    return open(os.path.join(directory, name), "rb")  # noqa: PTH118, PTH123
 
 
 def _unreadable(directory: str, names: Sequence[str]) -> list[SkippedImage]:
@@ -209,8 +205,8 @@ def _unreadable(directory: str, names: Sequence[str]) -> list[SkippedImage]:
 
     def check(row: int, name: str) -> SkippedImage | None:
         try:
-            with _open(directory, name) as file:
-                open_image(file).load()
+            with opened_image(os.path.join(directory, name)) as image:  # noqa: PTH118
+                image.load()
         except Exception as error:  # noqa: BLE001 - Pillow's decoders raise anything
             return SkippedImage(row, as_text(name), reason(error))
         return None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from typing import Any, BinaryIO
+import os
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +19,10 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names
 # By content, whatever the suffix says. For others, such as PostScript, Pillow starts programs.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 # JPEGs below both limits are decoded at once. Larger ones have Pillow's protection of the memory.
-_SMALL_FILE = 1 << 17  # bytes
+_SMALL_FILE = 1 << 16  # bytes
 _SMALL_IMAGE = 1 << 20  # pixels
+# A named pipe would block; Windows translates line ends unless it is told not to.
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class UnreadableImageError(ValueError):
@@ -33,11 +38,12 @@ def pillow() -> Any:
     return optional_package("PIL.Image", needed_by="a folder of images")
 
 
-def open_image(file: BinaryIO) -> Any:
-    """Opens an image.
+@contextlib.contextmanager
+def opened_image(path: str) -> Iterator[Any]:
+    """Opens an image file, once, until the `with` block ends.
 
     Args:
-        file: Binary file. It must stay open until the image is decoded.
+        path: String.
 
     Returns:
         A `PIL.Image.Image`. Its pixels may not be decoded yet.
@@ -46,19 +52,22 @@ def open_image(file: BinaryIO) -> Any:
         Exception: Whatever Pillow raises.
         ValueError: If the pixels have 32 bits, whose range is unknown.
     """
-    data = file.read(_SMALL_FILE)
-    header = _header_of_jpeg(data) if len(data) < _SMALL_FILE else None
-    if header:
-        mode, size = header
-        try:
-            return pillow().frombytes(mode, size, data, "jpeg", mode, "")
-        except (OSError, ValueError):
-            pass  # `open` raises an error that says more
-    file.seek(0)
-    image = pillow().open(file, formats=_FORMATS)
-    if image.mode in ("I", "F"):
-        raise ValueError("it has pixels of 32 bits")
-    return image
+    # `open` makes seven system calls, each of which hands Python's lock to another thread.
+    descriptor = os.open(path, _OPEN_FLAGS)
+    try:
+        data = os.read(descriptor, _SMALL_FILE)
+        image = _decoded_jpeg(data) if len(data) < _SMALL_FILE else None
+        if image is not None:
+            yield image
+            return
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        with open(descriptor, "rb", closefd=False) as file:
+            image = pillow().open(file, formats=_FORMATS)
+            if image.mode in ("I", "F"):
+                raise ValueError("it has pixels of 32 bits")
+            yield image
+    finally:
+        os.close(descriptor)
 
 
 def pixels_of(image: Any, channels: int) -> np.ndarray:
@@ -98,16 +107,17 @@ def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
         Array of shape `(height, width, channels)`, float32; `pixels` if it has the size already.
     """
     rows, columns = pixels.shape[:2]
-    if columns > 2 * width:
-        # Each column is computed from two. Blending the rows of the others would be wasted.
-        before, after, share = _neighbours(columns, width)
-        pixels = pixels[:, np.concatenate([before, after])]
-        pixels = _blended(pixels, *_neighbours(rows, height), axis=0)
-        return _between(pixels[:, :width], pixels[:, width:], share[:, None])
+    left, right, to_right = _neighbours(columns, width)
     if rows != height:
-        pixels = _blended(pixels, *_neighbours(rows, height), axis=0)
-    if columns != width:
-        pixels = _blended(pixels, *_neighbours(columns, width), axis=1)
+        above, below, down = _neighbours(rows, height)
+        upper, lower = np.take(pixels, above, 0), np.take(pixels, below, 0)
+        if columns > 2 * width:  # most columns are not needed: drop them before the arithmetic
+            both = np.concatenate([left, right])
+            upper, lower = np.take(upper, both, 1), np.take(lower, both, 1)
+            left, right = np.arange(width), np.arange(width, 2 * width)
+        pixels = _between(upper, lower, down[:, None, None])
+    if pixels.shape[1] != width:
+        pixels = _between(np.take(pixels, left, 1), np.take(pixels, right, 1), to_right[:, None])
     return pixels
 
 
@@ -118,11 +128,23 @@ def reason(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
-def _header_of_jpeg(data: bytes) -> tuple[str, tuple[int, int]] | None:
-    """Pillow's mode and the size, `(width, height)`, of a gray or RGB JPEG; `None` for others.
+def _decoded_jpeg(data: bytes) -> Any | None:
+    """A small gray or RGB JPEG as an image; `None` for others, and if it is damaged.
 
-    Pillow's own parser takes as long as decoding an image of 64 x 64.
+    Pillow's `open` takes as long as decoding an image of 64 x 64, all of it with Python's lock.
     """
+    header = _header_of_jpeg(data)
+    if header is None:
+        return None
+    mode, size = header
+    try:
+        return pillow().frombytes(mode, size, data, "jpeg", mode, "")
+    except (OSError, ValueError):  # `open` raises an error that says more
+        return None
+
+
+def _header_of_jpeg(data: bytes) -> tuple[str, tuple[int, int]] | None:
+    """Pillow's mode and the size, `(width, height)`, of a small gray or RGB JPEG."""
     if not data.startswith(b"\xff\xd8"):
         return None
     place = 2  # of the next marker
@@ -140,16 +162,11 @@ def _header_of_jpeg(data: bytes) -> tuple[str, tuple[int, int]] | None:
     return None
 
 
-def _blended(
-    pixels: np.ndarray, before: np.ndarray, after: np.ndarray, share: np.ndarray, *, axis: int
-) -> np.ndarray:
-    share = share.reshape(-1, *[1] * (2 - axis))
-    first = np.take(pixels, before, axis).astype(np.float32)
-    return _between(first, np.take(pixels, after, axis), share)
-
-
 def _between(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
-    between: np.ndarray = first + (second - first) * share
+    first = first.astype(np.float32, copy=False)
+    between: np.ndarray = second - first
+    between *= share
+    between += first
     return between
 
 

@@ -1,12 +1,13 @@
 import io
+import os
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from kerasext.inference import ImageFolder
-from kerasext.inference.image_pixels import open_image, pixels_of, resized
+from kerasext.inference import ImageFolder, UnreadableImageError
+from kerasext.inference.image_pixels import opened_image, pixels_of, resized
 
 
 def plainly_resized(pixels, height, width):
@@ -57,11 +58,28 @@ def test_resized(given, size):
 
 
 def saved(image, kind, **options):
-    """An image as a file in memory."""
+    """The bytes of an image in a format."""
     file = io.BytesIO()
     image.save(file, kind, **options)
-    file.seek(0)
-    return file
+    return file.getvalue()
+
+
+@pytest.fixture
+def decode(tmp_path):
+    """Reads bytes as an image, from a file."""
+
+    def read(data, channels=3):
+        (tmp_path / "image.jpg").write_bytes(data)  # only the content tells the format
+        with opened_image(str(tmp_path / "image.jpg")) as image:
+            return pixels_of(image, channels)
+
+    return read
+
+
+def decode_plainly(data, mode="RGB"):
+    """The same with Pillow's `open`, which is slower."""
+    pixels = np.asarray(Image.open(io.BytesIO(data)).convert(mode))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 EXIF = Image.Exif()
@@ -83,18 +101,17 @@ EXIF[0x010E] = "a text with a marker: \xff\xc0" * 20
     ],
     ids="-".join,
 )
-def test_jpeg(mode, channels, options):
+def test_jpeg(decode, mode, channels, options):
     """A small JPEG has the pixels of `PIL.Image.open`, without rotation by Exif."""
     if mode != "RGB" and "keep_rgb" in options:
         pytest.skip("for RGB only")
     image = Image.fromarray(noise(50, 77, 3)).resize((154, 100)).convert(mode)
-    file = saved(image, "JPEG", **options)
-    found = pixels_of(open_image(file), channels)
-    expected = Image.open(file).convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
-    np.testing.assert_array_equal(found, np.asarray(expected).reshape(100, 154, channels))
+    data = saved(image, "JPEG", **options)
+    expected = decode_plainly(data, {1: "L", 3: "RGB", 4: "RGBA"}[channels])
+    np.testing.assert_array_equal(decode(data, channels), expected)
 
 
-def test_small_jpeg_is_decoded_at_once(monkeypatch):
+def test_small_jpeg_is_decoded_at_once(decode, monkeypatch):
     """A small JPEG does without Pillow's slow parser; a large one and other formats need it."""
     opened = []
     original = Image.open
@@ -102,48 +119,55 @@ def test_small_jpeg_is_decoded_at_once(monkeypatch):
         Image, "open", lambda file, **options: opened.append(file) or original(file, **options)
     )
     small, large = Image.new("RGB", (64, 48)), Image.new("RGB", (2048, 1024))
-    assert open_image(saved(small, "JPEG")).size == (64, 48)
+    assert decode(saved(small, "JPEG")).shape == (48, 64, 3)
     assert not opened
-    noisy = Image.fromarray(noise(400, 400, 3))
-    others = [
-        *(saved(large, "JPEG"), saved(small.convert("CMYK"), "JPEG"), saved(small, "PNG")),
-        saved(noisy, "JPEG", quality=100),  # of many bytes
-    ]
-    for file in others:
-        open_image(file)
-    assert opened == others
+    noisy = saved(Image.fromarray(noise(400, 400, 3)), "JPEG", quality=100)  # many bytes
+    others = [saved(large, "JPEG"), saved(small.convert("CMYK"), "JPEG"), saved(small, "PNG")]
+    for number, data in enumerate([*others, noisy]):
+        decode(data)
+        assert len(opened) == number + 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_each_file_is_opened_once(tmp_path, monkeypatch, kind):
+    """Opening a file takes as long as decoding a small image, and longer on a network."""
+    for number in range(5):
+        Image.fromarray(noise(20, 30, 3)).save(tmp_path / f"{number}.png", kind)
+    images = ImageFolder(tmp_path, image_size=(20, 30))
+    opened = []
+    original = os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *flags: opened.append(path) or original(path, *flags)
+    )
+    images[:]
+    assert sorted(opened) == [str(tmp_path / path) for path in images.paths]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
-def test_every_byte_may_be_missing(kind):
+def test_every_byte_may_be_missing(decode, kind):
     """A file that was cut anywhere raises Pillow's error, or has the pixels of `PIL.Image.open`."""
-    whole = saved(Image.fromarray(noise(20, 30, 3)), kind).getvalue()
+    whole = saved(Image.fromarray(noise(20, 30, 3)), kind)
     for length in range(0, len(whole), 7):
         try:
-            expected = np.asarray(Image.open(io.BytesIO(whole[:length])).convert("RGB"))
+            expected = decode_plainly(whole[:length])
         except Exception as error:  # noqa: BLE001 - of many kinds
             with pytest.raises(type(error)):
-                pixels_of(open_image(io.BytesIO(whole[:length])), 3)
+                decode(whole[:length])
         else:
-            found = pixels_of(open_image(io.BytesIO(whole[:length])), 3)
-            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(decode(whole[:length]), expected)
 
 
-def test_damaged_jpeg():
+def test_damaged_jpeg(decode):
     """A JPEG with a wrong byte anywhere has the pixels of `PIL.Image.open`, or no pixels."""
-    whole = saved(Image.fromarray(noise(20, 30, 3)), "JPEG").getvalue()
+    whole = saved(Image.fromarray(noise(20, 30, 3)), "JPEG")
     random = np.random.default_rng(0)
     for _ in range(500):
         data = bytearray(whole)
         data[random.integers(2, len(data))] = random.integers(0, 256)
         try:
-            found = pixels_of(open_image(io.BytesIO(data)), 3)
-        except Exception:  # noqa: BLE001, S112 - of many kinds
-            continue
-        try:
-            expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+            found, expected = decode(data), decode_plainly(data)
         except (OSError, SyntaxError, ValueError, KeyError, IndexError):
-            continue  # Pillow's parser refuses more than the decoder
+            continue  # Pillow's parser refuses more than its decoder
         np.testing.assert_array_equal(found, expected)
 
 
@@ -168,13 +192,31 @@ def test_transparent_images(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_thirty_two_bits(mode):
+def test_thirty_two_bits(decode, mode):
     """Pixels of 32 bits, whose range nobody knows, are refused."""
     with pytest.raises(ValueError, match="32 bits"):
-        open_image(saved(Image.new(mode, (4, 4)), "TIFF"))
+        decode(saved(Image.new(mode, (4, 4)), "TIFF"))
 
 
-def test_formats_that_start_programs():
+def test_huge_image(decode, monkeypatch):
+    """Pillow's limit of pixels, which protects the memory, holds."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1 << 20)
+    for kind in ("PNG", "JPEG"):
+        data = saved(Image.new("L", (2048, 2048)), kind)
+        with pytest.raises(Image.DecompressionBombError):
+            decode(data)
+
+
+def test_formats_that_start_programs(decode):
     """PostScript, for which Pillow starts another program, is not opened whatever its name is."""
     with pytest.raises(OSError, match="cannot identify"):
-        open_image(saved(Image.new("RGB", (4, 4)), "EPS"))
+        decode(saved(Image.new("RGB", (4, 4)), "EPS"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="nothing has named pipes")
+def test_named_pipe(tmp_path):
+    """A named pipe is no image; waiting for what comes out of it would take for ever."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    images = ImageFolder(tmp_path, image_size=(8, 8))
+    with pytest.raises(UnreadableImageError, match=r"pipe\.jpg"):
+        images[:]
