@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from kerasext.inference.image_pixels import (
     reason,
     resized,
 )
+
+Result = TypeVar("Result")
 
 # Pillow decodes without the lock of Python. More threads than cores would only wait for the lock.
 _THREADS = min(os.cpu_count() or 1, 16)
@@ -152,17 +154,29 @@ class ImageFolder:
             Array of shape `(rows, height, width, channels)`, or `(height, width, channels)` for an
             int. It is float32.
         """
-        chosen: Any = range(len(self))[rows] if isinstance(rows, slice) else self._rows[rows]
-        if np.ndim(chosen) == 0:
-            image: np.ndarray = self[chosen : chosen + 1][0]
+        chosen: np.ndarray = self._rows[rows]
+        if chosen.ndim == 0:
+            image: np.ndarray = self[chosen[None]][0]
             return image
-        if np.ndim(chosen) > 1:
+        if chosen.ndim > 1:
             raise IndexError(
                 "The index must have one axis; index the array that it returns for more. "
                 f"Received: an index of shape {chosen.shape}"
             )
         images = np.empty((len(chosen), *self.shape[1:]), self.dtype)
-        _for_each(self._read_into, images, [self._names[row] for row in chosen])
+
+        def read(part: range) -> None:
+            pixels = [self._read(self._names[chosen[row]]) for row in part]
+            if all(array.dtype == np.uint8 for array in pixels):
+                # At once: each assignment hands Python's lock to another thread.
+                images[part.start : part.stop] = np.frombuffer(
+                    b"".join(array.data for array in pixels), np.uint8
+                ).reshape(-1, *self.shape[1:])
+            else:
+                for row, array in zip(part, pixels, strict=True):
+                    images[row] = array
+
+        _in_threads(read, range(len(chosen)))
         return images
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -171,14 +185,14 @@ class ImageFolder:
         images: np.ndarray = self[:].astype(dtype or self.dtype, copy=False)
         return images
 
-    def _read_into(self, pixels: np.ndarray, name: str) -> None:
+    def _read(self, name: str) -> np.ndarray:
+        """The pixels of an image, of all channels or of one that stands for all."""
         height, width, channels = self.shape[1:]
         try:
             with opened_image(self._path(name)) as image:
                 size = image.size
                 if self._has_size or size == (width, height):
-                    pixels[:] = resized(pixels_of(image, channels), height, width)
-                    return
+                    return resized(pixels_of(image, channels), height, width)
         except MemoryError:  # which is no fault of the image
             raise
         except Exception as error:
@@ -203,37 +217,34 @@ class ImageFolder:
 def _unreadable(directory: str, names: Sequence[str]) -> list[SkippedImage]:
     """The images that cannot be decoded."""
 
-    def check(row: int, name: str) -> SkippedImage | None:
-        try:
-            with opened_image(os.path.join(directory, name)) as image:  # noqa: PTH118
-                image.load()
-        except Exception as error:  # noqa: BLE001 - Pillow's decoders raise anything
-            return SkippedImage(row, as_text(name), reason(error))
-        return None
+    def check(part: range) -> list[SkippedImage]:
+        bad = []
+        for row in part:
+            try:
+                with opened_image(os.path.join(directory, names[row])) as image:  # noqa: PTH118
+                    image.load()
+            except Exception as error:  # noqa: BLE001 - Pillow's decoders raise anything
+                bad.append(SkippedImage(row, as_text(names[row]), reason(error)))
+        return bad
 
     bad = []
     # Some at a time, because what waits in a pool takes memory.
     for start in range(0, len(names), _CHECKED_AT_ONCE):
-        part = range(start, min(start + _CHECKED_AT_ONCE, len(names)))
-        bad += [found for found in _for_each(check, part, names[part.start : part.stop]) if found]
+        for some in _in_threads(check, range(len(names))[start : start + _CHECKED_AT_ONCE]):
+            bad += some
     return bad
 
 
-def _for_each(function: Callable[[Any, str], Any], first: Any, names: Sequence[str]) -> list[Any]:
-    """What a function returns for each pair of an entry of `first` and a name, in several threads.
+def _in_threads(function: Callable[[range], Result], rows: range) -> list[Result]:
+    """What a function returns for parts of some rows, computed by several threads.
 
     Raises:
-        Exception: What the function raised for the first pair for which it did.
+        Exception: What the function raised for the first part for which it did.
     """
-    count = len(names)
-    size = min(max(math.ceil(count / (4 * _THREADS)), 1), _MOST_AT_ONCE)
-
-    def some(start: int) -> list[Any]:
-        return [function(first[row], names[row]) for row in range(start, min(start + size, count))]
-
+    size = min(max(math.ceil(len(rows) / (4 * _THREADS)), 1), _MOST_AT_ONCE)
+    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
     # In order, so that the first image that cannot be read is named.
-    parts = _threads(os.getpid()).map(some, range(0, count, size))
-    return [result for part in parts for result in part]
+    return list(_threads(os.getpid()).map(function, parts))
 
 
 @functools.cache
