@@ -13,21 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from kerasext.cli import image_folder, saved_model
+from kerasext.cli import saved_model
 from kerasext.cli.file_state import FileState, file_state
-from kerasext.cli.image_folder import ImageError, ImageFolder
-from kerasext.cli.inputs import (
-    by_input,
-    in_memory,
-    numbers_or_text,
-    open_arrays,
-    open_column,
-    split_path,
-)
-from kerasext.cli.messages import InputError, command_line, say
+from kerasext.cli.inputs import in_memory, split_path
+from kerasext.cli.messages import InputError, command_line, printable, say
 from kerasext.cli.options import module_name, names, names_or_file, positive
+from kerasext.cli.predict_input import PredictInput
 from kerasext.cli.wrap_model import KINDS, wrap_model
 
 if TYPE_CHECKING:
@@ -55,11 +46,9 @@ overrides it. A model with its own predict method is called through it, with all
 After Ctrl-C, a kill or an error, run the same command with --resume to continue."""
 EXAMPLE = """\
 example:
-  kerasext predict digits.keras photos/ -o digits.h5 --class-names names.txt
+  kerasext predict pets.keras photos/ -o pets.h5 --class-names cat,dog --targets folders
   kerasext predict digits.keras test.h5:/images -o digits.h5 --ids /names --resume
   kerasext predict digits.keras test.npy -o digits.h5 --import my_layers"""
-
-_MOST_NAMED = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +80,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "name of an array of INPUT",
     )
     parser.add_argument(
-        "--targets", metavar="FILE|KEY", help="the target of each row, in the same forms as --ids"
+        "--targets",
+        metavar="FILE|KEY|folders",
+        help="the target of each row, in the same forms as --ids; or, for images in a folder for "
+        "each class, the word folders. Their order is that of --class-names, else that in the "
+        "model, else the alphabetical one, as in keras.utils.image_dataset_from_directory",
     )
     parser.add_argument("--as", dest="kind", choices=KINDS, help="the task of a plain model")
     parser.add_argument(
@@ -116,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--skip-bad",
         action="store_true",
         help="leave out images that can't be read, and list them. Decodes every image once at "
-        "the start; without it, only the beginning of each file is checked",
+        "the start; without it, the first image that can't be read ends the job",
     )
     parser.add_argument(
         "--import",
@@ -137,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     _check_paths(args)
     with contextlib.ExitStack() as stack:
         # All that takes no model first: loading Keras takes seconds.
-        source = _Source(args, stack)
+        source = PredictInput(args, stack)
         # Keras and the writer print; stdout is for nobody here.
         stack.enter_context(contextlib.redirect_stdout(io.StringIO() if args.quiet else sys.stderr))
         # Errors that TensorFlow only logs are about devices that it does without.
@@ -148,6 +141,7 @@ def run(args: argparse.Namespace) -> int:
             model, said = wrap_model(
                 model, args.kind, from_logits=args.from_logits, class_names=args.class_names
             )
+            source.name_classes(model)
             if not args.quiet:
                 say(said)
             if saved_model.has_own_predict(model):  # which takes arrays, and maybe nothing else
@@ -156,17 +150,19 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             _say_how_to_go_on(args, before)
             raise
-        except ImageError as error:
-            _say_how_to_go_on(args, before, "--skip-bad")
-            raise InputError(str(error)) from error
-        except Exception:
+        except Exception as error:
+            from kerasext.inference import UnreadableImageError  # noqa: PLC0415 - needs Keras
+
+            if isinstance(error, UnreadableImageError):
+                _say_how_to_go_on(args, before, "--skip-bad")
+                raise InputError(printable(error)) from error
             _say_how_to_go_on(args, before, only_if_written=True)
             raise
     return 0
 
 
 def _predict(
-    args: argparse.Namespace, model: keras.Model, x: Any, source: _Source, before: FileState
+    args: argparse.Namespace, model: keras.Model, x: Any, source: PredictInput, before: FileState
 ) -> None:
     from kerasext.callbacks import SAME_STEPS  # noqa: PLC0415 - needs Keras
     from kerasext.inference import predict_to_hdf5  # noqa: PLC0415 - needs Keras
@@ -195,73 +191,6 @@ def _predict(
                 f"{args.out}: {predictions.rows:,} rows, "
                 f"in {health['seconds']:,.1f} s ({health['rows_per_second']:,.0f} rows/s)"
             )
-
-
-class _Source:
-    """What is predicted, and what stands beside it."""
-
-    def __init__(self, args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
-        self._args = args
-        self._arrays: dict[str, Any] = {}
-        self._images: list[str] = []
-        self._folder, dataset = split_path(args.input)
-        # Without the folders above, whose names may be those of users and machines.
-        self.name = self._folder.resolve().name + (f":{dataset}" if dataset else "")
-        kept: np.ndarray | None = None
-        if self._folder.is_dir():
-            found = image_folder.find_images(self._folder)
-            self._images = _readable(args, self._folder, found)
-            if len(self._images) < len(found):
-                kept = np.isin(found, self._images)
-        else:
-            self._arrays = open_arrays(args.input, stack)
-        self.ids, self.targets = (
-            None
-            if option is None
-            else _rows_of(open_column(option, self._arrays, args.input, stack), kept)
-            for option in (args.ids, args.targets)
-        )
-        if self.targets is not None:
-            self.targets = numbers_or_text(self.targets)
-        if self.ids is None and self._images:
-            self.ids = [image_folder.id_of(name) for name in self._images]
-
-    def rows_for(self, model: keras.Model) -> Any:
-        """The rows as a model takes them."""
-        if self._images:
-            shape = saved_model.image_shape(model, self._args.image_size)
-            return ImageFolder(self._folder, self._images, shape)
-        found = by_input(self._arrays, saved_model.input_names(model))
-        rows = saved_model.as_structure(model, found)
-        saved_model.check_rows(model, rows)
-        return rows
-
-    def count(self, x: Any) -> int:
-        """The number of rows."""
-        from kerasext.inference import count_rows  # noqa: PLC0415 - needs Keras
-
-        return count_rows(x)
-
-
-def _rows_of(column: Any, kept: np.ndarray | None) -> Any:
-    """A column, without the rows of images that were skipped if it has them."""
-    if kept is None or len(column) != len(kept):
-        return column
-    return np.asarray(column)[kept]
-
-
-def _readable(args: argparse.Namespace, folder: Path, found: list[str]) -> list[str]:
-    bad = image_folder.find_bad_images(folder, found, decode=args.skip_bad)
-    if not bad:
-        return found
-    count = f"{len(bad):,} of {len(found):,} images can't be read"
-    if not args.skip_bad:
-        lines = "\n".join(image_folder.listed(bad, _MOST_NAMED))
-        raise InputError(f"{count}; --skip-bad leaves them out:\n{lines}")
-    if len(bad) == len(found):
-        raise InputError("\n".join([f"{count}:", *image_folder.listed(bad, _MOST_NAMED)]))
-    say("\n".join([f"skipped: {count}:", *image_folder.listed(bad, len(bad))]))
-    return [name for name in found if name not in bad]
 
 
 def _check_paths(args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kerasext import PredictionFile
-from kerasext.cli.image_folder import find_images
+from kerasext.inference import ImageFolder
 
 MOST_SECONDS = 120
 
@@ -18,7 +18,7 @@ STOPPED = """
 import os, signal, sys, time
 from pathlib import Path
 from kerasext.cli import main
-from kerasext.cli.image_folder import ImageFolder
+from kerasext.inference import ImageFolder
 from kerasext.cli.file_state import file_state
 
 end, at, out, *arguments = sys.argv[1:]
@@ -76,7 +76,10 @@ def uninterrupted(tmp_path_factory, write_images, save_model):
     process = run("-m", "kerasext", "predict", *arguments, "-o", folder / "whole.h5")
     assert process.returncode == 0, process.stderr
     with PredictionFile(folder / "whole.h5") as predictions:
-        assert predictions["ids"][:].tolist() == find_images(folder / "photos")
+        assert (
+            predictions["ids"][:].tolist()
+            == ImageFolder(folder / "photos", image_size=(8, 8)).paths
+        )
     return arguments, folder / "whole.h5"
 
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from kerasext import PredictionFile
-from kerasext.cli.image_folder import ImageFolder, find_images
-from kerasext.inference import predict_to_hdf5
+from kerasext.evaluation import evaluate
+from kerasext.inference import ImageFolder, predict_to_hdf5
 from kerasext.models import ClassifierModel
 
 
@@ -106,7 +106,7 @@ def test_own_predict(kerasext, rows, path, tmp_path, folder, source):
             file["x"] = rows
         given = f"{tmp_path / 'x.h5'}:/x"
     else:
-        x = ImageFolder(folder, find_images(folder), (20, 30, 3))[:]
+        x = ImageFolder(folder, image_size=(20, 30))[:]
     command = ["predict", tmp_path / "scaled.keras", given, "-o", path]
     code, _, err = kerasext(*command)
     assert code == 2
@@ -163,8 +163,8 @@ def test_images(kerasext, path, folder, tmp_path, save_model):
     options = ["--batch-size", 8, "--outputs", "labels,probabilities"]
     code, _, err = kerasext("predict", tmp_path / "images.keras", folder, "-o", path, *options)
     assert code == 0, err
-    names = find_images(folder)
-    x = ImageFolder(folder, names, (32, 48, 3))[:]
+    images = ImageFolder(folder, image_size=(32, 48))
+    names, x = images.paths, images[:]
     model = ClassifierModel.from_model(keras.saving.load_model(tmp_path / "images.keras"))
     outputs = model.predict(x, batch_size=8, verbose=0)
     assert len(np.unique(outputs["probabilities"], axis=0)) > 50
@@ -230,7 +230,7 @@ def test_interrupted_and_resumed(kerasext, model_path, rows_path, path, expected
 def test_bad_image_late(kerasext, path, folder, tmp_path, save_model):
     """A bad image ends the run with its name; the command that is printed goes on without it."""
     save_model(tmp_path / "images.keras", (256, 256, 3))  # of which a few are read at a time
-    names = find_images(folder)
+    names = ImageFolder(folder, image_size=(8, 8)).paths
     bad = folder / "flowers/00049.jpg"
     bad.write_bytes(bad.read_bytes()[:-100])
     at = names.index("flowers/00049.jpg")
@@ -253,23 +253,23 @@ def test_bad_image_late(kerasext, path, folder, tmp_path, save_model):
     assert stored(path)["ids"].tolist() == names
 
 
-def test_bad_images_at_once(kerasext, path, folder, tmp_path, save_model):
-    """What is no image is named and counted before anything is predicted, unless it is skipped."""
+def test_many_bad_images(kerasext, path, folder, tmp_path, save_model):
+    """The first image that can't be read ends the run; all are listed if they are skipped."""
     save_model(tmp_path / "images.keras", (32, 32, 3))
-    names = find_images(folder)
+    names = ImageFolder(folder, image_size=(8, 8)).paths
     (tmp_path / "targets.txt").write_text("\n".join(map(str, range(60))))
     for name in names[5:17]:
         (folder / name).write_text("no image")
     command = ["predict", tmp_path / "images.keras", folder, "-o", path]
     code, _, err = kerasext(*command)
     assert code == 2
-    assert "12 of 60 images can't be read; --skip-bad leaves them out:" in err
-    assert f"  {names[5]}: it is no image" in err
-    assert "and 2 more" in err
+    assert f"error: '{names[5]}' can't be read: it is no image\n" in err
+    assert "--skip-bad" in err
     assert not path.exists()
     code, _, err = kerasext(*command, "--skip-bad", "--targets", tmp_path / "targets.txt")
     assert code == 0, err
-    assert all(f"  {name}: " in err for name in names[5:17])
+    assert "skipped: 12 of 60 images can't be read:\n" in err
+    assert all(f"  {name}: it is no image\n" in err for name in names[5:17])
     found = stored(path)
     assert found["ids"].tolist() == names[:5] + names[17:]
     assert found["targets"].tolist() == [*range(5), *range(17, 60)]
@@ -284,7 +284,67 @@ def test_only_bad_images(kerasext, tmp_path, path, save_model):
         "predict", tmp_path / "images.keras", tmp_path / "photos", "-o", path, "--skip-bad"
     )
     assert code == 2
-    assert "1 of 1 images can't be read:\n  a.png: it is no image" in err
+    assert "images that can be read; 'a.png' can't: it is no image" in err
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [(None, ["china", "flowers"]), ("flowers,china", ["flowers", "china"])],
+)
+def test_targets_of_folders(kerasext, path, folder, tmp_path, save_model, names, order):
+    """The folders are the targets, numbered in the order of the names; `evaluate` knows both."""
+    save_model(tmp_path / "images.keras", (32, 48, 3), units=2)
+    command = ["predict", tmp_path / "images.keras", folder, "-o", path, "--targets", "folders"]
+    code, _, err = kerasext(*command, *(["--class-names", names] if names else []))
+    assert code == 0, err
+    with PredictionFile(path) as predictions:
+        assert list(predictions.class_names) == order
+        folders = [name.split("/")[0] for name in predictions["ids"][:]]
+        assert predictions["targets"][:].tolist() == [order.index(name) for name in folders]
+        result = evaluate(predictions)
+        assert result.accuracy == evaluate(predictions, targets=folders).accuracy
+
+
+def test_targets_of_folders_in_the_order_of_the_model(kerasext, path, folder, tmp_path, save_model):
+    """A model that knows the names of its classes gives their order."""
+    save_model(tmp_path / "images.keras", (32, 48, 3), units=3)
+    plain = keras.saving.load_model(tmp_path / "images.keras")
+    names = ["flowers", "none", "china"]
+    ClassifierModel.from_model(plain, class_names=names).save(tmp_path / "named.keras")
+    command = ["predict", tmp_path / "named.keras", folder, "-o", path, "--targets", "folders"]
+    code, _, err = kerasext(*command)
+    assert code == 0, err
+    with PredictionFile(path) as predictions:
+        assert list(predictions.class_names) == names
+        assert set(predictions["targets"][:].tolist()) == {0, 2}
+
+
+def test_targets_of_folders_of_a_plain_model(kerasext, path, folder, tmp_path, save_model):
+    """A model without classes keeps the numbers of the folders."""
+    save_model(tmp_path / "images.keras", (32, 48, 3), units=1, activation=None)
+    command = ["predict", tmp_path / "images.keras", folder, "-o", path, "--targets", "folders"]
+    code, _, err = kerasext(*command)
+    assert code == 0, err
+    assert stored(path)["targets"].tolist() == [0] * 30 + [1] * 30
+
+
+def test_wrong_targets_of_folders(kerasext, path, folder, tmp_path, save_model):
+    """Folders that are not the classes, and images outside of them, are said at once."""
+    save_model(tmp_path / "images.keras", (32, 48, 3))
+    command = ["predict", tmp_path / "images.keras", folder, "-o", path, "--targets", "folders"]
+    code, _, err = kerasext(*command)
+    assert code == 2
+    assert "--class-names must name each of the 4 classes" in err
+    code, _, err = kerasext(*command, "--class-names", "china,cat,dog,bird")
+    assert code == 2
+    assert "--class-names must have the name of each folder" in err
+    assert "without a name: ['flowers']" in err
+    Image.new("RGB", (8, 8)).save(folder / "new.png")
+    code, _, err = kerasext(*command)
+    assert code == 2
+    assert "each image in a folder with the name of its class" in err
+    assert "'new.png'" in err
+    assert not path.exists()
 
 
 def test_output_that_exists(kerasext, model_path, rows_path, path, expected):
@@ -409,7 +469,7 @@ def test_image_names_of_any_bytes(kerasext, path, tmp_path, save_model):
         file.write(b"no image")
     code, _, err = kerasext(*command, "--overwrite")
     assert code == 2
-    assert "  caf\\xe9.png: it is no image" in err
+    assert "'caf\\xe9.png' can't be read: it is no image" in err
 
 
 def test_without_pillow(kerasext, path, folder, tmp_path, save_model, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasext.cli.image_folder import ImageFolder
+from kerasext.inference import ImageFolder
 
 
 def pictures(page):
@@ -96,7 +96,8 @@ def test_what_a_model_saw(report, folder):
         (shown,) = pictures(report(columns_of([0.1], [name]), images=folder))
         assert np.abs(np.asarray(shown, float) - half).mean() < 5
         assert not shown.getexif()  # by which a browser would rotate it
-        seen = ImageFolder(folder, [name], (height, width, 3))[0:1][0]
+        images = ImageFolder(folder, image_size=(height, width))
+        seen = images[images.paths.index(name)]
         assert np.abs(np.asarray(shown, float) - seen).mean() < 5
 
 
