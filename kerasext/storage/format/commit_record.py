@@ -148,6 +148,8 @@ class CommitRecord:
 
     Written by one system call within one page of the file, so that a kill leaves the old record or
     the new one; through HDF5 it would cost 60 times as much and come in an order of HDF5's own.
+    The dataset is made before SWMR mode begins, because readers of HDF5 1.14.4 and later can't read
+    one that was made in it (HDFGroup/hdf5#5251).
 
     Args:
         file: An open h5py file.

@@ -32,7 +32,9 @@ def check_dataset(dataset: h5py.Dataset, length: int, size: int) -> None:
         ImportError: If a filter that compressed it is not installed.
         ValueError: If the file can't have it.
     """
-    _check_layout(dataset)  # before its shape, for which HDF5 opens the sources of a virtual one
+    # Before its shape: for that, HDF5 opens the sources of a virtual dataset, and crashes if the
+    # file is a Python object (h5py#1623).
+    _check_layout(dataset)
     _check_type(dataset)
     _check_length(dataset, length)
     _check_size(dataset, length, size)
@@ -104,7 +106,7 @@ def _check_size(dataset: h5py.Dataset, length: int, size: int) -> None:
     if length * _row_bytes(dataset) > size * expansion:
         raise ValueError(f"{length} rows of {name!r} can't be in {size} bytes")
     lengths = zip(dataset.shape, dataset.chunks, strict=True)
-    # HDF5 walks through every chunk that the dataset could have.
+    # HDF5 1.14 walks through every chunk that the dataset could have.
     if math.prod(-(-total // chunk) for total, chunk in lengths) * _LEAST_CHUNK_BYTES > size:
         raise ValueError(f"{name!r} of shape {dataset.shape} can't be in {size} bytes")
 

@@ -29,11 +29,16 @@ class FileState(NamedTuple):
 class FileView(io.RawIOBase):
     """What h5py reads from, in place of a path: a file object that changes nothing.
 
-    Given a path, HDF5 shares what it knows of a file between all who have it open in one process,
-    so that a reader beside the writer, or beside another reader, sees what the other one has kept.
-    It opens no file that is marked as being written but for reading along with the writer (SWMR),
-    and it reads zeros beyond the end of a file. Behind a view every opening stands alone, a marked
-    file looks like one that was closed, and what lies beyond the end is an error.
+    If h5py is given a path instead, HDF5 (1.10 to 2.0) gets in the way of readers and writers of
+    one process:
+
+    - All handles of a file share their caches, so a reader sees stale data (HDFGroup/hdf5#6374).
+    - A file that is open for reading can't be opened for writing (HDFGroup/hdf5#1978).
+    - A file that a writer has marked can only be opened in SWMR mode, also after a kill.
+    - Bytes beyond the end of the file read as zeros.
+
+    Behind a view, each handle stands alone, a marked file looks as if it was closed, and reading
+    beyond the end raises an error.
 
     Args:
         path: Path of the file, or a descriptor of it, which the view then owns.

@@ -49,7 +49,7 @@ class ChunkWriter:
             self._block[:filled] = h5ds[rows - filled : rows]
             of_rest = checksum(self._block[:filled])
             place = self._h5id.get_chunk_info_by_coord(self._coordinates(rows - filled))
-            # For a chunk that was never written HDF5 has no offset, and returns a random mask.
+            # For a chunk that was never written HDF5 1.14 has no offset, and returns a random mask.
             if place.byte_offset is not None and place.filter_mask:
                 self._raw_chunk = rows - filled
         # Where no killed writer has left a chunk: everywhere, or in the chunk that was just read.
@@ -141,7 +141,7 @@ class ChunkWriter:
 
     def _write_partly_filled(self, first: int, filled: int, *, last: bool) -> None:
         self._block[filled:] = np.zeros((), self._block.dtype)
-        # HDF5 reads a chunk that it changes in part, and fails if that was torn by a kill.
+        # HDF5 1.14 reads a chunk that it changes in part, and fails if a kill has torn it.
         is_safe = self._is_empty or first == self._read_chunk or self._filters.run_in_python
         if not (last and is_safe):
             # Compressed anew at each commit, a kill or a reader could meet it half written, and the

@@ -47,7 +47,7 @@ class PresentFile:
                 self.end = end_of_chunks(file)
             except ValueError:
                 self.is_writable = False
-        # Opened anew: HDF5 crashes if it reads on after it has met a damaged index.
+        # Opened anew: HDF5 1.14 crashes if it reads on after it has met a damaged index.
         with contextlib.closing(FileSource(path)) as file:
             rows = sound_rows(file)
             self.lost_rows = file.state.rows - rows

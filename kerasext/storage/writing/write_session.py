@@ -217,7 +217,8 @@ class WriteSession:
         try:
             yield
         except (OSError, RuntimeError) as error:  # h5py has both for a full disk
-            # HDF5 may now report success for chunks that it never indexes: no more of this handle.
+            # HDF5 1.14 may now report success for chunks that it never indexes: no more of this
+            # handle.
             self.stage = "failed"
             if isinstance(error, _ERRORS_OF_THE_PATH) and error.errno is None:
                 raise  # by a check of ours, which says what to do
