@@ -5,8 +5,8 @@ from __future__ import annotations
 import builtins
 import os
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -35,8 +35,7 @@ RECORD_DTYPE = np.dtype(
 _CHECKED_BYTES: int = RECORD_DTYPE.fields["checksum"][1]  # type: ignore[index]
 
 
-@dataclass(frozen=True)
-class CallState:
+class CallState(NamedTuple):
     """The state of a predict call at its last commit, as the commit record has it.
 
     Args:
@@ -80,10 +79,9 @@ class CallState:
             raise ValueError("it ends before the record of commits")
         content = content[: RECORD_DTYPE.itemsize]
         record = np.frombuffer(content, RECORD_DTYPE)[0]
-        fields = dict(zip(RECORD_DTYPE.names or (), record.item(), strict=True))
-        del fields["checksum"]
-        flags = {name: bool(fields[name]) for name in ("complete", "closed")}
-        state = cls(**{**fields, **flags})
+        *fields, _ = record.item()
+        state = cls(*fields)
+        state = state._replace(complete=bool(state.complete), closed=bool(state.closed))
         # Compared in full, not by the checksum only: a flag could be another number than 0 and 1.
         if state.to_record().tobytes() != content or not state._is_possible():
             raise ValueError(f"the record of commits is {record}")
@@ -91,8 +89,7 @@ class CallState:
 
     def to_record(self) -> np.ndarray:
         """The record with its checksum, an array of shape `()`."""
-        # Not `dataclasses.astuple`, which copies deeply and takes ten times as long.
-        record = np.array((*vars(self).values(), 0), RECORD_DTYPE)
+        record = np.array((*self, 0), RECORD_DTYPE)
         record["checksum"] = zlib.crc32(record.tobytes()[:_CHECKED_BYTES])
         return record
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ def write_index(
             column.trim(rows.order.rows)
             column.commit(rows.order.rows, last=True)
             checksums = column.checksums(rows.order.rows)
-        state = replace(state, rows_checksum=file_checksum(checksums))
+        state = state._replace(rows_checksum=file_checksum(checksums))
         commit_record.find(file)[()] = state.to_record()
         write_texts(file, SHARD_NAMES, list(rows.shards.names))
         write_table(file, SHARD_FACTS, np.array(rows.shards.facts, np.int64))

@@ -342,11 +342,11 @@ class FileSource:
 
     def _retrying(self, action: Callable[[], _T]) -> _T:
         for attempt in range(1, _ATTEMPTS + 1):
-            # Before it is read: afterwards a writer may have finished, and the mark be gone.
-            before = self._view.state()
             try:
                 return action()
             except ValueError:
+                # As it was before: a writer may have finished meanwhile, and the mark be gone.
+                before = self._view.state_before
                 is_written = before.is_marked or self._view.state() != before
                 if attempt == _ATTEMPTS or not is_written:
                     raise

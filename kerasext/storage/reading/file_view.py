@@ -45,6 +45,7 @@ class FileView(io.RawIOBase):
 
     Attributes:
         is_cut_short: Bool. Whether the file is shorter than it says.
+        state_before: `FileState` at the last `look`.
 
     Raises:
         OSError: If the file can't be opened.
@@ -66,6 +67,7 @@ class FileView(io.RawIOBase):
 
     def look(self) -> None:
         """Looks at the state of the file anew, for an h5py file that is opened after it."""
+        self.state_before = self.state()
         block = superblock.parse(self.read_at(0, superblock.SIZE))
         size = self.size
         self.is_cut_short = block is not None and size < block.end
@@ -89,16 +91,6 @@ class FileView(io.RawIOBase):
         """So many bytes of the file itself, or fewer at its end."""
         content = bytearray(size)
         return bytes(content[: self._fill(memoryview(content), offset)])
-
-    def fill(self, target: Any, offset: int) -> None:
-        """Fills a buffer with the bytes of the file itself.
-
-        Raises:
-            OSError: If the file ends before.
-        """
-        buffer = memoryview(target)
-        if self._fill(buffer, offset) < len(buffer):
-            raise OSError(f"it ends before byte {offset + len(buffer)}")
 
     def close(self) -> None:
         """Closes the file; safe to call again."""

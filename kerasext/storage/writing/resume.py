@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ class PresentFile:
         """
         present = self.state
         if mode == "resume":
-            return replace(present, complete=False, closed=False)
+            return present._replace(complete=False, closed=False)
         return CallState(
             rows=present.rows,
             first_row=present.rows,
@@ -132,8 +131,7 @@ class PresentFile:
         data_rows = state.first_data_row + left
         if left and ROW in file.side_columns:  # not all rows of the data were kept
             data_rows = int(file.dense_column(ROW).read_rows(rows - 1, rows)[0]) + 1
-        return replace(
-            state,
+        return state._replace(
             rows=rows,
             data_rows=data_rows,
             bytes=state.bytes * left // before,

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -88,7 +87,7 @@ class SwmrFile:
             checksums |= column.checksums(state.rows)
         if not state.rows:
             checksums = dict.fromkeys(checksums, RowChecksums(0, 0))
-        self._record.write(replace(state, rows_checksum=file_checksum(checksums)))
+        self._record.write(state._replace(rows_checksum=file_checksum(checksums)))
 
     def sync(self) -> None:
         """Waits until the disk has what was written."""

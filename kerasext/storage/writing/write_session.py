@@ -7,7 +7,7 @@ import errno
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,8 +108,7 @@ class WriteSession:
             state = self.state
             self.stage = "torn"  # until every output has the rows, whatever interrupts us
             file.append(arrays)
-            self.state = replace(
-                state,
+            self.state = state._replace(
                 rows=state.rows + rows,
                 data_rows=state.data_rows + data_rows,
                 bytes=state.bytes + sum(array.nbytes for array in arrays.values()),
@@ -200,12 +199,11 @@ class WriteSession:
 
     def _write_state(self, file: SwmrFile, *, complete: bool = False, closed: bool = False) -> None:
         state = self._stamped()
-        file.write_state(replace(state, complete=complete, closed=closed))
+        file.write_state(state._replace(complete=complete, closed=closed))
         self.state = self._committed = state
 
     def _stamped(self) -> CallState:
-        return replace(
-            self.state,
+        return self.state._replace(
             ended=time.time(),
             seconds=self._seconds_before + time.monotonic() - self._began,
             stalled_seconds=self.caller.stalled_seconds,
