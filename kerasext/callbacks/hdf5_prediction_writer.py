@@ -96,8 +96,9 @@ class HDF5PredictionWriter(PredictCallback):
             stateful model continues with its present state, because committed rows are skipped.
             Defaults to `True`.
         accumulate: Bool. Whether `predict` keeps and returns all outputs too, as without the
-            callback. With `False`, which `"resume"` needs, it returns `{}`, later callbacks see no
-            outputs, and memory stays constant. Defaults to `True`.
+            callback. With `False`, it returns `{}`, later callbacks see no outputs, and memory
+            stays constant. Defaults to `None`: `False` under `"resume"`, which can't return rows
+            that it does not predict, else `True`.
         outputs: Sequence of strings. Names of the outputs to keep, or of groups of them. Defaults
             to `None`, which keeps all.
         dtypes: Dict from output name to the dtype it is stored as, such as
@@ -184,7 +185,7 @@ class HDF5PredictionWriter(PredictCallback):
         *,
         mode: Mode = "x",
         resume_check: bool = True,
-        accumulate: bool = True,
+        accumulate: bool | None = None,
         outputs: Sequence[str] | None = None,
         dtypes: Mapping[str, DTypeLike] | None = None,
         compression: Compression | Mapping[str, Compression] = "auto",
@@ -209,7 +210,7 @@ class HDF5PredictionWriter(PredictCallback):
         if mode == "resume" and accumulate:
             raise ValueError(
                 "`mode='resume'` does not predict the rows that are there, so `predict` can't "
-                "return them; pass accumulate=False. Received: accumulate=True"
+                "return them; leave out `accumulate`. Received: accumulate=True"
             )
         if not (keep is None or callable(keep)):
             raise TypeError(f"`keep` must be a callable. Received: keep={keep!r}")
@@ -224,7 +225,7 @@ class HDF5PredictionWriter(PredictCallback):
         self.path = os.fspath(path)
         self.mode = mode
         self.resume_check = resume_check
-        self.accumulate = accumulate
+        self.accumulate: bool = mode != "resume" if accumulate is None else accumulate
         self.outputs = None if outputs is None else check_name_list("outputs", outputs)
         self.dtypes = {name: _check_dtype(name, dtype) for name, dtype in (dtypes or {}).items()}
         self.compression = check_compression(compression)
@@ -239,7 +240,7 @@ class HDF5PredictionWriter(PredictCallback):
         self.queue_bytes = queue_bytes
         self.verbose = verbose
         self.resuming = mode == "resume"
-        self.async_safe = accumulate  # see `on_predict_batch_end`
+        self.async_safe = self.accumulate  # see `on_predict_batch_end`
         self.health: dict[str, float] = {}
         self._writer: BackgroundWriter | None = None
         self._known_ids: SkippedIds | None = None

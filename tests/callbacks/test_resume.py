@@ -216,8 +216,19 @@ def test_other_outputs_are_refused(options, message, interrupted, classifier, ro
 
 def test_accumulating_is_refused(path):
     """`predict` can't return rows that it does not compute."""
-    with pytest.raises(ValueError, match="accumulate=False"):
-        HDF5PredictionWriter(path, mode="resume")
+    with pytest.raises(ValueError, match="leave out `accumulate`"):
+        HDF5PredictionWriter(path, mode="resume", accumulate=True)
+
+
+@pytest.mark.parametrize(("mode", "accumulates"), [("w", True), ("resume", False)])
+def test_the_default_of_accumulate(mode, accumulates, path, classifier, rows):
+    """`predict` returns what Keras returns, and nothing under "resume"."""
+    returned = classifier.predict(
+        rows, verbose=0, callbacks=[HDF5PredictionWriter(path, mode=mode)]
+    )
+    assert bool(returned) is accumulates
+    with PredictionFile(path) as predictions:
+        assert predictions.rows == len(rows)
 
 
 def test_a_second_callback_sees_every_row(interrupted, classifier, rows, tmp_path):
