@@ -142,8 +142,8 @@ def verify_index(path: str | os.PathLike[str]) -> None:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no index, or damaged. If files are missing, changed or unreadable,
-            naming them, or more than this process may open at once, of which tools that follow
-            virtual datasets read fill values.
+            naming them. If there are more files than this process may open at once, because tools
+            that follow virtual datasets would read fill values.
     """
     with contextlib.closing(open_source(Path(path))) as source:
         if not isinstance(source, IndexSource):

@@ -44,11 +44,13 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
     """The outputs that a prediction file holds, by name.
 
     A mapping from output name (`"labels"`, or `"head/labels"` for nested ones) to an array that is
-    read when it is indexed, a `DenseOutput`, or a `RaggedOutput` where rows differ in shape. So
-    are, where they were stored, `"ids"`, `"targets"` (`"targets/..."` for nested ones) and, if not
-    all rows were kept, `"row"`, the number of each row in the data. Shows committed rows only.
-    Opening changes nothing in the file. It can be pickled, as for the workers of a `DataLoader`:
-    another process opens the same path for itself. So can the outputs taken from it.
+    read when it is indexed: a `DenseOutput`, or a `RaggedOutput` if rows differ in shape. The
+    columns `"ids"`, `"targets"` (`"targets/..."` for nested ones) and `"row"`, the number of each
+    row in the data, are in it, too, if the file has them. It shows committed rows only. An output
+    is opened and checked when it is first asked for.
+
+    Opening changes nothing in the file. The object and its outputs can be pickled, as for the
+    workers of a `DataLoader`: another process opens the same path for itself.
 
     Args:
         path: String or path-like. The file.

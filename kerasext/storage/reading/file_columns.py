@@ -119,7 +119,7 @@ class FileRaggedColumn:
             values = self.values.read_rows(first, last)
             shapes = self._shapes(wanted[part], ends[part] - starts[part])
             found += cut(values, starts[part] - first, ends[part] - first, shapes)
-        # Copies, for a row must not keep the rest of what was read, nor be there twice.
+        # Copies, because a row must not keep the rest of the block, nor share memory with another.
         return [found[place].copy() for place in places]
 
     def sizes(self, start: int, stop: int) -> np.ndarray:

@@ -68,8 +68,8 @@ class FileSource:
         view: `FileView` of it, which then belongs to this object. Defaults to `None`: a new one.
         record_offset: Int. The byte at which the commit record begins, if that is known because the
             file was checked before. Defaults to `None`.
-        may_be_index: Bool. Whether it may be an index, of which this is only the file itself.
-            Defaults to `False`.
+        may_be_index: Bool. Whether it may be an index. This object then reads the file of the index
+            alone, without the shards. Defaults to `False`.
         is_watched: Bool. Whether a `DamageWatch` warns of damaged rows. Defaults to `False`.
 
     Attributes:

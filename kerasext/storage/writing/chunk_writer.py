@@ -150,7 +150,7 @@ class ChunkWriter:
         self._write(first, self._block, filled)
 
     def _write(self, first: int, chunk: np.ndarray, rows: int) -> None:
-        """Writes a chunk, of which the first `rows` rows are filled."""
+        """Writes a chunk whose first `rows` rows are filled."""
         if first + rows > self._extent:
             # In this order: Ctrl-C between the two must not make it shorter than we believe.
             self._h5id.set_extent((first + rows, *self._row_shape))
