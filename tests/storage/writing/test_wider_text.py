@@ -239,7 +239,7 @@ KILLER = """
 import json, os, sys
 from pathlib import Path
 os.fsync = os.fstat  # no power is cut here
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:]
 from test_wider_text import calls_of_c, killed_at, write
 for line in sys.stdin:
     call, path, options = json.loads(line)
@@ -255,7 +255,8 @@ def killer():
     Given a number it returns the exit status of one that is killed before so many calls of C;
     given 0 it returns how many calls there are.
     """
-    command = [sys.executable, "-c", KILLER, str(Path(__file__).parent)]
+    folders = [Path(__file__).parent, Path(__file__).parents[2] / "helpers"]
+    command = [sys.executable, "-c", KILLER, *map(str, folders)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     with subprocess.Popen(command, **pipes, text=True, env=env) as process:
