@@ -74,7 +74,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def check_replaceable(path: Path) -> None:
-    """Checks that a new file may take the place of what is at a path.
+    """Checks that a new file may replace whatever is at a path.
 
     Raises:
         ValueError: If that is something else than a regular file, such as a device or a pipe.

@@ -25,7 +25,7 @@ try:
 except ImportError:  # Windows has no such limit
     resource = None  # type: ignore[assignment]
 
-_MOST_VIRTUAL_RUNS = 4096  # HDF5 takes milliseconds for a row where there are more
+_MOST_VIRTUAL_RUNS = 4096  # with more, HDF5 takes milliseconds to read one row
 
 
 def index_shards(

@@ -1,4 +1,4 @@
-"""The record of what is committed: written last of all, and past HDF5."""
+"""The commit record, which is written after everything else, and without HDF5."""
 
 from __future__ import annotations
 
