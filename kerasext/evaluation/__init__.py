@@ -1,4 +1,4 @@
-"""How good predictions were, from the file that holds them and what is true of each row.
+"""How good predictions were, from the file that holds them and the target of each row.
 
 Knows NumPy and `kerasext.storage`, never Keras.
 """

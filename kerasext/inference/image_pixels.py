@@ -21,7 +21,7 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 # JPEGs below both limits are decoded at once. Larger ones have Pillow's protection of the memory.
 _SMALL_FILE = 1 << 16  # bytes
 _SMALL_IMAGE = 1 << 20  # pixels
-# A named pipe would block; Windows translates line ends unless it is told not to.
+# Without these flags, a named pipe would block, and Windows would translate line ends.
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -52,7 +52,7 @@ def opened_image(path: str) -> Iterator[Any]:
         Exception: Whatever Pillow raises.
         ValueError: If the pixels have 32 bits, whose range is unknown.
     """
-    # `open` makes seven system calls, each of which hands Python's lock to another thread.
+    # `open` makes seven system calls. At each of them another thread can take Python's lock.
     descriptor = os.open(path, _OPEN_FLAGS)
     try:
         data = os.read(descriptor, _SMALL_FILE)

@@ -71,7 +71,7 @@ def predict_to_hdf5(
 
     Under `mode="resume"` arrays start with the batch of the last committed row, at the stored batch
     size unless another one is given. On a complete file, the first and the last batch are predicted
-    again and compared, and so are the number of rows and all ids.
+    again and compared. The number of rows and all ids are compared, too.
 
     On TensorFlow and torch several threads may call it with one model; no thread sees changes of
     another. On JAX a second thread raises `RuntimeError`.

@@ -124,7 +124,7 @@ def test_class_names_in_another_order(folder, images):
 
 @pytest.mark.parametrize("names", [["cat"], ["cat", "dog", "cat"], []])
 def test_wrong_class_names(folder, names):
-    """A folder without a name is an error, and so is a name twice."""
+    """A folder that has no class name raises an error. So does a class name that occurs twice."""
     with pytest.raises(ValueError, match="each folder of images once"):
         ImageFolder(folder, image_size=(8, 8), class_names=names)
 
@@ -221,7 +221,7 @@ def test_wrong_color_mode(folder):
 
 
 def test_no_images(tmp_path):
-    """A folder without images says which suffixes images have; a missing one is told from it."""
+    """A folder without images raises an error with the suffixes; a missing folder, another one."""
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(ValueError, match=r"must have images.*\.jpeg"):
         ImageFolder(tmp_path)

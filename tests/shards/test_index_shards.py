@@ -118,7 +118,7 @@ def test_made_again(job, tools):
 
 @pytest.mark.parametrize("function", ["write_index", "write_virtual_file"])
 def test_old_files_stay_when_the_new_ones_fail(function, job, monkeypatch):
-    """Files are written under other names first, of which nothing is left after an error."""
+    """Files are written under hidden names first. After an error, no hidden file is left."""
     path = index_shards(job.folder, virtual="all.h5")
     before = {file: file.read_bytes() for file in job.folder.iterdir()}
     write = getattr(indexing, function)

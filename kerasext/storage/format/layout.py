@@ -4,8 +4,7 @@ from collections.abc import Collection, Iterable
 
 FORMAT = "kerasext.predictions"
 INDEX_FORMAT = "kerasext.index"
-VIRTUAL_FORMAT = "kerasext.virtual"
-"""The last is that of a file of virtual datasets beside an index, for other tools."""
+VIRTUAL_FORMAT = "kerasext.virtual"  # of virtual datasets beside an index, for other tools
 FORMAT_VERSION = 2
 
 GROUP = "_kerasext"
@@ -36,12 +35,12 @@ SHARD_NAMES, SHARD_FACTS, SHARD_RUNS, SHARD_OUTPUTS, SHARD_WIDEST = (
 )
 
 INDEX = "index"
-"""The attribute of such a file with the name of the index beside it."""
+"""The attribute of a file of virtual datasets with the name of the index beside it."""
 
 IDS, TARGETS, ROW = "ids", "targets", "row"
-"""Columns that stand beside the outputs: what identifies each row, what is true of it, and, where
-not all rows of the data are kept, which of them it is; else `row` is only the name of an axis, see
-`dimensions`."""
+"""Columns beside the outputs: the id of each row, its target, and its number in the data. The file
+has the numbers only if not all rows were kept; else `row` is only the name of an axis, see
+`dimension_scales`."""
 
 COLUMNS = frozenset({IDS, TARGETS, ROW})
 

@@ -68,7 +68,7 @@ def replace(path, name, values):
 
 
 def refuses(path, match=LIST):
-    """Asserts that an index is not opened, with an error that says where it is."""
+    """Asserts that opening an index raises an error that names its path."""
     with pytest.raises(ValueError, match=match) as caught:
         PredictionFile(path)
     assert str(path.parent) in str(caught.value)
@@ -191,7 +191,7 @@ def test_any_byte_of_a_table(name, index):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_missing_table(name, index):
-    """An index without one of its tables is damaged, and so is one without a checksum."""
+    """An index is damaged if one of its tables, or the checksum of one, is missing."""
     with h5py.File(index, "r+") as file:
         del file[name].attrs[CHECKSUM]
     refuses(index, f"{LIST}: '{name}' has no checksum")

@@ -81,7 +81,7 @@ def test_file_that_appears_meanwhile(path):
 
 @pytest.mark.parametrize("mode", ["x", "w", "a"])
 def test_modes_make_a_file(path, mode):
-    """Every mode makes the file where there is none, and none of them before the first step."""
+    """Every mode makes a missing file, but not before the first step."""
     writer = PredictionFileWriter(path, mode=mode)
     assert not path.exists()
     writer.append(make_step(0, 5))
@@ -199,7 +199,7 @@ def test_through_a_link(path, tmp_path_factory):
 
 @pytest.mark.parametrize("mode", ["x", "w", "a"])
 def test_folder_that_is_not_writable(public_folder, mode):
-    """A folder without permission to write is refused at once, and so is a new file in it."""
+    """A folder or file that can't be written raises an error at once."""
     code = """
 if os.getuid() == 0:
     os.setuid(65534)
