@@ -1,13 +1,15 @@
 """Writing and watching predictions while `model.predict` runs: joins `storage` to Keras."""
 
-from kerasext.callbacks.hdf5_prediction_writer import SAME_STEPS as SAME_STEPS, HDF5PredictionWriter
-from kerasext.callbacks.model_description import describe as describe
-from kerasext.callbacks.predict_tap import SeveralSteps as SeveralSteps
+from kerasext.callbacks.hdf5_prediction_writer import HDF5PredictionWriter
 from kerasext.callbacks.prediction_monitor import PredictionMonitor
+from kerasext.callbacks.prediction_run import (
+    SAME_STEPS as SAME_STEPS,
+    PredictionRun as PredictionRun,
+)
 from kerasext.callbacks.row_columns import (
     Ids as Ids,
+    RowColumns as RowColumns,
     no_such_key as no_such_key,
-    without_keys as without_keys,
 )
 from kerasext.callbacks.step_outputs import (
     by_name as by_name,
@@ -17,6 +19,10 @@ from kerasext.callbacks.step_outputs import (
     to_numpy as to_numpy,
     to_rows as to_rows,
 )
-from kerasext.callbacks.step_rows import Keep as Keep
+from kerasext.callbacks.writer_options import (
+    CheckedOptions as CheckedOptions,
+    WriterOptions as WriterOptions,
+    takes_writer_options as takes_writer_options,
+)
 
 __all__ = ["HDF5PredictionWriter", "PredictionMonitor"]

@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import logging
-import math
-import operator
 import os
-import threading
-import warnings
-import weakref
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import Any, Self, Unpack
 
-import keras
-import numpy as np
-
-from kerasext.callbacks.duplicate_ids import find_duplicate_ids
-from kerasext.callbacks.model_description import ModelDescription, describe
 from kerasext.callbacks.predict_callback import PredictCallback
-from kerasext.callbacks.predict_tap import PredictTap, SeveralSteps
-from kerasext.callbacks.row_columns import Ids, RowColumns, check_weights
-from kerasext.callbacks.step_outputs import number_of_rows, that_stay
-from kerasext.callbacks.step_rows import Keep, Step, rows_before, rows_of
-from kerasext.common import to_json
-from kerasext.keras_internals import (
-    PredictFunctions,
-    jax_state,
-    predict_loop,
-    random_states,
-    stateful_layers,
+from kerasext.callbacks.prediction_run import PredictionRun
+from kerasext.callbacks.row_columns import RowColumns
+from kerasext.callbacks.writer_options import (
+    CheckedOptions,
+    WriterOptions,
+    takes_writer_options,
 )
-from kerasext.storage import (
-    IDS,
-    ROW,
-    BackgroundWriter,
-    Compression,
-    Mode,
-    PredictionFileWriter,
-    Ragged,
-    SkippedIds,
-    check_compression,
-    check_name_list,
-    check_ragged,
-)
-
-if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
-
-# By path, the last one of each.
-_open_writers: weakref.WeakValueDictionary[Path, HDF5PredictionWriter] = (
-    weakref.WeakValueDictionary()
-)
-SAME_STEPS = "its first and last step were computed again and are the same"
+from kerasext.keras_internals import StepTaps
 
 
 class HDF5PredictionWriter(PredictCallback):
@@ -177,27 +136,14 @@ class HDF5PredictionWriter(PredictCallback):
     ```
     """
 
-    several_steps: SeveralSteps | None = None  # as the tap asks
-
+    @takes_writer_options
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
-        mode: Mode = "x",
-        resume_check: bool = True,
         accumulate: bool | None = None,
-        outputs: Sequence[str] | None = None,
-        dtypes: Mapping[str, DTypeLike] | None = None,
-        compression: Compression | Mapping[str, Compression] = "auto",
-        ragged: Ragged = False,
-        ids: Ids = None,
-        targets: Any = False,
-        keep: Keep | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        commit_interval: float = 1.0,
-        fsync: bool = False,
-        queue_bytes: int = 32 * 1024 * 1024,
         verbose: int = 0,
+        **options: Unpack[WriterOptions],
     ) -> None:
         super().__init__()
         if not isinstance(path, str | os.PathLike):
@@ -205,115 +151,49 @@ class HDF5PredictionWriter(PredictCallback):
                 "`path` must be a string or path-like. "
                 f"Received: path of type {type(path).__name__}"
             )
-        if mode not in get_args(Mode):
-            raise ValueError(f"`mode` must be one of {get_args(Mode)}. Received: mode={mode!r}")
-        if mode == "resume" and accumulate:
+        self._options = CheckedOptions(**options)
+        self.path = os.fspath(path)
+        self.mode = self._options.mode
+        if self.mode == "resume" and accumulate:
             raise ValueError(
                 "`mode='resume'` does not predict the rows that are there, so `predict` can't "
                 "return them; leave out `accumulate`. Received: accumulate=True"
             )
-        if not (keep is None or callable(keep)):
-            raise TypeError(f"`keep` must be a callable. Received: keep={keep!r}")
-        if not commit_interval > 0:
-            raise ValueError(
-                f"`commit_interval` must be positive. Received: commit_interval={commit_interval}"
-            )
-        if queue_bytes < 0:
-            raise ValueError(
-                f"`queue_bytes` must not be negative. Received: queue_bytes={queue_bytes}"
-            )
-        self.path = os.fspath(path)
-        self.mode = mode
-        self.resume_check = resume_check
-        self.accumulate: bool = mode != "resume" if accumulate is None else accumulate
-        self.outputs = None if outputs is None else check_name_list("outputs", outputs)
-        self.dtypes = {name: _check_dtype(name, dtype) for name, dtype in (dtypes or {}).items()}
-        self.compression = check_compression(compression)
-        self.ragged = check_ragged(ragged)
-        self.keep = keep
-        self._columns = RowColumns(ids, targets)
-        self.id_key = self._columns.id_key  # which the tap takes out of each batch
-        self.metadata = dict(metadata or {})
-        self._metadata_json = to_json(self.metadata, "metadata")
-        self.commit_interval = commit_interval
-        self.fsync = fsync
-        self.queue_bytes = queue_bytes
+        self.accumulate: bool = self.mode != "resume" if accumulate is None else accumulate
         self.verbose = verbose
-        self.resuming = mode == "resume"
         self.async_safe = self.accumulate  # see `on_predict_batch_end`
         self.health: dict[str, float] = {}
-        self._writer: BackgroundWriter | None = None
-        self._known_ids: SkippedIds | None = None
-        self._tap: PredictTap | None = None
+        self._columns = RowColumns(self._options.ids, self._options.targets)
+        self._run: PredictionRun | None = None
+        self._taps: StepTaps | None = None
 
     def on_predict_begin(self, logs: Any = None) -> None:
         """Checks the path, locks it and prepares to write."""
         self.close()
         model = self._model
-        predict_loop.check_predict_loop(model)
-        PredictFunctions.of(model).enter(self)
         try:
-            self._begin(model)
+            self._taps = StepTaps(model, accumulate=self.accumulate, id_key=self._columns.id_key)
+            self._run = PredictionRun(
+                self.path,
+                model,
+                self._options,
+                self._columns,
+                batches=(self.params or {}).get("steps"),
+                callback=self,
+            )
         except BaseException:
             self.close()
             raise
 
-    def _begin(self, model: keras.Model) -> None:
-        self._close_earlier_writer()
-        jax_state.forget_state(model)
-        writer = PredictionFileWriter(
-            self.path,
-            mode=self.mode,
-            dtypes=self.dtypes,
-            compression=self.compression,
-            ragged=self.ragged,
-            fsync=self.fsync,
-            resume_check=self.resume_check,
-        )
-        self._writer = BackgroundWriter(
-            writer,
-            to_arrays=functools.partial(rows_of, names=self.outputs, keep=self.keep),
-            queue_bytes=self.queue_bytes,
-            commit_interval=self.commit_interval,
-            step_bytes=operator.attrgetter("nbytes") if self.ragged or self.keep else None,
-        )
-        # Not a method of ours: a finalizer must not keep alive what it is for.
-        self._finalizer = weakref.finalize(self, self._writer.abandon)
-        self._thread = threading.current_thread()
-        _open_writers[writer.path] = self
-        self._random_states = dict(random_states(model)) if self.resuming else {}
-        self._variables = jax_state.state_variables(model)
-        self._steps = 0
-        self._batches_seen = 0
-        self._rows_seen = 0
-        self._rows_known = writer.state.data_rows - writer.state.first_data_row
-        self._started = datetime.now(UTC).isoformat(timespec="seconds")
-        self._columns.begin()
-        has_row = {ROW} if self.keep else set()
-        writer.declare_columns(self._columns.names | has_row, self._columns.id_width)
-        self._known_ids = writer.skipped_ids()
-        if writer.is_complete and model.built:
-            self._describe(writer)
-            writer.check_fingerprint()
-
-    def _close_earlier_writer(self) -> None:
-        """Closes a writer that an interrupted `predict` has left open on this path.
-
-        Keras tells a callback nothing of Ctrl-C between steps, and a notebook keeps the callback.
-        """
-        earlier = _open_writers.get(Path(os.path.realpath(self.path)))
-        if earlier is None or earlier._writer is None:
-            return
-        thread = earlier._thread
-        is_of_another = thread is not threading.current_thread() and thread.is_alive()
-        if not (is_of_another or predict_loop.is_predicting_with(earlier)):
-            earlier.close()
-
     def on_predict_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Taps the step that is about to run."""
-        self._check_seen("called")
-        # `self.model` would synchronize the whole state of the model on JAX.
-        self._tap = PredictTap.arm(self._model, self._variables, self)
+        assert self._taps is not None
+        assert self._run is not None
+        try:
+            self._taps.tap_next(self._run)
+        except RuntimeError:
+            self.close()
+            raise
 
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
         """Does nothing: without it Keras hands each step's end to a pool of threads.
@@ -323,132 +203,15 @@ class HDF5PredictionWriter(PredictCallback):
         `async_safe` leaves them on.
         """
 
-    def knows_step(self, rows: int) -> bool:
-        """Whether a step need not be computed for it; called by the tap, not by Keras.
-
-        The step with the last known row is computed again, to see that it is the same, and the
-        first one, too, if the file is complete.
-        """
-        assert self._writer is not None
-        if self._writer.writer.is_complete:
-            if not self.resume_check:
-                return self._rows_seen + rows <= self._rows_known
-            if self._rows_seen == 0:
-                return False
-        return self._rows_seen + rows < self._rows_known
-
-    def before_step(self, batches: Sequence[Any]) -> None:
-        """Checks the first batches; called by the tap, not by Keras."""
-        if self._steps == 0:
-            check_weights(batches, self._model)
-
-    def on_step_skipped(self, rows: int, batches: Sequence[Any]) -> None:
-        """Counts the rows of a step that was not computed; called by the tap, not by Keras."""
-        if self._known_ids is not None:
-            columns = self._columns.of_step(batches, self._rows_seen, rows, self._model)
-            self._known_ids.check(np.asarray(columns[IDS]))
-        else:
-            self._columns.skip(rows)
-        self._batches_seen += len(batches)
-        self._rows_seen += rows
-
-    def on_step_outputs(self, outputs: Any, rows: int | None, batches: Sequence[Any]) -> None:
-        """Hands over the outputs of a step; called by the tap, not by Keras."""
-        assert self._writer is not None
-        writer = self._writer.writer
-        if rows is None:
-            rows = number_of_rows(outputs)
-        if self.knows_step(rows):  # it was computed for another callback of this `predict`
-            self.on_step_skipped(rows, batches)
-            return
-        if writer.is_complete and self._rows_seen + rows > self._rows_known:
-            raise self.other_number_of_rows(f"at least {self._rows_seen + rows}")
-        known = min(max(self._rows_known - self._rows_seen, 0), rows)
-        first_row = writer.state.first_data_row + self._rows_seen
-        columns = self._columns.of_step(batches, self._rows_seen, rows, self._model)
-        if writer.is_complete and self._known_ids is not None:
-            self._known_ids.check(np.asarray(columns[IDS]))
-        task = None
-        if self._steps == 0:
-            task = self._describe(writer, None if self.keep else self._expected_rows(rows)).task
-            if batches and not writer.caller.batch_size:
-                writer.caller.batch_size = rows // len(batches)
-        if known or writer.is_complete:
-            writer.caller.why_values_differ = self._why_values_differ()
-        stay = that_stay(outputs, None if self.keep else self.outputs)
-        self._writer.append(
-            Step(stay, columns, first_row, rows, task),
-            rows if writer.is_complete else rows - known,
-            known=functools.partial(rows_before, row=first_row + known) if self.keep else known,
-        )
-        self._batches_seen += len(batches)
-        self._rows_seen += rows
-        self._steps += 1
-
-    def _why_values_differ(self) -> str:
-        """Why the model may predict other values than before, as far as it shows."""
-        layers = stateful_layers(self._model)
-        if layers:
-            return f"the outputs of this model depend on earlier batches, by the layers {layers}"
-        before = self._random_states
-        if any(state != before.get(of, state) for of, state in random_states(self._model)):
-            return "this model draws random numbers in `predict`"
-        return ""
-
-    def other_number_of_rows(self, received: object) -> ValueError:
-        """The error for data that have another number of rows than the complete file."""
-        return ValueError(
-            "`mode='resume'` of a complete file needs the data of the last `predict` into it; pass "
-            "mode='w' to start over, mode='a' to add other data, or another path. Received: "
-            f"{received} rows, with {self._rows_known} in the last `predict` into {self.path!r}"
-        )
-
-    def on_step_error(self) -> None:
-        """Closes the file as it is; called by the tap, not by Keras."""
-        self.close()
-
     def on_predict_end(self, logs: Any = None) -> None:
         """Closes the file, as a complete one unless the data had more batches than came."""
-        assert self._writer is not None
-        # Where the length of the data is unknown, the last tap waits for a step that never comes.
-        self._check_seen("called", "armed")
-        if self._writer.writer.is_complete:
-            self._end_comparison()
-            return
-        if self._steps == 0 or self._rows_seen < self._rows_known:
-            self.close()
-            raise ValueError(
-                "`predict` must be given at least one row, and under `mode='resume'` those that "
-                "are in the file first: without them no outputs can be written. "
-                f"Received: {self._rows_seen} rows, with {self._rows_known} in the file"
-            )
-        if not self._ended_early():
-            self._finish()
-        self.close()
-        if self.verbose:
-            health = self.health
-            print(
-                f"{self.path}: {health['rows']:,} rows, {health['bytes'] / 1e6:,.1f} MB in "
-                f"{health['seconds']:,.1f} s ({health['rows_per_second']:,.0f} rows/s); the model "
-                f"waited {health['stalled_seconds']:,.1f} s for the disk."
-            )
-
-    def _end_comparison(self) -> None:
-        """Closes a file that was complete before, and says that it is the file of these rows."""
-        assert self._writer is not None
-        was_stopped = self._ended_early() and self._model.stop_predicting
+        assert self._taps is not None
+        assert self._run is not None
         try:
-            if not was_stopped:
-                if self._rows_seen != self._rows_known:
-                    raise self.other_number_of_rows(self._rows_seen)
-                self._columns.check_end(self._rows_seen)
-            self._writer.finish()
+            self._taps.check_end()
+            said = self._run.end(is_whole=self._taps.has_seen_the_end())
         finally:
             self.close()
-        said = f"{self.path} is complete: {SAME_STEPS}."
-        if was_stopped:
-            said += f" The call was stopped after {self._rows_seen} of {self._rows_known} rows."
-        logging.getLogger("kerasext").info(said)
         if self.verbose:
             print(said)
 
@@ -457,96 +220,18 @@ class HDF5PredictionWriter(PredictCallback):
 
         Safe to call again, and not needed after a `predict` that has ended.
         """
-        tap, self._tap = self._tap, None
-        writer, self._writer = self._writer, None
-        known_ids, self._known_ids = self._known_ids, None
-        if known_ids is not None:
-            known_ids.close()
-        if tap is not None:
-            tap.disarm()
-        if self._model is not None:
-            PredictFunctions.of(self._model).leave(self)
-        if writer is not None:
-            jax_state.forget_state(self._model)
-            self._finalizer.detach()
+        taps, self._taps = self._taps, None
+        run, self._run = self._run, None
+        if taps is not None:
+            taps.close()
+        if run is not None:
             try:
-                writer.close()
+                run.close()
             finally:
-                self.health = writer.writer.state.health
+                self.health = run.health
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    def _check_seen(self, *states: str) -> None:
-        if self._tap is not None and self._tap.state not in states:
-            _ = self.model  # on JAX it has its weights back: no tap has seen to that
-            self.close()
-            raise RuntimeError(
-                "A step was computed that the writer could not see. Either another callback "
-                "predicted with the same model in its `on_predict_batch_begin`; put it before the "
-                "writer in `callbacks`. Or another thread made the model's predict function at "
-                "that moment; call `compile` and `make_predict_function` before threads begin. "
-                "The file holds the rows before that step, and is incomplete."
-            )
-
-    def _expected_rows(self, rows: int) -> int | None:
-        batches = (self.params or {}).get("steps")
-        return batches and math.ceil(batches / self._model.steps_per_execution) * rows
-
-    def _finish(self) -> None:
-        assert self._writer is not None
-        try:
-            self._columns.check_end(self._rows_seen)
-        except ValueError:
-            self.close()
-            raise
-        self._writer.finish()
-        found = find_duplicate_ids(self._writer.writer.path) if IDS in self._columns.names else None
-        if found is not None:
-            self.close()  # before a warning that may be made an error
-            warnings.warn(
-                "`ids` should be unique, so that each row can be found by its id. "
-                f"Received: {found.ids:,} ids in more than one row of {str(self.path)!r}, such "
-                f"as {found.example!r} in the rows {found.rows[0]} and {found.rows[1]}",
-                stacklevel=2,
-            )
-
-    def _ended_early(self) -> bool:
-        """Whether fewer batches came than Keras was to take, or there may have been more.
-
-        By their number where that is known. `stop_predicting` may by then be the answer to another
-        thread, whose `predict` sets it to `False` when it begins.
-        """
-        batches = (self.params or {}).get("steps")
-        if batches is not None:
-            return bool(self._batches_seen < batches)
-        if keras.backend.backend() == "torch":  # which knows before the step that there is none
-            return bool(self._model.stop_predicting)
-        tap = self._tap
-        return not (tap is None or tap.state == "armed" or tap.found_no_data)
-
-    def _describe(
-        self, writer: PredictionFileWriter, expected_rows: int | None = None
-    ) -> ModelDescription:
-        description = describe(self._model)
-        own = {"started": self._started, "metadata": self._metadata_json}
-        writer.set_description(
-            {**description.attributes, **own}, description.class_names, expected_rows
-        )
-        return description
-
-
-def _check_dtype(name: str, dtype: DTypeLike) -> np.dtype[Any]:
-    try:
-        checked = np.dtype(dtype)
-    except TypeError:
-        checked = np.dtype(object)
-    if checked.kind not in "biufcS":
-        raise TypeError(
-            "`dtypes` must be of numbers, or 'S' and a number of bytes for strings. "
-            f"Received: dtypes[{name!r}]={dtype!r}"
-        )
-    return checked

@@ -15,7 +15,6 @@ import numpy as np
 
 from kerasext.callbacks.figures_log import FiguresLog
 from kerasext.callbacks.predict_callback import PredictCallback
-from kerasext.callbacks.predict_tap import PredictTap
 from kerasext.callbacks.progress_line import ProgressLine
 from kerasext.callbacks.reference_figures import read_figures
 from kerasext.callbacks.running_figures import RunningFigures
@@ -27,7 +26,7 @@ from kerasext.callbacks.step_outputs import (
     that_stay,
     to_rows,
 )
-from kerasext.keras_internals import PredictFunctions, jax_state, predict_loop
+from kerasext.keras_internals import StepTaps
 from kerasext.storage import PredictionFile, RaggedRows
 
 _ROWS_AT_ONCE = 8192
@@ -82,12 +81,6 @@ class PredictionMonitor(PredictCallback):
     ```
     """
 
-    # As the tap asks of its listeners: it only looks on.
-    accumulate = None
-    resuming = False
-    id_key = None
-    several_steps = None
-
     def __init__(
         self,
         *,
@@ -126,7 +119,7 @@ class PredictionMonitor(PredictCallback):
         self._reference: RunningFigures | None = None
         self._class_names: Sequence[str] | None = None
         self._log: FiguresLog | None = None
-        self._tap: PredictTap | None = None
+        self._taps: StepTaps | None = None
         self._line = ProgressLine()
         self._waiting: list[tuple[Mapping[str, Any], int]] = []
         self._rows_waiting = 0
@@ -210,11 +203,8 @@ class PredictionMonitor(PredictCallback):
 
     def on_predict_begin(self, logs: Any = None) -> None:
         """Begins anew, and reads the reference."""
-        predict_loop.check_predict_loop(self._model)
-        PredictFunctions.of(self._model).enter(self)
-        jax_state.forget_state(self._model)
-        self._variables = jax_state.state_variables(self._model)
         self.begin()
+        self._taps = StepTaps(self._model)
 
     def begin(self, total_rows: int | None = None) -> None:
         """Begins anew; called by `predict_to_hdf5`, whose job takes several `predict` calls.
@@ -241,16 +231,15 @@ class PredictionMonitor(PredictCallback):
 
     def on_predict_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Taps the step that is about to run."""
-        self._check_seen("called")
-        # `self.model` would synchronize the whole state of the model on JAX.
-        self._tap = PredictTap.arm(self._model, self._variables, self)
+        assert self._taps is not None
+        try:
+            self._taps.tap_next(self)
+        except RuntimeError:
+            self.close()
+            raise
 
-    def knows_step(self, rows: int) -> bool:
-        """Says that no step need be computed for it; called by the tap, not by Keras."""
-        return True
-
-    def before_step(self, batches: Sequence[Any]) -> None:
-        """Does nothing; called by the tap, not by Keras."""
+    def on_step_begin(self, rows: int | None, batches: Sequence[Any]) -> None:
+        """Only looks on; called by the tap, not by Keras."""
 
     def on_step_skipped(self, rows: int, batches: Sequence[Any]) -> None:
         """Counts the rows of a step that was not computed; called by the tap, not by Keras."""
@@ -285,7 +274,12 @@ class PredictionMonitor(PredictCallback):
 
     def on_predict_end(self, logs: Any = None) -> None:
         """Takes in what is left, and says how it was."""
-        self._check_seen("called", "armed")
+        if self._taps is not None:
+            try:
+                self._taps.check_end()
+            except RuntimeError:
+                self.close()
+                raise
         self._take_in(len(self._waiting))
         if self.verbose:
             self._line.end(self._text())
@@ -298,18 +292,15 @@ class PredictionMonitor(PredictCallback):
         Safe to call again, and not needed after a `predict` that has ended. After an error outside
         of a step, of which Keras tells a callback nothing, the next `predict` does it.
         """
-        if self._model is not None:
-            PredictFunctions.of(self._model).leave(self)
         self._end()
 
     def _end(self) -> None:
         if not self._is_running:
             return
         self._is_running = False
-        tap, self._tap = self._tap, None
-        if tap is not None:
-            tap.disarm()
-            jax_state.forget_state(self._model)
+        taps, self._taps = self._taps, None
+        if taps is not None:
+            taps.close()
         with contextlib.suppress(Exception):  # on JAX a step that failed may be among them
             self._take_in(len(self._waiting))
         self._waiting = []
@@ -360,17 +351,6 @@ class PredictionMonitor(PredictCallback):
             return len(self._class_names)
         probabilities = named.get(f"{self.head}/probabilities".lstrip("/"))
         return int(getattr(probabilities, "shape", (0,))[-1] or 0)
-
-    def _check_seen(self, *states: str) -> None:
-        if self._tap is not None and self._tap.state not in states:
-            _ = self.model  # on JAX it has its weights back: no tap has seen to that
-            self.close()
-            raise RuntimeError(
-                "A step was computed that the monitor could not see. Either another callback "
-                "predicted with the same model in its `on_predict_batch_begin`; put it before the "
-                "monitor in `callbacks`. Or another thread made the model's predict function at "
-                "that moment; call `compile` and `make_predict_function` before threads begin."
-            )
 
     def _take_in(self, steps: int) -> None:
         taken, self._waiting = self._waiting[:steps], self._waiting[steps:]

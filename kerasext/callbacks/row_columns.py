@@ -9,14 +9,14 @@ from __future__ import annotations
 import difflib
 import functools
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from kerasext.callbacks.step_outputs import by_name, to_numpy, to_rows
-from kerasext.keras_internals import predict_loop
+from kerasext.keras_internals import is_text, predict_loop
 from kerasext.storage import (
     DEFAULT_STRING_BYTES,
     IDS,
@@ -240,37 +240,6 @@ def _to_targets(name: str, values: Any) -> np.ndarray:
     return _wide(encode_text(name, array)) if array.dtype.kind in TEXT_KINDS else array
 
 
-def without_keys(
-    batch: Any, keys: Collection[str], takes_dict: Callable[[dict[str, Any]], bool]
-) -> Any:
-    """A batch for the model, of whose `x` some keys are taken out.
-
-    Args:
-        batch: The batch, or its `x`.
-        keys: Collection of the keys.
-        takes_dict: Callable that says whether the model takes a dict of the one entry that is left,
-            rather than the entry itself.
-    """
-    if isinstance(batch, dict):
-        left = {name: value for name, value in batch.items() if name not in keys}
-        is_one = len(left) == 1 and len(batch) > 1
-        return next(iter(left.values())) if is_one and not takes_dict(left) else left
-    if isinstance(batch, list | tuple) and batch and isinstance(batch[0], dict):
-        return type(batch)([without_keys(batch[0], keys, takes_dict), *batch[1:]])
-    return batch
-
-
-def without_text(batch: Any) -> Any:
-    """A batch for a model on JAX, whose functions take no text, not even in targets.
-
-    Text that `predict` would not look at is left out: the targets, if there is any in them.
-    """
-    x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
-    if y is None or not any(map(_is_text, keras.tree.flatten(y))):
-        return batch
-    return keras.utils.pack_x_y_sample_weight(x, None, weights)
-
-
 def _value_of(batch: Any, key: str) -> Any:
     x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
     if isinstance(x, dict) and key in x:
@@ -310,25 +279,13 @@ def check_weights(batches: Sequence[Any], model: Any) -> None:
     _, _, weights = keras.utils.unpack_x_y_sample_weight(batches[0]) if batches else (None,) * 3
     for leaf in keras.tree.flatten(weights):
         for part in predict_loop.parts_of(leaf, model):
-            if _is_text(part):
+            if is_text(part):
                 raise ValueError(
                     "The third part of a batch is its sample weights, which are numbers; yield "
                     "names as targets, (x, {'label': y, 'name': name}) with targets=True, or where "
                     "the model takes a dict, with ids='name', ({'image': x, 'name': name}, y). "
                     f"Received: sample weights that are text, {_shown(part)}"
                 )
-
-
-def _is_text(part: Any) -> bool:
-    if isinstance(part, str | bytes):
-        return True
-    dtype = getattr(part, "dtype", None)
-    if getattr(dtype, "name", None) == "string":  # of a tensor of TensorFlow
-        return True
-    kind = getattr(dtype, "kind", None)
-    if kind == "O":
-        return any(isinstance(value, str | bytes) for value in part.reshape(-1)[:1])
-    return kind is not None and kind in TEXT_KINDS
 
 
 def _shown(part: Any) -> str:

@@ -2,58 +2,93 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from kerasext.callbacks import SeveralSteps
+from kerasext.callbacks import PredictionMonitor, PredictionRun
+from kerasext.inference.array_loop import predict_slices
 from kerasext.inference.batch_size_trials import SIZES, Trials
-from kerasext.inference.job_writer import JobWriter
-from kerasext.inference.out_of_memory import is_out_of_memory
 from kerasext.inference.row_slices import RowSlices, read_rows
 from kerasext.inference.tune_batch_size import largest_batch, remember, remembered
-from kerasext.keras_internals import PredictFunctions, fixed_batch_size, predict_loop, weights_kept
+from kerasext.keras_internals import (
+    fixed_batch_size,
+    is_out_of_memory,
+    job_step,
+    predict_loop,
+)
 
 # A job that takes less at the smallest batch size is not worth trying others for.
 _SHORT_SECONDS = 2.0
 _LEAST_LOST_SECONDS = 0.5
 _MOST_LOST = 0.03  # of a job's time, by batch sizes that are tried and are not the best
-# Short steps are mostly Keras's loop; several are put into one call of the model.
-_STEPS_PER_EXECUTION = 16
-_SAVED_SHARE, _SAVED_SECONDS = 0.7, 0.0004  # of a step, at most
-_TRACE_SHARE = 0.5  # of the time that as many traces by themselves would take
+_ROWS_AT_ONCE = 65536  # whose ids are compared
 
 
 class ArrayJob:
-    """One call of `predict_to_hdf5` with arrays, in as many calls of `predict` as it takes.
+    """One call of `predict_to_hdf5` with arrays.
 
     Args:
         model: The model.
         x: What `can_slice` accepts.
         rows: Int. Number of its rows.
-        writer: `JobWriter` that was not begun.
+        run: `PredictionRun` of the job, in which no row was seen yet.
+        jit_compile: Bool. Whether the step is compiled by XLA.
+        monitors: Sequence of `PredictionMonitor`, which are shown the rows that are kept, each
+            once, and not the steps: those may be filled up, or be computed again.
     """
 
-    def __init__(self, model: keras.Model, x: Any, rows: int, writer: JobWriter) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        x: Any,
+        rows: int,
+        run: PredictionRun,
+        *,
+        jit_compile: bool,
+        monitors: Sequence[PredictionMonitor] = (),
+    ) -> None:
         self._model = model
         self._x = x
         self._rows = rows
-        self._writer = writer
+        self._run = run
+        self._monitors = monitors
+        self._step = job_step(model, jit_compile=jit_compile)
         self._shards = predict_loop.data_shards()
         self._fixed_size = fixed_batch_size(model)
-        self._functions = PredictFunctions.of(model)
+        self._is_filled_up = self._shards > 1 or self._fixed_size is not None
+        self._end = rows  # of the rows that are being predicted
+        self._was_stopped = False
 
-    def run(self, batch_size: int | None, **options: Any) -> None:
-        """Predicts what is missing in the file.
+    def predict(self, batch_size: int | None, **options: Any) -> None:
+        """Predicts what is missing in the file, and ends the run.
 
         Args:
             batch_size: Int, or `None` to find one.
-            **options: Those of `model.predict`.
+            **options: Those of `predict_slices`.
         """
+        try:
+            self._check_batch_size(batch_size)
+            for monitor in self._monitors:
+                monitor.set_model(self._model)
+                monitor.begin(self._rows)
+            self._predict_missing_rows(batch_size, **options)
+        except BaseException as error:
+            if isinstance(error, Exception) and not self._run.rows_seen:
+                error.add_note(f"In the first rows. Received: x={_shapes(self._x)}")
+            for monitor in self._monitors:
+                monitor.close()
+            raise
+        finally:
+            self._run.close()
+        for monitor in self._monitors:
+            monitor.on_predict_end()
+
+    def _check_batch_size(self, batch_size: int | None) -> None:
         if batch_size and batch_size % self._shards:
             raise ValueError(
                 f"`batch_size` must be a multiple of the {self._shards} devices that share a batch "
@@ -65,40 +100,35 @@ class ArrayJob:
                 f"`batch_size` must be {fixed}, which the inputs or the state of the model have; "
                 f"leave it out. Received: batch_size={batch_size}"
             )
-        earlier = self._writer.begin(self._model)
-        size = batch_size or fixed or earlier or (self._rows and remembered(self._model, self._x))
+
+    def _predict_missing_rows(self, batch_size: int | None, **options: Any) -> None:
+        run = self._run
+        earlier = run.batch_size
+        size = batch_size or self._fixed_size or earlier
+        size = size or (self._rows and remembered(self._model, self._x))
         if SIZES[0] % self._shards:
             size = self._divisible(size or SIZES[0])
-        if not self._writer.is_complete:
+        if run.is_complete:
+            self._compare(self._divisible(earlier or size or SIZES[0]))
+        elif not self._rows:
+            self._predict_no_rows(self._divisible(size or 1))
+        else:
             self._go_to_first_missing_row(size or SIZES[0])
-        try:
-            if self._writer.is_complete:
-                self._compare(self._divisible(earlier or size or SIZES[0]))
-            elif not self._rows:
-                self._predict_no_rows(self._divisible(size or 1))
-            else:
-                self._predict_all(size or self._tune(), **options)
-        except Exception as error:
-            if not self._writer.row:
-                error.add_note(f"In the first rows. Received: x={_describe(self._x)}")
-            raise
-        if not self._writer.was_stopped:
-            self._writer.finish()
+            self._predict_all(size or self._tune(), **options)
+        if not self._was_stopped:
+            run.end()
 
     def _compare(self, size: int) -> None:
         """Predicts the first and the last batch of a complete file, and compares them and all ids.
 
         The batches are those that the file was written with, if it says so.
         """
-        if not self._writer.resume_check:
-            self._writer.go_on_from(self._rows, size)
-            return
         self._predict(min(size, self._rows), size)
-        self._writer.go_on_from(max(self._rows - 1, 0) // size * size, size)
+        self._skip_to(max(self._rows - 1, 0) // size * size)
         self._predict(self._left, size)
 
     def _go_to_first_missing_row(self, size: int) -> None:
-        known = self._writer.known_rows
+        known = self._run.rows_known
         if known > self._rows:
             raise ValueError(
                 "`mode='resume'` needs the same data as the first run; pass all rows, or mode='w' "
@@ -106,22 +136,27 @@ class ArrayJob:
             )
         # The last row that is there is predicted again, to see that it is the same; and where a
         # batch began in the run that was interrupted, so that the same batches are computed.
-        self._writer.go_on_from(max(known - 1, 0) // size * size, size)
+        self._skip_to(max(known - 1, 0) // size * size)
+
+    def _skip_to(self, row: int) -> None:
+        while self._run.rows_seen < row:
+            rows = min(row - self._run.rows_seen, _ROWS_AT_ONCE)
+            for listener in (self._run, *self._monitors):
+                listener.on_step_skipped(rows, ())
 
     def _predict_no_rows(self, size: int) -> None:
         """Predicts a batch of zeros, which shows the outputs, and keeps none of its rows."""
         zeros = keras.tree.map_structure(lambda array: _zeros(array, size), self._x)
-        self._writer.last_row = 0
+        self._end = 0
         try:
-            with weights_kept(self._model):
-                self._model.predict(RowSlices(zeros, size), verbose=0, callbacks=[self._writer])
+            predict_slices(self._model, RowSlices(zeros, size), self._step, self._take)
         except Exception as error:
-            if self._writer.has_failed:  # which has nothing to do with the rows
+            if self._run.is_closed:  # which has nothing to do with the rows
                 raise
             raise ValueError(
                 "Data without rows make a file only if the model can predict zeros in their place, "
                 "which show the outputs; leave out this part of the job. "
-                f"Received: x={_describe(self._x)}, and the model raised {error!r}"
+                f"Received: x={_shapes(self._x)}, and the model raised {error!r}"
             ) from error
 
     def _tune(self) -> int:
@@ -149,86 +184,33 @@ class ArrayJob:
         return size
 
     def _predict_all(self, size: int, **options: Any) -> None:
-        while self._left and not self._writer.was_stopped:
+        while self._left and not self._was_stopped:
             try:
-                self._predict_with(size, **options)
+                # To where a batch begins that `mode="resume"` can begin with.
+                self._predict(min(-self._run.rows_seen % size, self._left), size)
+                self._was_stopped = self._predict(self._left, size, **options)
             except Exception as error:
                 smaller = self._divisible(self._fixed_size or size // 2)
-                if smaller >= size or not is_out_of_memory(error) or self._writer.has_failed:
+                if smaller >= size or not is_out_of_memory(error) or self._run.is_closed:
                     raise
                 size = smaller
 
-    def _predict_with(self, size: int, **options: Any) -> None:
-        self._writer.go_on_from(self._writer.row, size)
-        # To where a batch begins that `mode="resume"` can begin with.
-        self._predict(min(-self._writer.row % size, self._left), size)
-        if not self._takes_several_steps(size):
-            self._predict(self._left, size, **options)
-            return
-        functions = self._functions
-        function = functions.several_steps or functions.make_apart(_STEPS_PER_EXECUTION)
-        self._predict(self._left, size, SeveralSteps(_STEPS_PER_EXECUTION, function), **options)
-        functions.several_steps = function  # which is traced now
-
-    def _takes_several_steps(self, size: int) -> bool:
-        """Whether to give several batches to one call of a predict function."""
-        model = self._model
-        if (
-            int(model.steps_per_execution) > 1
-            # Keras joins the outputs of a step's batches, which ragged ones do not let it.
-            or self._writer.ragged
-            or not predict_loop.can_take_several_steps(model)
-        ):
+    def _predict(self, rows: int, size: int, **options: Any) -> bool:
+        """Predicts the next rows; whether a callback has stopped it."""
+        if not rows:
             return False
-        steps = self._left / size
-        if steps < 8 * _STEPS_PER_EXECUTION:
-            return False
-        if self._functions.several_steps:
-            return True
-        step_seconds = min(self._time(size, size) for _ in range(2))  # the first may be traced
-        saved = steps * min(_SAVED_SHARE * step_seconds, _SAVED_SECONDS)
-        if saved < _LEAST_LOST_SECONDS:
-            return False
-        return self._is_worth_a_trace(saved, size, step_seconds)
+        first_row = self._run.rows_seen
+        self._run.batch_size = size
+        self._end = first_row + rows
+        slices = RowSlices(self._x, size, first_row=first_row, rows=rows, fill=self._is_filled_up)
+        return predict_slices(self._model, slices, self._step, self._take, **options)
 
-    def _is_worth_a_trace(self, saved: float, size: int, step_seconds: float) -> bool:
-        if keras.backend.backend() == "jax":  # where the function that is traced takes any number
-            return True
-        # How long a model takes to be traced is seen of a function that is not.
-        untraced = SeveralSteps(1, self._functions.make_apart(1))
-        trace_seconds = self._time(size, size, untraced) - step_seconds
-        return saved > _STEPS_PER_EXECUTION * _TRACE_SHARE * trace_seconds
-
-    def _time(self, rows: int, size: int, several: SeveralSteps | None = None) -> float:
-        began = time.perf_counter()
-        self._predict(rows, size, several)
-        return time.perf_counter() - began
-
-    def _predict(
-        self, rows: int, size: int, several: SeveralSteps | None = None, **options: Any
-    ) -> None:
-        """Predicts the next rows."""
-        if rows:
-            options.setdefault("verbose", 0)
-            options["callbacks"] = [*options.get("callbacks", ()), self._writer]
-            part = RowSlices(
-                self._x,
-                size,
-                first_row=self._writer.row,
-                rows=rows,
-                batches_at_once=several.batches if several else None,
-                fill=self._shards > 1 or self._fixed_size is not None,
-            )
-            self._writer.several_steps = several
-            self._writer.last_row = self._writer.row + rows
-            # Keras keeps the part until a garbage collection.
-            with weights_kept(self._model), contextlib.closing(part):
-                try:
-                    self._model.predict(part, **options)
-                except BaseException:
-                    with contextlib.suppress(Exception):  # what was raised tells more
-                        self._writer.hand_over()
-                    raise
+    def _take(self, outputs: Any, rows: int) -> None:
+        rows = min(rows, self._end)
+        if self._is_filled_up or not self._end:
+            outputs = keras.tree.map_structure(lambda tensor: tensor[:rows], outputs)
+        for listener in (self._run, *self._monitors):
+            listener.on_step_outputs(outputs, rows, ())
 
     def _divisible(self, size: int) -> int:
         """The size, or the next larger one that the devices can share."""
@@ -236,7 +218,7 @@ class ArrayJob:
 
     @property
     def _left(self) -> int:
-        return self._rows - self._writer.row
+        return self._rows - self._run.rows_seen
 
 
 def _zeros(array: Any, rows: int) -> np.ndarray:
@@ -246,7 +228,7 @@ def _zeros(array: Any, rows: int) -> np.ndarray:
     return np.full((rows, *no_rows.shape[1:]), fill, no_rows.dtype)
 
 
-def _describe(x: Any) -> Any:
+def _shapes(x: Any) -> Any:
     return keras.tree.map_structure(
         lambda array: f"{getattr(array, 'dtype', type(array).__name__)}{list(array.shape)}", x
     )

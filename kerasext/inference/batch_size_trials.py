@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kerasext.inference.out_of_memory import is_out_of_memory
+from kerasext.keras_internals import is_out_of_memory
 
 SIZES = (32, 128, 512, 2048, 8192, 32768)
 # A larger batch costs memory, and waiting for the first result: it must be worth it.

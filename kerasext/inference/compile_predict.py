@@ -9,9 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasext.inference.compiled_step import Array, Step, make_step, needs_fixed_shapes
 from kerasext.inference.input_dtypes import as_text, is_other_float
-from kerasext.keras_internals import check_model, listed, own_methods
+from kerasext.keras_internals import (
+    Array,
+    Step,
+    check_model,
+    listed,
+    make_step,
+    needs_fixed_shapes,
+    own_methods,
+)
 from kerasext.models import PredictionMixin
 from kerasext.storage import TEXT_KINDS
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Unpack
 
 import keras
 import numpy as np
 
-from kerasext.callbacks import HDF5PredictionWriter, Ids, Keep, PredictionMonitor
+from kerasext.callbacks import (
+    CheckedOptions,
+    HDF5PredictionWriter,
+    PredictionMonitor,
+    PredictionRun,
+    RowColumns,
+    WriterOptions,
+    takes_writer_options,
+)
 from kerasext.inference.array_job import ArrayJob
 from kerasext.inference.id_column import take_ids
-from kerasext.inference.job_writer import JobWriter
 from kerasext.inference.own_predict import OwnPredictWriter, write_own_predict
 from kerasext.inference.row_slices import can_slice, count_rows
 from kerasext.keras_internals import (
-    DataAdapter,
     check_model,
     columns_as_inputs,
     own_methods,
@@ -26,12 +32,10 @@ from kerasext.keras_internals import (
     shuffles_its_file_paths,
     weights_kept,
 )
-from kerasext.storage import Compression, Mode, PredictionFile, Ragged
-
-if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
+from kerasext.storage import PredictionFile
 
 
+@takes_writer_options
 def predict_to_hdf5(
     model: keras.Model,
     x: Any,
@@ -39,21 +43,10 @@ def predict_to_hdf5(
     *,
     batch_size: int | Literal["auto"] = "auto",
     steps: int | None = None,
-    mode: Mode = "x",
-    resume_check: bool = True,
-    outputs: Sequence[str] | None = None,
-    dtypes: Mapping[str, DTypeLike] | None = None,
-    compression: Compression | Mapping[str, Compression] = "auto",
-    ragged: Ragged = False,
-    ids: Ids = None,
-    targets: Any = False,
-    keep: Keep | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    commit_interval: float = 1.0,
-    fsync: bool = False,
-    queue_bytes: int = 32 * 1024 * 1024,
+    jit_compile: bool | Literal["tune"] | None = None,
     verbose: int | str = "auto",
     callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None = None,
+    **options: Unpack[WriterOptions],
 ) -> PredictionFile:
     """Predicts all rows of `x` into one HDF5 file, in constant memory.
 
@@ -138,29 +131,9 @@ def predict_to_hdf5(
         )
     if batch_size != "auto" and batch_size < 1:
         raise ValueError(f"`batch_size` must be positive. Received: batch_size={batch_size}")
-    options: dict[str, Any] = {
-        "mode": mode,
-        "resume_check": resume_check,
-        "outputs": outputs,
-        "dtypes": dtypes,
-        "compression": compression,
-        "ragged": ragged,
-        "targets": targets,
-        "keep": keep,
-        "metadata": metadata,
-        "commit_interval": commit_interval,
-        "fsync": fsync,
-        "queue_bytes": queue_bytes,
-    }
     others = list(keras.tree.flatten(callbacks)) if callbacks is not None else []
     size = None if batch_size == "auto" else int(batch_size)
-    if DataAdapter is None:
-        warnings.warn(
-            "This version of Keras is not one that kerasext knows: rows go through Keras's input "
-            "pipeline, which takes longer; use Keras 3.12 to 3.15, or a newer kerasext. "
-            f"Received: keras {keras.__version__}, without DataAdapter",
-            stacklevel=2,
-        )
+    ids = options.get("ids")
     if isinstance(ids, str):
         x, ids = take_ids(model, x, ids)
     x = columns_as_inputs(model, x)
@@ -181,7 +154,7 @@ def predict_to_hdf5(
         own_writer = OwnPredictWriter(path, **options)
         write_own_predict(own_writer, model, x, callbacks=others, **given)
         return PredictionFile(path)
-    if DataAdapter is None or not can_slice(x) or predict_loop.strategy(model) is not None:
+    if not can_slice(x) or predict_loop.strategy(model) is not None:
         writer = HDF5PredictionWriter(path, accumulate=False, **options)
         with predicting_alone(model), weights_kept(model), writer:
             model.predict(x, size, verbose=verbose, steps=steps, callbacks=[*others, writer])
@@ -191,7 +164,7 @@ def predict_to_hdf5(
             "`steps` is for data without an end; take the rows of arrays that are to be predicted, "
             f"x[:rows]. Received: steps={steps}"
         )
-    if targets is True:
+    if options.get("targets") is True:
         raise ValueError(
             "`targets=True` takes the y of data that yields (x, y); pass an array in the order of "
             "the rows, targets=y. Received: targets=True for arrays"
@@ -200,9 +173,16 @@ def predict_to_hdf5(
     # One job for them, too, and not as many as it takes calls of `predict`.
     monitors = [callback for callback in others if isinstance(callback, PredictionMonitor)]
     others = [callback for callback in others if callback not in monitors]
-    job = JobWriter(path, rows=rows, monitors=monitors, **options)
-    with predicting_alone(model), job:
-        ArrayJob(model, x, rows, job).run(size, verbose=verbose, callbacks=others)
+    checked = CheckedOptions(**options)
+    columns = RowColumns(checked.ids, checked.targets)
+    columns.check_lengths(rows)
+    with predicting_alone(model):
+        run = PredictionRun(path, model, checked, columns, rows=rows)
+        with contextlib.closing(run):
+            job = ArrayJob(
+                model, x, rows, run, jit_compile=bool(model.jit_compile), monitors=monitors
+            )
+            job.predict(size, verbose=verbose, callbacks=others)
     return PredictionFile(path)
 
 

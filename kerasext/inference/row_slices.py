@@ -17,9 +17,8 @@ import numpy as np
 
 from kerasext.callbacks import to_numpy
 from kerasext.inference.input_dtypes import as_text, is_other_float, read_frame
-from kerasext.inference.numbered import filled, numbered
 from kerasext.inference.read_ahead import read_ahead
-from kerasext.keras_internals import DataAdapter
+from kerasext.keras_internals import DataAdapter, filled, numbered
 from kerasext.storage import TEXT_KINDS
 
 # Cut at once from arrays in memory: less makes the calls for it count, more leaves the cache.
@@ -74,7 +73,7 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
 
     The model is given the batches of `model.predict(x, batch_size)`: floats as `floatx`, the
     structure of `x`, at the end a batch of the rows that are left. `x` is never copied as a whole.
-    Of what is on disk a thread reads ahead of the model.
+    A thread reads ahead of the model.
 
     Not for a model under a `tf.distribute` strategy, which distributes `tf.data` only.
 
@@ -83,8 +82,6 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
         batch_size: Int. Rows of a batch.
         first_row: Int. Row to begin at. Defaults to 0.
         rows: Int. Number of rows to give. Defaults to `None`, which gives all that follow.
-        batches_at_once: Int. If given, `predict` is given lists of so many batches, which a
-            `StepListener` has to take apart. Defaults to `None`, for single batches.
         fill: Bool. Whether the last batch is filled up with copies of its last row, as devices need
             that share each batch. Defaults to `False`.
         read_ahead_bytes: Int. About how much of `x` may be in memory if it is on disk; the batch in
@@ -116,7 +113,6 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
         *,
         first_row: int = 0,
         rows: int | None = None,
-        batches_at_once: int | None = None,
         fill: bool = False,
         read_ahead_bytes: int = 32 * 1024 * 1024,
     ) -> None:
@@ -137,7 +133,6 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be positive. Received: batch_size={batch_size}")
         self._batch_size = batch_size
-        self._batches_at_once = batches_at_once
         self._fill = fill
         self._readers: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
         self._arrays = keras.tree.flatten(x)
@@ -159,8 +154,8 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
 
     @property
     def num_batches(self) -> int:
-        """Number of batches, or of lists of them."""
-        return math.ceil(self.rows / (self._batch_size * (self._batches_at_once or 1)))
+        """Number of batches."""
+        return math.ceil(self.rows / self._batch_size)
 
     @property
     def has_partial_batch(self) -> bool:
@@ -184,15 +179,12 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
     get_torch_dataloader = get_tf_dataset
     get_numpy_iterator = get_jax_iterator
 
-    def __iter__(self) -> Iterator[Any]:
-        batches = self._batches()
-        size = self._batches_at_once
-        return iter(lambda: list(itertools.islice(batches, size)), []) if size else batches
+    def rows_of_batches(self) -> Iterator[int]:
+        """The number of rows of each batch, without those that fill it up."""
+        return (len(part) for part in _cut(range(self.rows), self._batch_size))
 
-    def _batches(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:
         parts = _cut(range(self.first_row, self.first_row + self.rows), self._block_rows)
-        if not self._is_on_disk:
-            return itertools.chain.from_iterable(map(self._read_block, parts))
         blocks = read_ahead(self._read_block, parts)
         self._readers.add(blocks)
         return itertools.chain.from_iterable(blocks)

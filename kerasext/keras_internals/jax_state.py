@@ -69,6 +69,12 @@ def changes_of_step(model: keras.Model) -> Callable[[Any, Any], tuple[Any, dict[
     return predict_step
 
 
+def compiled_changes(model: keras.Model, *, jit_compile: bool) -> Callable[[Any, Any], Any]:
+    """`changes_of_step` of a model, compiled by XLA if asked for."""
+    changes = changes_of_step(model)
+    return importlib.import_module("jax").jit(changes) if jit_compile else changes
+
+
 def sparing_function(model: keras.Model, function: Callable[..., Any]) -> Callable[..., Any]:
     """A predict function on JAX that only reads the state that it is given.
 
@@ -81,8 +87,7 @@ def sparing_function(model: keras.Model, function: Callable[..., Any]) -> Callab
         function: Its predict function.
 
     Returns:
-        A function with the same results, which also takes the number of batches, by default
-        `model.steps_per_execution`; the given one if it is not what Keras makes.
+        A function with the same results; the given one if it is not what Keras makes.
     """
     is_kerass = getattr(function, "__qualname__", "").startswith("JAXTrainer.make_predict_function")
     if not is_kerass or keras.config.is_nnx_enabled():
@@ -95,17 +100,15 @@ def sparing_function(model: keras.Model, function: Callable[..., Any]) -> Callab
 
 
 def _make_sparing_function(model: keras.Model) -> Callable[..., Any]:
-    jax: Any = importlib.import_module("jax")
-    step, concatenate = changes_of_step(model), _concatenate
-    if model.jit_compile and not model.run_eagerly:
-        step, concatenate = jax.jit(step), jax.jit(_concatenate)
+    is_jitted = bool(model.jit_compile and not model.run_eagerly)
+    step, concatenate = compiled_changes(model, jit_compile=is_jitted), _concatenate
+    if is_jitted:
+        concatenate = importlib.import_module("jax").jit(_concatenate)
 
-    def predict_function(
-        state: Any, batches: Iterator[Any], steps: int | None = None
-    ) -> tuple[Any, Any]:
+    def predict_function(state: Any, batches: Iterator[Any]) -> tuple[Any, Any]:
         trainable, other = state
         parts = []
-        for data in itertools.islice(batches, steps or model.steps_per_execution):
+        for data in itertools.islice(batches, model.steps_per_execution):
             outputs, changed = step((trainable, other), data)
             other = [changed.get(index, value) for index, value in enumerate(other)]
             parts.append(outputs)

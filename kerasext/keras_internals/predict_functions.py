@@ -16,11 +16,13 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
+
+Made = TypeVar("Made")
 
 _ATTRIBUTE = "_kerasext_predict_functions"
 _creating = threading.Lock()
@@ -40,7 +42,7 @@ class PredictFunctions:
         self._attributes = vars(model)
         self._lock = threading.RLock()
         self._function: Any = None
-        self._several_steps: tuple[Any, Any] = (None, None)
+        self._kept: tuple[Any, dict[Hashable, Any]] = (None, {})
         self._stand_ins: dict[int, Callable[..., Any]] = {}  # by the identity of the thread
         self._users: list[tuple[threading.Thread, weakref.ref[Any]]] = []
         # Once, to be told from others by `is`.
@@ -92,19 +94,24 @@ class PredictFunctions:
                 self._put_in_place()
             return self._function
 
-    def make_apart(self, steps_per_execution: int) -> Any:
-        """A new predict function for so many batches at once, not on the model."""
-        return self._made(force=True, steps_per_execution=steps_per_execution)
+    def make_apart(self, **attributes: Any) -> Any:
+        """A new predict function, not on the model, as if the model had other attributes."""
+        return self._made(force=True, **attributes)
 
-    @property
-    def several_steps(self) -> Any | None:
-        """The function for several batches that was kept, unless the model was compiled since."""
-        of, function = self._several_steps
-        return function if function is not None and of is self.function() else None
+    def kept(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What was made for a key since Keras's predict function was; made now if nothing was.
 
-    @several_steps.setter
-    def several_steps(self, function: Any) -> None:
-        self._several_steps = self.function(), function
+        What changes the steps of a model, such as `compile`, also drops Keras's function.
+        """
+        with self._lock:
+            function = self.function()
+            if self._kept[0] is not function:
+                self._kept = function, {}
+            kept = self._kept[1]
+            if key not in kept:
+                kept[key] = make()
+            made: Made = kept[key]
+            return made
 
     def enter(self, user: Any) -> None:
         """Notes that a thread begins to predict, and that it is the only one on JAX.

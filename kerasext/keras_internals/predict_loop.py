@@ -23,7 +23,7 @@ from typing import Any
 
 import keras
 
-from kerasext.keras_internals.jax_state import sparing_function
+from kerasext.keras_internals.own_methods import listed, own_methods
 from kerasext.keras_internals.predict_functions import PredictFunctions
 
 
@@ -163,9 +163,33 @@ def _length(tensor: Any) -> Any:
     return rows_of_ragged() if shape[0] is None else int(shape[0])
 
 
-def can_take_several_steps(model: keras.Model) -> bool:
-    """Whether several batches in a step are of use, and can be given to the model."""
-    if model.run_eagerly or keras.backend.backend() == "torch":  # where Keras refuses them
-        return False
-    function = PredictFunctions.of(model).function()
-    return keras.backend.backend() != "jax" or sparing_function(model, function) is not function
+def on_devices(batch: Any) -> Any:
+    """A batch on the devices that share it under `keras.distribution`, else as it is.
+
+    As Keras's `predict` on JAX lays it out.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return batch
+    return keras.tree.map_structure(
+        lambda array: keras.distribution.distribute_tensor(
+            array, distribution.get_data_layout(array.shape)
+        ),
+        batch,
+    )
+
+
+def why_keras_must_predict(model: keras.Model) -> str:
+    """Why only Keras's own `predict` can predict with a model; empty if any loop can.
+
+    Args:
+        model: The model.
+    """
+    if strategy(model) is not None:
+        return "the model belongs to a `tf.distribute` strategy"
+    own = own_methods(model, "make_predict_function")
+    if own:
+        return f"the model has {listed(own)}"
+    if keras.backend.backend() == "jax" and keras.config.is_nnx_enabled():
+        return "Keras uses NNX"
+    return ""

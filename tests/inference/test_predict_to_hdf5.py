@@ -9,7 +9,7 @@ from kerasext import PredictionFile
 from kerasext.callbacks import HDF5PredictionWriter, PredictionMonitor
 from kerasext.inference import array_job, predict_to_hdf5
 from kerasext.inference.array_job import ArrayJob
-from kerasext.inference.out_of_memory import is_out_of_memory
+from kerasext.keras_internals import is_out_of_memory
 from kerasext.models import ClassifierModel
 
 ROWS = 1000

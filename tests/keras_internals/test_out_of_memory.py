@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasext.inference.out_of_memory import is_out_of_memory
+from kerasext.keras_internals import is_out_of_memory
 
 
 class OutOfMemoryError(RuntimeError):

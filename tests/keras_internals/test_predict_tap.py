@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasext.callbacks.predict_tap import PredictTap
+from kerasext.keras_internals.predict_tap import PredictTap, StepTaps
 from kerasext.callbacks.step_outputs import to_numpy
 from kerasext.keras_internals.jax_state import state_variables
 from kerasext.keras_internals.predict_functions import PredictFunctions

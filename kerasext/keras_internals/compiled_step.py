@@ -19,8 +19,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasext.inference.numbered import filled, numbered
 from kerasext.keras_internals import jax_state, predict_loop
+from kerasext.keras_internals.structures import filled, numbered
 
 Array = np.ndarray[Any, Any]
 Step = Callable[[list[Array]], Any]

@@ -1,0 +1,158 @@
+"""What Keras's `predict` does with arrays, without its input pipeline and its dispatch.
+
+A thread reads ahead, up to two threads compute, and the outputs are handed over in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self
+
+import keras
+
+from kerasext.inference.row_slices import RowSlices
+from kerasext.keras_internals import JobStep, weights_kept
+
+Take = Callable[[Any, int], object]
+
+
+def predict_slices(
+    model: keras.Model,
+    slices: RowSlices,
+    step: JobStep,
+    take: Take,
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int | str = 0,
+) -> bool:
+    """Predicts batch by batch, with the callbacks and the progress bar of Keras's `predict`.
+
+    The hooks are called in Keras's order, with `logs` as of a `predict` that keeps no outputs. Where
+    callbacks have hooks for batches, no step begins before the hooks of the one before have ended.
+
+    Args:
+        model: The model.
+        slices: `RowSlices`; closed at the end.
+        step: `JobStep` of the model.
+        take: Callable that is given the outputs of each batch, and its number of rows, in order. If
+            a later step fails, it has been given those before.
+        callbacks: Sequence of callbacks. Defaults to none.
+        verbose: As for `model.predict`. Defaults to 0.
+
+    Returns:
+        Bool. Whether a callback stopped it before the last batch.
+    """
+    hooks = keras.callbacks.CallbackList(
+        list(callbacks),
+        add_progbar=verbose != 0,
+        model=model,
+        verbose=verbose,
+        epochs=1,
+        steps=slices.num_batches,
+    )
+    model.stop_predicting = False
+    steps_of_job = _Steps(step, take, one_by_one=_have_batch_hooks(callbacks))
+    with weights_kept(model), contextlib.closing(slices), steps_of_job as steps:
+        hooks.on_predict_begin()
+        left = slices.num_batches
+        batches = zip(slices.rows_of_batches(), slices, strict=True)
+        for number, several in _numbered(batches, int(model.steps_per_execution)):
+            hooks.on_predict_batch_begin(number)
+            for rows, batch in several:
+                steps.start(batch, rows)
+            left -= len(several)
+            hooks.on_predict_batch_end(number + len(several) - 1, {"outputs": {}})
+            if model.stop_predicting:
+                break
+        steps.finish()
+        hooks.on_predict_end()
+    return left > 0
+
+
+def _numbered(
+    batches: Iterable[tuple[int, Any]], together: int
+) -> Iterator[tuple[int, list[tuple[int, Any]]]]:
+    """The batches of each step, with the number of the first one."""
+    iterator = iter(batches)
+    number = 0
+    while several := list(itertools.islice(iterator, together)):
+        yield number, several
+        number += len(several)
+
+
+def _have_batch_hooks(callbacks: Sequence[keras.callbacks.Callback]) -> bool:
+    base = keras.callbacks.Callback
+    return any(
+        getattr(getattr(callback, name), "__func__", None) is not getattr(base, name)
+        for callback in callbacks
+        for name in ("on_predict_batch_begin", "on_predict_batch_end")
+    )
+
+
+class _Steps:
+    """Steps that are under way, each handed over when it is computed, in order."""
+
+    def __init__(self, step: JobStep, take: Take, *, one_by_one: bool) -> None:
+        self._step = step
+        self._take = take
+        self._one_by_one = one_by_one
+        self._threads: ThreadPoolExecutor | None = None
+        self._is_prepared = False
+        self._under_way: deque[tuple[Future[Any] | Any, int]] = deque()
+        self._has_taken = False
+
+    def start(self, batch: Any, rows: int) -> None:
+        """Starts a step, and hands over those before it that it need not wait for."""
+        step = self._step
+        if not self._is_prepared:
+            step.prepare(batch)
+            self._is_prepared = True
+            if step.in_threads > 1 and not self._one_by_one:
+                self._threads = ThreadPoolExecutor(
+                    step.in_threads, thread_name_prefix="kerasext-step"
+                )
+        if self._threads is None:
+            self._under_way.append((step(batch), rows))
+            # On JAX it is not computed yet, while the next one may be begun.
+            most = 1 if step.returns_early and self._has_taken else 0
+        else:
+            self._under_way.append((self._threads.submit(step, batch), rows))
+            most = step.in_threads
+        while len(self._under_way) > most:
+            self._hand_over()
+
+    def finish(self) -> None:
+        """Hands over what is left."""
+        while self._under_way:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        outputs, rows = self._under_way.popleft()
+        try:
+            if isinstance(outputs, Future):
+                outputs = outputs.result()
+            self._step.wait(outputs)
+            self._take(outputs, rows)
+        except BaseException:
+            self._under_way.clear()  # later ones: the rows of this one would be missing
+            raise
+        self._has_taken = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+        with contextlib.suppress(Exception):  # what was raised tells more
+            self.finish()

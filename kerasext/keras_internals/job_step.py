@@ -1,0 +1,194 @@
+"""A step of a job: what Keras's `predict` computes of one batch, without its dispatch.
+
+The same `predict_step`, compiled as Keras resolves it, so that the outputs are the same, bit for
+bit. `compiled_step` says what Keras 3.12 to 3.15 do.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol
+
+import keras
+
+from kerasext.keras_internals import jax_state, predict_loop
+from kerasext.keras_internals.predict_functions import PredictFunctions
+from kerasext.keras_internals.structures import filled, numbered
+
+
+class JobStep(Protocol):
+    """Computes batches, one after the other.
+
+    Attributes:
+        in_threads: Int. How many batches may be computed at the same time, each in a thread of its
+            own; 1 if a step depends on the one before, or the backend needs no threads for that.
+            Known after `prepare`.
+        returns_early: Bool. Whether a call returns before its outputs are computed.
+    """
+
+    in_threads: int
+    returns_early: bool
+
+    def prepare(self, batch: Any) -> None:
+        """Compiles the step for batches like this one, if it is not compiled yet."""
+
+    def __call__(self, batch: Any) -> Any:
+        """Returns the outputs, in the structure and tensors of the model."""
+
+    def wait(self, outputs: Any) -> None:
+        """Waits until outputs are computed, and raises the error if that fails."""
+
+
+def job_step(model: keras.Model, *, jit_compile: bool) -> JobStep:
+    """Makes the step of a job.
+
+    Args:
+        model: The model, which nobody else changes while the step is in use.
+        jit_compile: Bool. Whether XLA, or `torch.compile`, compiles it.
+    """
+    steps: dict[str, Callable[..., JobStep]] = {
+        "tensorflow": _TensorFlowStep,
+        "jax": _JaxStep,
+        "torch": _TorchStep,
+    }
+    return steps[keras.backend.backend()](model, jit_compile and not model.run_eagerly)
+
+
+class _TensorFlowStep:
+    """One concrete function for batches of any number of rows, where the model allows it."""
+
+    returns_early = False
+
+    def __init__(self, model: keras.Model, jit_compile: bool) -> None:
+        self.in_threads = 1
+        self._tf: Any = importlib.import_module("tensorflow")
+        self._model = model
+        self._jit_compile = jit_compile
+        self._functions = PredictFunctions.of(model)
+        self._of_any_rows: Any = None
+        self._by_shape: dict[Hashable, Any] = {}
+
+    def prepare(self, batch: Any) -> None:
+        if self._model.run_eagerly:
+            return
+        tensors = keras.tree.flatten(batch)
+        kind = tuple((tensor.shape[1:], tensor.dtype) for tensor in tensors)
+        function, self._of_any_rows = self._functions.kept(
+            ("job step", self._jit_compile, kind), functools.partial(self._trace, batch)
+        )
+        self._function = function
+        # With an accelerator a call returns early, and threads would lose its `tf.device`.
+        is_on_cpu = not self._tf.config.list_logical_devices("GPU")
+        concrete = self._of_any_rows
+        if is_on_cpu and concrete is not None and not _changes_state(concrete.graph):
+            self.in_threads = 2
+
+    def _trace(self, batch: Any) -> tuple[Any, Any]:
+        numbers = numbered(batch)
+        tensors = keras.tree.flatten(batch)
+
+        def predict_step(*tensors: Any) -> Any:
+            return self._model.predict_step(filled(numbers, tensors))
+
+        function = self._tf.function(
+            predict_step, autograph=False, jit_compile=self._jit_compile or None
+        )
+        specs = [self._tf.TensorSpec((None, *t.shape[1:]), t.dtype) for t in tensors]
+        try:
+            return function, function.get_concrete_function(*specs)
+        except Exception:  # noqa: BLE001 - its own, raised again if it is not about the open axis
+            function.get_concrete_function(*tensors)
+            return function, None
+
+    def __call__(self, batch: Any) -> Any:
+        if self._model.run_eagerly:
+            return self._model.predict_step(batch)
+        tensors = keras.tree.flatten(batch)
+        return (self._of_any_rows or self._of_rows(tensors))(*tensors)
+
+    def _of_rows(self, tensors: list[Any]) -> Any:
+        rows = len(tensors[0])
+        if rows not in self._by_shape:
+            self._by_shape[rows] = self._function.get_concrete_function(*tensors)
+        return self._by_shape[rows]
+
+    def wait(self, outputs: Any) -> None:
+        """Nothing is left to do."""
+
+
+# They read variables and tables; what else has a state changes it, or depends on it.
+_READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VarHandleOp"}
+_READS |= {"LookupTableFindV2", "HashTableV2", "LookupTableSizeV2"}
+# Whether these do is seen in their functions.
+_CALLS = {"StatefulPartitionedCall", "While", "If", "Case", "XlaLaunch"}
+
+
+def _changes_state(graph: Any) -> bool:
+    """Whether a graph has an operation with a state that is more than read, such as a seed."""
+    try:
+        registry: Any = importlib.import_module("tensorflow.python.framework.op_def_registry")
+    except ImportError:  # of a later TensorFlow; then nothing is known
+        return True
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+    kinds = {node.op for node in nodes} - _READS - _CALLS
+    found = map(registry.get, kinds)
+    return any(definition is not None and definition.is_stateful for definition in found)
+
+
+class _JaxStep:
+    """The jitted `predict_step`. The weights stay in the model while it computes."""
+
+    in_threads = 1
+    returns_early = True
+
+    def __init__(self, model: keras.Model, jit_compile: bool) -> None:
+        self._jax: Any = importlib.import_module("jax")
+        self._model = model
+        self._jit_compile = jit_compile
+
+    def prepare(self, batch: Any) -> None:
+        model = self._model
+        model.jax_state_sync()  # in a callback of `fit` the variables are empty without it
+        jax_state.build(model, keras.utils.unpack_x_y_sample_weight(batch)[0])
+        self._trainable = model.trainable_variables
+        self._other = model.non_trainable_variables
+        self._function = PredictFunctions.of(model).kept(
+            ("job step", self._jit_compile),
+            lambda: jax_state.compiled_changes(model, jit_compile=self._jit_compile),
+        )
+
+    def __call__(self, batch: Any) -> Any:
+        state = [v._value for v in self._trainable], [v._value for v in self._other]
+        outputs, changed = self._function(state, predict_loop.on_devices(batch))
+        for index, value in changed.items():
+            self._other[index]._value = value
+        return outputs
+
+    def wait(self, outputs: Any) -> None:
+        self._jax.block_until_ready(outputs)
+
+
+class _TorchStep:
+    """Keras's own predict function, which nothing stands before on torch."""
+
+    in_threads = 1
+    returns_early = False
+
+    def __init__(self, model: keras.Model, jit_compile: bool) -> None:
+        self._model = model
+        functions = PredictFunctions.of(model)
+        self._function = functions.kept(
+            ("job step", jit_compile), lambda: functions.make_apart(jit_compile=jit_compile)
+        )
+
+    def prepare(self, batch: Any) -> None:
+        predict_loop.leave_training(self._model)
+
+    def __call__(self, batch: Any) -> Any:
+        return self._function([batch])
+
+    def wait(self, outputs: Any) -> None:
+        """Nothing is left to do: the thread that writes waits for a GPU."""
