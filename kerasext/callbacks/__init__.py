@@ -1,6 +1,7 @@
 """Writing and watching predictions while `model.predict` runs: joins `storage` to Keras."""
 
 from kerasext.callbacks.hdf5_prediction_writer import HDF5PredictionWriter
+from kerasext.callbacks.model_description import describe as describe
 from kerasext.callbacks.prediction_monitor import PredictionMonitor
 from kerasext.callbacks.prediction_run import (
     SAME_STEPS as SAME_STEPS,

@@ -181,6 +181,8 @@ class HDF5PredictionWriter(PredictCallback):
                 batches=(self.params or {}).get("steps"),
                 callback=self,
             )
+            jit_compile = bool(model.jit_compile and not model.run_eagerly)
+            self._run.use_jit_compile(jit_compile, "pass it to `model.compile`")
         except BaseException:
             self.close()
             raise

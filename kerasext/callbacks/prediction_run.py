@@ -25,10 +25,11 @@ from kerasext.callbacks.step_outputs import number_of_rows, that_stay
 from kerasext.callbacks.step_rows import Step, rows_before, rows_of
 from kerasext.callbacks.writer_options import CheckedOptions
 from kerasext.keras_internals import predict_loop, random_states, stateful_layers
-from kerasext.storage import IDS, ROW, BackgroundWriter, PredictionFileWriter
+from kerasext.storage import IDS, ROW, BackgroundWriter, PredictionFileWriter, SkippedIds
 
 # By path, the last one of each.
 _open_runs: weakref.WeakValueDictionary[Path, PredictionRun] = weakref.WeakValueDictionary()
+_JIT_COMPILE = "jit_compile"
 SAME_STEPS = "its first and last step were computed again and are the same"
 
 
@@ -105,8 +106,9 @@ class PredictionRun:
         self.rows_known = self._file.state.data_rows - self._file.state.first_data_row
         self._steps = 0
         self._batches_seen = 0
+        self._jit_compile = False
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
-        self._skipped_ids = None
+        self._skipped_ids: SkippedIds | None = None
         try:
             self._begin()
         except BaseException:
@@ -149,6 +151,30 @@ class PredictionRun:
     def health(self) -> dict[str, float]:
         """As for `HDF5PredictionWriter`."""
         return self._file.state.health
+
+    @property
+    def jit_compile(self) -> bool | None:
+        """Whether XLA compiled the steps of the interrupted run; `None` if nothing is resumed."""
+        stored = self._file.resumed_attribute(_JIT_COMPILE)
+        return None if stored is None else bool(stored)
+
+    def use_jit_compile(self, jit_compile: bool, remedy: str) -> None:
+        """Says whether XLA compiles the steps, before the first one.
+
+        Args:
+            jit_compile: Bool.
+            remedy: String. What to do if the interrupted run had it otherwise.
+
+        Raises:
+            ValueError: If it had: values would differ in their last bits.
+        """
+        stored = self.jit_compile
+        if stored not in (None, jit_compile):
+            raise ValueError(
+                f"`mode='resume'` needs the same `jit_compile` as the first run; {remedy}. "
+                f"Stored: jit_compile={stored}. Received: jit_compile={jit_compile}"
+            )
+        self._jit_compile = jit_compile
 
     def knows(self, rows: int) -> bool:
         """Whether the next rows need not be computed.
@@ -329,11 +355,15 @@ class PredictionRun:
     def _expected_rows(self, rows_of_step: int) -> int | None:
         if self._rows is not None or self._batches is None:
             return self._rows
-        return math.ceil(self._batches / self._model.steps_per_execution) * rows_of_step
+        return math.ceil(self._batches / int(self._model.steps_per_execution)) * rows_of_step
 
     def _describe(self, expected_rows: int | None = None) -> ModelDescription:
         description = describe(self._model)
-        own = {"started": self._started, "metadata": self._options.metadata_json}
+        own: dict[str, str | float] = {
+            "started": self._started,
+            "metadata": self._options.metadata_json,
+            _JIT_COMPILE: self._jit_compile,
+        }
         self._file.set_description(
             {**description.attributes, **own}, description.class_names, expected_rows
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -51,7 +51,7 @@ def number_of_rows(outputs: Any) -> int:
     return int(shape[0]) if len(shape) else 0
 
 
-def choose(named: Mapping[str, Any], names: tuple[str, ...] | None) -> dict[str, Any]:
+def choose(named: Mapping[str, Any], names: Sequence[str] | None) -> dict[str, Any]:
     """The outputs to keep.
 
     Args:
@@ -88,7 +88,7 @@ def to_numpy(tensor: Any) -> np.ndarray:
     return np.asarray(tensor.numpy(force=True))
 
 
-def that_stay(outputs: Any, names: tuple[str, ...] | None) -> Any:
+def that_stay(outputs: Any, names: Sequence[str] | None) -> Any:
     """The outputs of a step, so that no later step can change them.
 
     Only torch has tensors that change, such as a buffer into which a model writes each of its

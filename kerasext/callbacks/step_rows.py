@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +45,7 @@ class Step(NamedTuple):
         return number_of_bytes(self.outputs) + sum(c.nbytes for c in self.columns.values())
 
 
-def rows_of(step: Step, names: tuple[str, ...] | None, keep: Keep | None) -> Columns:
+def rows_of(step: Step, names: Sequence[str] | None, keep: Keep | None) -> Columns:
     """The rows to store, by name.
 
     Args:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -14,18 +15,24 @@ from kerasext.callbacks import PredictionMonitor, PredictionRun
 from kerasext.inference.array_loop import predict_slices
 from kerasext.inference.batch_size_trials import SIZES, Trials
 from kerasext.inference.row_slices import RowSlices, read_rows
-from kerasext.inference.tune_batch_size import largest_batch, remember, remembered
+from kerasext.inference.tune_batch_size import fetch, largest_batch, remember, remembered
 from kerasext.keras_internals import (
+    JobStep,
+    StepListener,
     fixed_batch_size,
     is_out_of_memory,
     job_step,
     predict_loop,
 )
 
-# A job that takes less at the smallest batch size is not worth trying others for.
-_SHORT_SECONDS = 2.0
-_LEAST_LOST_SECONDS = 0.5
-_MOST_LOST = 0.03  # of a job's time, by batch sizes that are tried and are not the best
+_TRIAL_SECONDS = 0.004  # of each batch size
+_AGAIN_SHARE = 0.005  # of the rest of a job, for measuring each of the best sizes once more
+_AGAIN_FROM_SECONDS = 1.0  # so long must the rest be
+_SIZE_TO_COMPARE = 2048  # batches of the step as Keras compiles it, and as XLA does
+_LEAST_BATCHES = 4
+_WORTH_COMPILING_SECONDS = 5.0  # of a job, for which the step is compiled once more
+_CLEARLY_FASTER = 0.95
+_UNKNOWN_GAIN = 2.0  # of a larger batch size, before two were tried
 _ROWS_AT_ONCE = 65536  # whose ids are compared
 
 
@@ -37,7 +44,7 @@ class ArrayJob:
         x: What `can_slice` accepts.
         rows: Int. Number of its rows.
         run: `PredictionRun` of the job, in which no row was seen yet.
-        jit_compile: Bool. Whether the step is compiled by XLA.
+        jit_compile: As for `predict_to_hdf5`.
         monitors: Sequence of `PredictionMonitor`, which are shown the rows that are kept, each
             once, and not the steps: those may be filled up, or be computed again.
     """
@@ -49,7 +56,7 @@ class ArrayJob:
         rows: int,
         run: PredictionRun,
         *,
-        jit_compile: bool,
+        jit_compile: bool | Literal["tune"] | None,
         monitors: Sequence[PredictionMonitor] = (),
     ) -> None:
         self._model = model
@@ -57,7 +64,8 @@ class ArrayJob:
         self._rows = rows
         self._run = run
         self._monitors = monitors
-        self._step = job_step(model, jit_compile=jit_compile)
+        self._listeners: list[StepListener] = [run, *monitors]
+        self._jit_compile = jit_compile
         self._shards = predict_loop.data_shards()
         self._fixed_size = fixed_batch_size(model)
         self._is_filled_up = self._shards > 1 or self._fixed_size is not None
@@ -72,7 +80,6 @@ class ArrayJob:
             **options: Those of `predict_slices`.
         """
         try:
-            self._check_batch_size(batch_size)
             for monitor in self._monitors:
                 monitor.set_model(self._model)
                 monitor.begin(self._rows)
@@ -88,24 +95,16 @@ class ArrayJob:
         for monitor in self._monitors:
             monitor.on_predict_end()
 
-    def _check_batch_size(self, batch_size: int | None) -> None:
-        if batch_size and batch_size % self._shards:
-            raise ValueError(
-                f"`batch_size` must be a multiple of the {self._shards} devices that share a batch "
-                f"under `keras.distribution`. Received: batch_size={batch_size}"
-            )
-        fixed = self._fixed_size
-        if batch_size and fixed and batch_size != fixed:
-            raise ValueError(
-                f"`batch_size` must be {fixed}, which the inputs or the state of the model have; "
-                f"leave it out. Received: batch_size={batch_size}"
-            )
-
     def _predict_missing_rows(self, batch_size: int | None, **options: Any) -> None:
         run = self._run
+        jit_compile = self._resolve_compilation()
+        run.use_jit_compile(jit_compile, "leave it out")
+        self._compiles_each_size = jit_compile and keras.backend.backend() != "torch"
+        self._step = job_step(self._model, jit_compile=jit_compile)
         earlier = run.batch_size
-        size = batch_size or self._fixed_size or earlier
-        size = size or (self._rows and remembered(self._model, self._x))
+        size = batch_size or self._fixed_size or earlier or None
+        if not size and self._rows:
+            size = remembered(self._model, self._x, self._rows)
         if SIZES[0] % self._shards:
             size = self._divisible(size or SIZES[0])
         if run.is_complete:
@@ -117,6 +116,51 @@ class ArrayJob:
             self._predict_all(size or self._tune(), **options)
         if not self._was_stopped:
             run.end()
+
+    def _resolve_compilation(self) -> bool:
+        """Whether XLA compiles the steps: as asked for, as in the file, or as Keras does."""
+        model, wanted, stored = self._model, self._jit_compile, self._run.jit_compile
+        why_not = predict_loop.why_not_jit_compiled(model)
+        if why_not and (wanted is True or (wanted is not False and stored)):
+            raise ValueError(
+                "A model can be compiled by XLA only if all its layers can, and it does not run "
+                f"eagerly; pass jit_compile=False. Received: {why_not}"
+            )
+        if isinstance(wanted, bool):
+            return wanted
+        if stored is not None:
+            return stored
+        if wanted == "tune" and not why_not:
+            return self._is_faster_compiled()
+        return bool(model.jit_compile) and not why_not
+
+    def _is_faster_compiled(self) -> bool:
+        """Predicts some rows both ways, of which nothing is kept, if the job is long enough."""
+        size = self._fixed_size or remembered(self._model, self._x, self._rows)
+        size = size or min(largest_batch(self._x), _SIZE_TO_COMPARE)
+        size = self._divisible(min(size, self._rows // (4 * _LEAST_BATCHES)))
+        if 4 * _LEAST_BATCHES * size > self._rows:
+            return bool(self._model.jit_compile)
+        seconds = {}
+        for jit_compile in (False, True):
+            step = job_step(self._model, jit_compile=jit_compile)
+            try:
+                timed = [self._time(step, size, batches) for batches in (1, _LEAST_BATCHES)]
+            except Exception:
+                if not jit_compile:
+                    raise
+                return False
+            seconds[jit_compile] = timed[1] / _LEAST_BATCHES
+            left = seconds[jit_compile] * self._rows / size
+            if not jit_compile and left < _WORTH_COMPILING_SECONDS:
+                return False
+        return seconds[True] < _CLEARLY_FASTER * seconds[False]
+
+    def _time(self, step: JobStep, size: int, batches: int) -> float:
+        slices = RowSlices(self._x, size, rows=size * batches, fill=self._is_filled_up)
+        began = time.perf_counter()
+        predict_slices(self._model, slices, step, fetch)
+        return time.perf_counter() - began
 
     def _compare(self, size: int) -> None:
         """Predicts the first and the last batch of a complete file, and compares them and all ids.
@@ -141,7 +185,7 @@ class ArrayJob:
     def _skip_to(self, row: int) -> None:
         while self._run.rows_seen < row:
             rows = min(row - self._run.rows_seen, _ROWS_AT_ONCE)
-            for listener in (self._run, *self._monitors):
+            for listener in self._listeners:
                 listener.on_step_skipped(rows, ())
 
     def _predict_no_rows(self, size: int) -> None:
@@ -160,28 +204,32 @@ class ArrayJob:
             ) from error
 
     def _tune(self) -> int:
-        began = time.perf_counter()
-        trials = Trials(self._predict, self._left, largest_batch(self._x))
-
-        def goes_on(trials: Trials) -> bool:
-            rate = trials.best.rows_per_second
-            spent, left = time.perf_counter() - began, self._left / rate
-            # The model is traced anyway, once.
-            lost = spent - trials.done / rate - trials.trials[0].first_seconds
-            allowed = max(_MOST_LOST * (spent + left), _LEAST_LOST_SECONDS)
-            short = _SHORT_SECONDS if len(trials.trials) == 1 else _SHORT_SECONDS / 4
-            return left > short and lost < allowed
-
+        trials = Trials(self._predict, self._left, largest_batch(self._x), seconds=_TRIAL_SECONDS)
         try:
-            trials.run(goes_on)
+            trials.run(self._is_worth_another)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             return self._divisible(SIZES[0] // 2)
-        size = trials.best.batch_size if trials.trials else SIZES[0]
-        if trials.is_conclusive:
-            remember(self._model, self._x, size)
+        if not trials.trials:
+            return SIZES[0]
+        left_seconds = self._left / trials.best.rows_per_second
+        if left_seconds > _AGAIN_FROM_SECONDS:
+            trials.measure_again(_AGAIN_SHARE * left_seconds)
+        size = trials.best.batch_size
+        up_to = sys.maxsize if trials.is_conclusive else self._rows
+        remember(self._model, self._x, size, up_to=up_to)
         return size
+
+    def _is_worth_another(self, trials: Trials) -> bool:
+        """Whether a larger batch size may save more time than it takes to compile a step for it."""
+        if not self._compiles_each_size:
+            return True
+        last, *before = reversed(trials.trials)
+        rate = last.rows_per_second
+        gain = rate / max(t.rows_per_second for t in before) if before else _UNKNOWN_GAIN
+        compiling = last.first_seconds - last.batch_size / rate
+        return self._left / trials.best.rows_per_second * (1 - 1 / gain) > compiling
 
     def _predict_all(self, size: int, **options: Any) -> None:
         while self._left and not self._was_stopped:
@@ -209,7 +257,7 @@ class ArrayJob:
         rows = min(rows, self._end)
         if self._is_filled_up or not self._end:
             outputs = keras.tree.map_structure(lambda tensor: tensor[:rows], outputs)
-        for listener in (self._run, *self._monitors):
+        for listener in self._listeners:
             listener.on_step_outputs(outputs, rows, ())
 
     def _divisible(self, size: int) -> int:
@@ -219,6 +267,25 @@ class ArrayJob:
     @property
     def _left(self) -> int:
         return self._rows - self._run.rows_seen
+
+
+def check_batch_size(model: keras.Model, batch_size: int) -> None:
+    """Checks that a model takes batches of a size.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    shards, fixed = predict_loop.data_shards(), fixed_batch_size(model)
+    if batch_size % shards:
+        raise ValueError(
+            f"`batch_size` must be a multiple of the {shards} devices that share a batch under "
+            f"`keras.distribution`. Received: batch_size={batch_size}"
+        )
+    if fixed is not None and batch_size != fixed:
+        raise ValueError(
+            f"`batch_size` must be {fixed}, which the inputs or the state of the model have; leave "
+            f"it out. Received: batch_size={batch_size}"
+        )
 
 
 def _zeros(array: Any, rows: int) -> np.ndarray:

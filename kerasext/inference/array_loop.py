@@ -32,7 +32,7 @@ def predict_slices(
 ) -> bool:
     """Predicts batch by batch, with the callbacks and the progress bar of Keras's `predict`.
 
-    The hooks are called in Keras's order, with `logs` as of a `predict` that keeps no outputs. Where
+    The hooks are called in Keras's order, with `logs` as of a `predict` that keeps no outputs. If
     callbacks have hooks for batches, no step begins before the hooks of the one before have ended.
 
     Args:

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from kerasext.keras_internals import is_out_of_memory
 
-SIZES = (32, 128, 512, 2048, 8192, 32768)
+SIZES = (32, 128, 512, 2048, 8192, 32768, 131_072)
 # A larger batch costs memory, and waiting for the first result: it must be worth it.
 _GOOD_ENOUGH = 0.95
-_TIMED_SECONDS = 0.1  # long enough to tell sizes apart, on a machine that does other things too
+_CANDIDATE = 0.75  # of the best rate: what is worth measuring again
+_LEAST_BATCHES = 4  # fewer do not show that reading, computing and writing overlap
 
 
 class Trial(NamedTuple):
@@ -35,9 +36,10 @@ class Trials:
 
     Args:
         predict: Callable that predicts the next rows, so many and at such a batch size.
-        rows: Int. Number of rows that may be predicted; no size is tried that is more than a fourth
+        rows: Int. Number of rows that may be predicted; no size is tried that is more than a fifth
             of what is left of them.
         largest: Int. Largest batch size to try.
+        seconds: Float. How long each size is timed at least, if there are enough rows.
 
     Attributes:
         trials: List of what was measured; empty if there are too few rows.
@@ -45,13 +47,16 @@ class Trials:
         is_conclusive: Bool. Whether larger sizes are slower, or too large, rather than untried.
     """
 
-    def __init__(self, predict: Callable[[int, int], object], rows: int, largest: int) -> None:
+    def __init__(
+        self, predict: Callable[[int, int], object], rows: int, largest: int, *, seconds: float
+    ) -> None:
         self.trials: list[Trial] = []
         self.done = 0
         self.is_conclusive = False
         self._predict = predict
         self._rows = rows
         self._largest = largest
+        self._seconds = seconds
 
     @property
     def best(self) -> Trial:
@@ -72,7 +77,9 @@ class Trials:
                 the smallest.
         """
         for size in SIZES:
-            if self.done + 4 * size > self._rows or (self.trials and not goes_on(self)):
+            if self.done + (1 + _LEAST_BATCHES) * size > self._rows or (
+                self.trials and not goes_on(self)
+            ):
                 return
             if self.trials and size > self._largest:
                 break
@@ -86,19 +93,34 @@ class Trials:
                 break
         self.is_conclusive = True
 
+    def measure_again(self, seconds: float) -> None:
+        """Times the best sizes once more, so many seconds each, as far as there are rows."""
+        fastest = max(trial.rows_per_second for trial in self.trials)
+        for at, trial in enumerate(self.trials):
+            if trial.rows_per_second >= _CANDIDATE * fastest:
+                rows, spent = self._time_batches(trial.batch_size, seconds)
+                self.trials[at] = trial._replace(
+                    rows=trial.rows + rows, seconds=trial.seconds + spent
+                )
+
     def _try(self, size: int) -> None:
         first_seconds = self._time(size, size)
+        rows, seconds = self._time_batches(size, self._seconds)
+        self.trials.append(Trial(size, rows, seconds, first_seconds))
+
+    def _time_batches(self, size: int, at_least: float) -> tuple[int, float]:
+        """Rows and seconds of some batches."""
         rows, seconds = 0, 0.0
-        batches = 1
-        while seconds < _TIMED_SECONDS:
+        batches = _LEAST_BATCHES
+        while seconds < at_least:
             batches = min(batches, (self._rows - self.done) // size)
             if not batches:
                 break
             seconds += self._time(batches * size, size)
             rows += batches * size
             # So many more at the rate so far, that it is enough; each call has a cost of its own.
-            batches = max(int(_TIMED_SECONDS / seconds * rows / size), 1)
-        self.trials.append(Trial(size, rows, seconds, first_seconds))
+            batches = max(int((at_least - seconds) / seconds * rows / size), 1)
+        return rows, seconds
 
     def _time(self, rows: int, size: int) -> float:
         began = time.perf_counter()

@@ -61,7 +61,8 @@ def write_own_predict(
         model: The model.
         x: The data, given as they are.
         callbacks: Sequence of further callbacks.
-        **options: Further arguments of `predict`, each of which it must take.
+        **options: Further arguments of `predict`. It must take those that are neither `None` nor
+            `"auto"`.
 
     Raises:
         TypeError: If the method does not take `callbacks`, or one of the options.
@@ -75,6 +76,7 @@ def write_own_predict(
             "Beside the file of a model with a `predict` of its own no outputs may be kept; pass "
             f"accumulate=False to the other writer. Received: callbacks={keeps}"
         )
+    options = {name: value for name, value in options.items() if value not in (None, "auto")}
     options["callbacks"] = [*callbacks, writer]
     _check_parameters(model, options)
     with weights_kept(model), writer:

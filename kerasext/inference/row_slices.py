@@ -18,7 +18,7 @@ import numpy as np
 from kerasext.callbacks import to_numpy
 from kerasext.inference.input_dtypes import as_text, is_other_float, read_frame
 from kerasext.inference.read_ahead import read_ahead
-from kerasext.keras_internals import DataAdapter, filled, numbered
+from kerasext.keras_internals import filled, numbered
 from kerasext.storage import TEXT_KINDS
 
 # Cut at once from arrays in memory: less makes the calls for it count, more leaves the cache.
@@ -68,8 +68,8 @@ def count_rows(x: Any) -> int:
     return rows
 
 
-class RowSlices(DataAdapter or object):  # type: ignore[misc]
-    """Rows of arrays in batches, for `model.predict(RowSlices(x, batch_size))`.
+class RowSlices:
+    """Rows of arrays in batches, each iteration from the first one.
 
     The model is given the batches of `model.predict(x, batch_size)`: floats as `floatx`, the
     structure of `x`, at the end a batch of the rows that are left. `x` is never copied as a whole.
@@ -89,12 +89,11 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
 
     Attributes:
         first_row: As given.
+        batch_size: As given.
         rows: Int. Number of rows that are given.
 
     Raises:
-        RuntimeError: If Keras has changed.
-        ValueError: See `count_rows`, and if an argument is out of range. During `predict`: what
-            reading `x` raises, at the batch that can't be read.
+        ValueError: See `count_rows`, and if an argument is out of range.
 
     Example:
 
@@ -102,7 +101,8 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
     with h5py.File("images.h5") as file:
         slices = RowSlices(file["images"], batch_size=256, first_row=10_000)
         with contextlib.closing(slices):
-            model.predict(slices)
+            for batch in slices:
+                model.predict_on_batch(batch)
     ```
     """
 
@@ -116,12 +116,6 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
         fill: bool = False,
         read_ahead_bytes: int = 32 * 1024 * 1024,
     ) -> None:
-        if DataAdapter is None:
-            raise RuntimeError(
-                "This version of Keras is not one that kerasext knows: `predict` takes no batches "
-                "of ours in it; use Keras 3.12 to 3.15, or a newer kerasext. "
-                f"Received: keras {keras.__version__}, without DataAdapter"
-            )
         total = count_rows(x)
         self.first_row = first_row
         self.rows = total - first_row if rows is None else rows
@@ -132,7 +126,7 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
             )
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be positive. Received: batch_size={batch_size}")
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._fill = fill
         self._readers: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
         self._arrays = keras.tree.flatten(x)
@@ -148,40 +142,13 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
         self._block_rows = batch_size * max(block_bytes // max(batch_size * row_bytes, 1), 1)
 
     @property
-    def batch_size(self) -> int:
-        """Rows of each batch but the last one."""
-        return self._batch_size
-
-    @property
     def num_batches(self) -> int:
         """Number of batches."""
-        return math.ceil(self.rows / self._batch_size)
-
-    @property
-    def has_partial_batch(self) -> bool:
-        """Whether the last batch has fewer rows."""
-        return self.partial_batch_size is not None
-
-    @property
-    def partial_batch_size(self) -> int | None:
-        """Rows of the last batch if they are fewer, else `None`."""
-        return None if self._fill else self.rows % self._batch_size or None
-
-    def get_tf_dataset(self) -> Iterable[Any]:
-        """The batches, as tensors; iterated over more than once."""
-        return self
-
-    def get_jax_iterator(self) -> Iterator[Any]:
-        """The batches, as NumPy arrays."""
-        return iter(self)
-
-    # Each backend's loop calls one of its own, and only iterates over what it returns.
-    get_torch_dataloader = get_tf_dataset
-    get_numpy_iterator = get_jax_iterator
+        return math.ceil(self.rows / self.batch_size)
 
     def rows_of_batches(self) -> Iterator[int]:
         """The number of rows of each batch, without those that fill it up."""
-        return (len(part) for part in _cut(range(self.rows), self._batch_size))
+        return (len(part) for part in _cut(range(self.rows), self.batch_size))
 
     def __iter__(self) -> Iterator[Any]:
         parts = _cut(range(self.first_row, self.first_row + self.rows), self._block_rows)
@@ -202,11 +169,11 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
         try:
             return self._read_batches(rows)
         except Exception:  # noqa: BLE001 - raised again, at the batch that it is about
-            parts = _cut(rows, self._batch_size)
+            parts = _cut(rows, self.batch_size)
             return (batch for part in parts for batch in self._read_batches(part))
 
     def _read_batches(self, rows: range) -> Iterable[Any]:
-        missing = -len(rows) % self._batch_size if self._fill else 0
+        missing = -len(rows) % self.batch_size if self._fill else 0
         columns = [
             self._split(_filled_up(read_rows(array, rows), missing)) for array in self._arrays
         ]
@@ -218,7 +185,7 @@ class RowSlices(DataAdapter or object):  # type: ignore[misc]
         if keras.backend.backend() in ("tensorflow", "torch"):
             # Parts share the memory of one tensor; a tensor of each takes ten times as long.
             array, split = keras.ops.convert_to_tensor(array), keras.ops.split
-        rows, size = len(array), self._batch_size
+        rows, size = len(array), self.batch_size
         if rows <= size:
             return [array]
         cuts = list(range(size, rows, size)) if rows % size else rows // size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 import weakref
@@ -11,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from kerasext.callbacks import by_name, to_rows
+from kerasext.inference.array_loop import predict_slices
 from kerasext.inference.batch_size_trials import SIZES, Trial, Trials
 from kerasext.inference.row_slices import RowSlices, count_rows
 from kerasext.keras_internals import (
     check_model,
     columns_as_inputs,
     fixed_batch_size,
+    job_step,
     listed,
     own_methods,
+    predict_loop,
     predicting_alone,
-    weights_kept,
 )
 
 if TYPE_CHECKING:
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 # large images are not worth less to an accelerator.
 _BATCH_BYTES = 16 * 1024 * 1024
 _FEW_ROWS = 128
+_TIMED_SECONDS = 0.1  # long enough to tell sizes apart, on a machine that does other things too
 
-_known: weakref.WeakKeyDictionary[keras.Model, dict[tuple[Any, ...], int]] = (
+_known: weakref.WeakKeyDictionary[keras.Model, dict[tuple[Any, ...], tuple[int, int]]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -98,7 +101,7 @@ def tune_batch_size(
 ) -> TunedBatchSize:
     """Finds the batch size at which a model predicts the most rows per second.
 
-    Predicts rows of `x` at batch sizes from 32 to 32,768, each four times the last, until two in a
+    Predicts rows of `x` at batch sizes from 32 to 131,072, each four times the last, until two in a
     row are slower than the best, or memory runs out. `predict_to_hdf5` then uses the size that was
     found for this model.
 
@@ -114,7 +117,9 @@ def tune_batch_size(
         `TunedBatchSize`, with the attributes `batch_size` and `table`.
 
     Raises:
-        TypeError: If the model is no `keras.Model`, or it or its class has a `predict` of its own.
+        TypeError: If the model is no `keras.Model`, or only Keras's or its own `predict` can
+            predict with it: it or its class has a `predict` or `make_predict_function` of its own,
+            or it belongs to a `tf.distribute` strategy.
         ValueError: If `x` is no array, has too few rows, or an argument is not positive; if the
             model takes batches of one size only.
         RuntimeError: On JAX, if another thread writes predictions of the model.
@@ -135,6 +140,12 @@ def tune_batch_size(
             "batches cut by kerasext; time `model.predict(x, batch_size=...)` at some sizes. "
             f"Received: model={model!r} with {listed(own)}"
         )
+    reason = predict_loop.why_keras_must_predict(model)
+    if reason:
+        raise TypeError(
+            "`tune_batch_size` can measure only models that kerasext's own loop can predict with; "
+            f"time `model.predict(x, batch_size=...)` at some sizes. Received: {reason}"
+        )
     fixed = fixed_batch_size(model)
     if fixed is not None:
         raise ValueError(
@@ -154,19 +165,28 @@ def tune_batch_size(
             f"`x` must have at least {4 * SIZES[0]} rows to measure with. Received: {rows} rows"
         )
 
+    step = job_step(model, jit_compile=bool(model.jit_compile))
+
     def predict(count: int, size: int) -> None:
         # From the first row on, again and again: nothing is kept.
         for start in range(0, count, rows // size * size):
             part = RowSlices(x, size, rows=min(count - start, rows // size * size))
-            with predicting_alone(model), weights_kept(model), contextlib.closing(part):
-                model.predict(part, verbose=0)
+            predict_slices(model, part, step, fetch)
 
     until = time.perf_counter() + max_seconds
-    trials = Trials(predict, sys.maxsize, min(max_batch_size, largest_batch(x), rows // 4))
-    trials.run(lambda _: time.perf_counter() < until)
+    largest = min(max_batch_size, largest_batch(x), rows // 4)
+    trials = Trials(predict, sys.maxsize, largest, seconds=_TIMED_SECONDS)
+    with predicting_alone(model):
+        trials.run(lambda _: time.perf_counter() < until)
     tuned = TunedBatchSize(trials.best.batch_size, trials.trials)
     remember(model, x, tuned.batch_size)
     return tuned
+
+
+def fetch(outputs: Any, _: int) -> None:
+    """Waits for outputs, as for those that are written."""
+    for output in by_name(outputs).values():
+        to_rows("", output)
 
 
 def largest_batch(x: Any) -> int:
@@ -176,14 +196,23 @@ def largest_batch(x: Any) -> int:
     return max(rows, min(8 * rows, _FEW_ROWS))
 
 
-def remember(model: keras.Model, x: Any, batch_size: int) -> None:
-    """Keeps the best batch size of a model for such rows until the process or the model ends."""
-    _known.setdefault(model, {})[_signature(x)] = batch_size
+def remember(model: keras.Model, x: Any, batch_size: int, *, up_to: int = sys.maxsize) -> None:
+    """Keeps the best batch size of a model for such rows until the process or the model ends.
+
+    Args:
+        model: The model.
+        x: Rows.
+        batch_size: Int. The size.
+        up_to: Int. Rows of the largest job for which it is the best, where more rows might have
+            shown that a larger one is. Defaults to jobs of any size.
+    """
+    _known.setdefault(model, {})[_signature(x)] = batch_size, up_to
 
 
-def remembered(model: keras.Model, x: Any) -> int | None:
-    """The batch size that was found for a model and such rows, if any."""
-    return _known.get(model, {}).get(_signature(x))
+def remembered(model: keras.Model, x: Any, rows: int) -> int | None:
+    """The batch size that was found for a model and a job of so many such rows, if any."""
+    batch_size, up_to = _known.get(model, {}).get(_signature(x), (None, 0))
+    return batch_size if rows <= up_to else None
 
 
 def _signature(x: Any) -> tuple[Any, ...]:

@@ -46,11 +46,11 @@ from kerasext.keras_internals.predict_tap import (
     StepTaps as StepTaps,
 )
 from kerasext.keras_internals.private_classes import (
-    DataAdapter as DataAdapter,
     Functional as Functional,
     graph_of as graph_of,
     made_by as made_by,
 )
+from kerasext.keras_internals.slices_adapter import SlicesAdapter as SlicesAdapter
 from kerasext.keras_internals.step_batches import (
     is_text as is_text,
     without_keys as without_keys,

@@ -184,7 +184,7 @@ class _TorchStep:
             ("job step", jit_compile), lambda: functions.make_apart(jit_compile=jit_compile)
         )
 
-    def prepare(self, batch: Any) -> None:
+    def prepare(self, batch: Any) -> None:  # noqa: ARG002 - the others look at it
         predict_loop.leave_training(self._model)
 
     def __call__(self, batch: Any) -> Any:

@@ -193,3 +193,14 @@ def why_keras_must_predict(model: keras.Model) -> str:
     if keras.backend.backend() == "jax" and keras.config.is_nnx_enabled():
         return "Keras uses NNX"
     return ""
+
+
+def why_not_jit_compiled(model: keras.Model) -> str:
+    """Why XLA can't compile the steps of a model; empty if it can.
+
+    As Keras looks at it (`model_supports_jit` in its `src/trainers/trainer.py`).
+    """
+    if model.run_eagerly:
+        return "a model with run_eagerly=True"
+    names = [layer.name for layer in model._flatten_layers() if not layer.supports_jit]
+    return f"a model with the layers {names}" if names else ""

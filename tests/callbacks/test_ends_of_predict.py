@@ -251,7 +251,7 @@ def test_a_step_that_was_not_seen_is_an_error(classifier, rows, path):
     And the model can be used again, on JAX too.
     """
     plain = classifier.predict(rows, verbose=0)
-    with pytest.raises(RuntimeError, match="put it before the writer"):
+    with pytest.raises(RuntimeError, match="put it before this one"):
         classifier.predict(
             rows,
             batch_size=23,
@@ -435,7 +435,7 @@ COLLECTED_IN_A_READ = """
         model.predict(np.ones((6, 2)), batch_size=1, verbose=0, callbacks=[writer, Breaks()])
     except ValueError:
         pass
-    writer.itself, finalizer = writer, writer._finalizer
+    writer.itself, finalizer = writer, writer._run._finalizer
     gc.collect()
     gc.disable()
     del writer

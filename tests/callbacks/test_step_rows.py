@@ -260,14 +260,14 @@ def test_bounded_memory_when_nothing_is_kept_at_first(model, path):
 
     class Looks(keras.callbacks.Callback):
         def on_predict_batch_end(self, batch, logs=None):
-            queue = writer._writer
+            queue = writer._run._background
             waiting.append(queue._bytes_queued - queue._bytes_written)
 
     with writer:
         model.predict(DATA, batch_size=8, verbose=0, callbacks=[writer, Looks()])
     step_bytes = 8 * (4 * 4 + 4 + 4 + 8)
     assert max(waiting[1:]) <= step_bytes
-    assert writer._writer is None
+    assert writer._run is None
 
 
 @pytest.mark.parametrize("mode", ["w", "resume"])

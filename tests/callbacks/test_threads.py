@@ -117,11 +117,7 @@ def benchmark_round(**options):
     """One round of `benchmarks/threads.py`, with several batches in a step where it can be."""
     import tempfile  # noqa: PLC0415 - the round makes many files
 
-    from kerasext.inference import array_job  # noqa: PLC0415
-
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(array_job, "_LEAST_LOST_SECONDS", 0)
-        patch.setattr(array_job, "_TRACE_SHARE", 0)
+    with tempfile.TemporaryDirectory() as folder:
         return benchmark.run_round(Path(folder), **options)
 
 
@@ -226,10 +222,8 @@ def test_a_wrapper_left_by_another_thread(model, path):
 
 
 @not_jax
-def test_small_batches_elsewhere(model, tmp_path, monkeypatch):
-    """A job that gives several batches to a step does not so to the `predict` of other threads."""
-    monkeypatch.setattr("kerasext.inference.array_job._LEAST_LOST_SECONDS", 0)
-    monkeypatch.setattr("kerasext.inference.array_job._TRACE_SHARE", 0)
+def test_a_job_beside_other_threads(model, tmp_path):
+    """Other threads predict with the model of a job, with and without a writer, meanwhile."""
     rows = np.arange(1000, dtype="float32")[:, None]
     results, seen = [], []
 

@@ -30,7 +30,7 @@ def trials(monkeypatch):
 
     def run(machine, *, rows=MANY, largest=MANY, goes_on=lambda _: True):
         monkeypatch.setattr(batch_size_trials.time, "perf_counter", lambda: machine.now)
-        trials = Trials(machine.predict, rows, largest)
+        trials = Trials(machine.predict, rows, largest, seconds=0.1)
         trials.run(goes_on)
         return trials
 
@@ -46,7 +46,7 @@ def rates(*values):
 @pytest.mark.parametrize(
     ("values", "best"),
     [
-        ([1e4, 2e4, 4e4, 8e4, 16e4, 32e4], 32768),
+        ([1e4, 2e4, 4e4, 8e4, 16e4, 32e4, 33e4], 32768),
         ([1e4, 1e4, 1e4, 1e4, 1e4, 1e4], 32),
         ([1e4, 5e4, 4e4, 3e4], 128),
         ([1e4, 5e4, 4e4, 9e4, 9.1e4, 9.2e4], 2048),
@@ -82,7 +82,24 @@ def test_rows_are_counted(trials):
     assert trials(machine).done == sum(rows for rows, _ in machine.calls)
 
 
-@pytest.mark.parametrize(("rows", "tried"), [(127, []), (128, [32]), (10_000, [32, 128, 512])])
+def test_close_ones_are_measured_again(trials):
+    """The sizes near the best rate are timed once more, and what is found then counts."""
+    machine = Machine(rates(1e4, 5e4, 9e4, 10e4, 2e4, 1e4))
+    found = trials(machine)
+    assert found.best.batch_size == 2048
+    machine.rates[2048] = 1e4  # as if another program had run before
+    before = [trial.rows for trial in found.trials]
+    found.measure_again(0.5)
+    again = [
+        trial.batch_size
+        for trial, rows in zip(found.trials, before, strict=True)
+        if trial.rows > rows
+    ]
+    assert again == [512, 2048]
+    assert found.best.batch_size == 512
+
+
+@pytest.mark.parametrize(("rows", "tried"), [(159, []), (160, [32]), (10_000, [32, 128, 512])])
 def test_few_rows(trials, rows, tried):
     """No more rows are predicted than there are, and no size is tried that needs more."""
     machine = Machine(rates(1e3, 1e4, 1e7))
@@ -92,7 +109,7 @@ def test_few_rows(trials, rows, tried):
     assert not found.is_conclusive
 
 
-@pytest.mark.parametrize(("largest", "last"), [(1, 32), (127, 32), (600, 512), (MANY, 32768)])
+@pytest.mark.parametrize(("largest", "last"), [(1, 32), (127, 32), (600, 512), (MANY, 131_072)])
 def test_largest_size(trials, largest, last):
     """Sizes above the largest one are not tried, but for the smallest."""
     found = trials(Machine(rates(1, 2, 3, 4, 5, 6)), largest=largest)

@@ -8,7 +8,6 @@ import pytest
 from kerasext import PredictionFile
 from kerasext.callbacks import HDF5PredictionWriter, PredictionMonitor
 from kerasext.inference import array_job, predict_to_hdf5
-from kerasext.inference.array_job import ArrayJob
 from kerasext.keras_internals import is_out_of_memory
 from kerasext.models import ClassifierModel
 
@@ -200,37 +199,41 @@ def test_everything_else_goes_to_keras(model, x, path, make, steps):
     assert model.predict_function is before
 
 
-@pytest.fixture
-def _slow_loop(monkeypatch):
-    """Lets a job find that several batches in a step save time, however fast this machine is."""
-    predict = ArrayJob._time
+class Hooks(keras.callbacks.Callback):
+    """Notes the hooks that are called, with their arguments."""
 
-    def take_a_second(self, *args):
-        predict(self, *args)
-        return 1.0
+    def __init__(self):
+        super().__init__()
+        self.calls = []
 
-    monkeypatch.setattr(ArrayJob, "_time", take_a_second)
-    monkeypatch.setattr(array_job, "_LEAST_LOST_SECONDS", 0)
+    def on_predict_begin(self, logs=None):
+        self.calls.append(("begin", self.params["steps"], logs))
+
+    def on_predict_batch_begin(self, batch, logs=None):
+        self.calls.append(("batch begin", batch, logs))
+
+    def on_predict_batch_end(self, batch, logs=None):
+        self.calls.append(("batch end", batch, logs))
+
+    def on_predict_end(self, logs=None):
+        self.calls.append(("end", self.params["steps"], logs))
 
 
-@pytest.mark.usefixtures("_slow_loop")
-def test_small_batches_go_together(model, x, path):
-    """Where it saves time several batches make a step; afterwards the model is as it was."""
-    expected = model.predict(x, batch_size=4, verbose=0)
-    before = model.predict_function
-    steps = []
-
-    class Counts(keras.callbacks.Callback):
-        def on_predict_batch_begin(self, batch, logs=None):
-            steps.append(self.model.steps_per_execution)
-
-    predict_to_hdf5(model, x, path, batch_size=4, verbose=0, callbacks=[Counts()]).close()
-    assert_holds(path, expected)
-    assert set(steps) == {1}
-    batches = len(x) // 4
-    # On torch Keras refuses several; some are computed one by one, to see how long they take.
-    assert len(steps) == batches if BACKEND == "torch" else len(steps) <= batches // 16 + 1
-    assert (model.steps_per_execution, model.predict_function) == (1, before)
+@pytest.mark.parametrize("steps", [1] if BACKEND == "torch" else [1, 3])
+def test_callbacks_are_called_as_by_predict(model, x, path, steps):
+    """With Keras's hooks, batch numbers and parameters, as of a `predict` that keeps nothing."""
+    model.compile(steps_per_execution=steps)
+    theirs, ours = Hooks(), Hooks()
+    writer = HDF5PredictionWriter(path, accumulate=False)
+    options = {"batch_size": 32, "verbose": 0}
+    model.predict(x, callbacks=[writer, theirs], **options)
+    predict_to_hdf5(model, x, path, mode="w", callbacks=[ours], **options).close()
+    ends = [batch for name, batch, _ in ours.calls if name == "batch end"]
+    assert len(ends) == -(-32 // steps)
+    # Of the last step Keras counts batches that do not come.
+    assert ours.calls[:-2] == theirs.calls[:-2]
+    assert ours.calls[-1] == theirs.calls[-1]
+    assert ends[-1] == 31
 
 
 def test_own_steps_per_execution(model, x, path):
@@ -492,20 +495,18 @@ def test_other_errors_of_the_model(limited, x, path):
 
 
 def test_tuning(model, x, path, monkeypatch):
-    """A long job is tuned on its own rows, each predicted once, and the model only once."""
-    monkeypatch.setattr("kerasext.inference.array_job._SHORT_SECONDS", 0)
-    monkeypatch.setattr("kerasext.inference.array_job._LEAST_LOST_SECONDS", 1e9)
-    monkeypatch.setattr("kerasext.inference.batch_size_trials._TIMED_SECONDS", 0.002)
+    """A job is tuned on its own rows, each predicted once, and the model only once."""
     many = np.tile(x, (300, 1))
     expected = model.predict(many, batch_size=8192, verbose=0)
     tried = []
-    predict = keras.Model.predict
 
-    def noting(self, part, **options):
-        tried.append(part.batch_size)
-        return predict(self, part, **options)
+    class Noted(array_job.RowSlices):
+        def __init__(self, x, batch_size, **options):
+            tried.append(batch_size)
+            super().__init__(x, batch_size, **options)
 
-    monkeypatch.setattr(keras.Model, "predict", noting)
+    monkeypatch.setattr(array_job, "RowSlices", Noted)
+    monkeypatch.setattr(array_job.ArrayJob, "_is_worth_another", lambda *_: True)
     predict_to_hdf5(model, many, path, verbose=0).close()
     assert_holds(path, expected, exact=False)
     assert {32, 128, 512} <= set(tried)
@@ -517,12 +518,11 @@ def test_tuning(model, x, path, monkeypatch):
     assert set(tried) == {first}
 
 
-def test_a_short_job_is_not_tuned(model, x, path, monkeypatch):
-    """A job of a few seconds takes the usual batch size."""
-    monkeypatch.setattr("kerasext.inference.array_job._SHORT_SECONDS", 60)  # of a busy machine
-    predict_to_hdf5(model, x, path, verbose=0).close()
+def test_a_job_of_few_rows_is_not_tuned(model, x, path):
+    """A job of too few rows to measure takes the usual batch size."""
+    predict_to_hdf5(model, x[:150], path, verbose=0).close()
     assert batch_size(path) == 32
-    assert_holds(path, model.predict(x, batch_size=32, verbose=0))
+    assert_holds(path, model.predict(x[:150], batch_size=32, verbose=0))
 
 
 def test_options_of_the_writer(model, x, path):
@@ -620,17 +620,12 @@ def test_the_model_is_usable_after_any_end(model, x, path, end):
     model.fit(x, np.zeros(ROWS, "int32"), verbose=0)
 
 
-@pytest.mark.usefixtures("_slow_loop")
-@pytest.mark.parametrize(
-    ("size", "after"),
-    [(32, 5), *([] if BACKEND == "torch" else [(4, 150)])],
-)
-def test_the_model_is_usable_after_an_error_of_its_own(model, limited, x, path, size, after):
-    """After an error in a compiled step, one of several together too, it has its weights."""
+def test_the_model_is_usable_after_an_error_of_its_own(model, limited, x, path):
+    """After an error in a compiled step it has its weights."""
     expected = model.predict(x, verbose=0)
-    limit, calls = limited(0, after=after, error=lambda: ZeroDivisionError("a bad division"))
+    limit, calls = limited(0, after=5, error=lambda: ZeroDivisionError("a bad division"))
     with pytest.raises(Exception, match="a bad division"):
-        predict_to_hdf5(limit, x, path, batch_size=size, verbose=0)
+        predict_to_hdf5(limit, x, path, batch_size=32, verbose=0)
     calls.clear()
     found = limit.predict(x[:100], verbose=0)
     for name, array in expected.items():
@@ -724,7 +719,6 @@ class FailsOnce:
         return self.rows[key]
 
 
-@pytest.mark.usefixtures("_slow_loop")
 def test_rows_that_can_not_be_read(model, x, path):
     """An error between two steps leaves nothing behind that writes rows of later jobs twice."""
     source = FailsOnce(x, len(x) * 5 // 6)

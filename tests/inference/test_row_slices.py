@@ -11,6 +11,7 @@ import pytest
 
 from kerasext.inference import row_slices
 from kerasext.inference.row_slices import RowSlices, can_slice, count_rows
+from kerasext.keras_internals import SlicesAdapter
 from kerasext.storage import PredictionFile, PredictionFileWriter
 
 BACKEND = keras.backend.backend()
@@ -136,7 +137,7 @@ def test_the_model_gets_what_keras_gives_it(x):
     for batch_size in (23, 100):  # of 23 the last batch has one row
         plain = model.predict(x, batch_size=batch_size, verbose=0)
         expected = model.take()
-        result = model.predict(RowSlices(x, batch_size), verbose=0)
+        result = model.predict(SlicesAdapter(RowSlices(x, batch_size)), verbose=0)
         found = model.take()
         np.testing.assert_array_equal(result, plain)
         assert len(found) == len(expected)
@@ -162,7 +163,7 @@ def test_strings(to_strings):
     x = to_strings(np.array(["ant", "bee", "cat", "doe"] * 10, dtype=object))
     model = Recorder()
     plain = model.predict(x, batch_size=16, verbose=0)
-    np.testing.assert_array_equal(model.predict(RowSlices(x, 16), verbose=0), plain)
+    np.testing.assert_array_equal(model.predict(SlicesAdapter(RowSlices(x, 16)), verbose=0), plain)
     assert plain[0] == b"ant"
 
 
@@ -173,7 +174,7 @@ def test_a_type_that_torch_does_not_have(rows):
     with pytest.raises((TypeError, ValueError)) as expected:
         Recorder().predict(x, verbose=0)
     with pytest.raises(type(expected.value)) as found:
-        Recorder().predict(RowSlices(x, 32), verbose=0)
+        Recorder().predict(SlicesAdapter(RowSlices(x, 32)), verbose=0)
     assert str(found.value) == str(expected.value)
 
 
@@ -185,7 +186,7 @@ def test_text(dtype, tmp_path):
     plain = Recorder().predict(words.astype("U").astype(object), batch_size=16, verbose=0)
     np.save(tmp_path / "words.npy", words)
     for x in (words, np.load(tmp_path / "words.npy", mmap_mode="r")):
-        found = Recorder().predict(RowSlices(x, 16), verbose=0)
+        found = Recorder().predict(SlicesAdapter(RowSlices(x, 16)), verbose=0)
         np.testing.assert_array_equal(found, plain)
     assert plain[0] == b"ant"
 
@@ -229,33 +230,15 @@ def test_predict_returns_the_same(model, rows, batch_size):
     slices = RowSlices(rows, batch_size)
     plain = model.predict(rows, batch_size=batch_size, verbose=0)
     for _ in range(2):
-        np.testing.assert_array_equal(model.predict(slices, verbose=0), plain)
-
-
-@pytest.mark.parametrize(("batch_size", "at_once"), [(23, 2), (7, 4), (70, 3), (10, 7)])
-@pytest.mark.parametrize("on_disk", [True, False])
-def test_several_batches_at_once(rows, batch_size, at_once, on_disk, tmp_path):
-    """Lists of batches have the batches in order, and their number is known."""
-    np.save(tmp_path / "rows.npy", rows)
-    x = np.load(tmp_path / "rows.npy", mmap_mode="r") if on_disk else rows
-    slices = RowSlices(x, batch_size, batches_at_once=at_once)
-    lists = list(slices)
-    assert len(lists) == slices.num_batches
-    assert all(type(batches) is list and 0 < len(batches) <= at_once for batches in lists)
-    assert all(len(batches) == at_once for batches in lists[:-1])
-    singles = list(RowSlices(x, batch_size))
-    assert len(singles) == sum(map(len, lists))
-    for batch, expected in zip((b for batches in lists for b in batches), singles, strict=True):
-        np.testing.assert_array_equal(
-            keras.ops.convert_to_numpy(batch), keras.ops.convert_to_numpy(expected)
-        )
-    slices.close()
+        np.testing.assert_array_equal(model.predict(SlicesAdapter(slices), verbose=0), plain)
 
 
 def test_one_row(model, rows):
     """A single row is a batch."""
     plain = model.predict(rows[:1], verbose=0)
-    np.testing.assert_array_equal(model.predict(RowSlices(rows[:1], 32), verbose=0), plain)
+    np.testing.assert_array_equal(
+        model.predict(SlicesAdapter(RowSlices(rows[:1], 32)), verbose=0), plain
+    )
 
 
 def test_a_model_is_traced_once_per_shape(rows):
@@ -268,10 +251,10 @@ def test_a_model_is_traced_once_per_shape(rows):
             return x
 
     model = Traced()
-    model.predict(RowSlices(rows, 32), verbose=0)
+    model.predict(SlicesAdapter(RowSlices(rows, 32)), verbose=0)
     first = len(traces)
-    model.predict(RowSlices(rows, 32), verbose=0)
-    model.predict(RowSlices(rows[:64], 32), verbose=0)
+    model.predict(SlicesAdapter(RowSlices(rows, 32)), verbose=0)
+    model.predict(SlicesAdapter(RowSlices(rows[:64], 32)), verbose=0)
     if BACKEND == "torch":  # which goes through Python at each batch
         assert len(traces) == first + 3 + 2
         return
@@ -285,7 +268,7 @@ def test_a_part_of_the_rows(rows):
     model = Recorder()
     parts = [RowSlices(rows, 16, rows=40), RowSlices(rows, 7, first_row=40, rows=20)]
     parts.append(RowSlices(rows, 3, first_row=60))
-    found = [model.predict(part, verbose=0) for part in parts]
+    found = [model.predict(SlicesAdapter(part), verbose=0) for part in parts]
     np.testing.assert_array_equal(np.concatenate(found), rows)
     assert [len(batch) for batch in model.take()] == [16, 16, 8, 7, 7, 6, 3, 3, 3, 1]
     assert [(part.first_row, part.rows, part.num_batches) for part in parts] == [
@@ -295,13 +278,13 @@ def test_a_part_of_the_rows(rows):
     ]
 
 
-def test_what_keras_may_ask(rows):
-    """The size of batches, of the last one, and their number are those of Keras's own adapter."""
+def test_numbers_of_rows_and_batches(rows):
+    """The size of batches, of the last one, and their number are known."""
     with_rest, without = RowSlices(rows, 32), RowSlices(rows, 35)
     assert (with_rest.batch_size, with_rest.num_batches) == (32, 3)
-    assert (with_rest.has_partial_batch, with_rest.partial_batch_size) == (True, 6)
-    assert (without.num_batches, without.has_partial_batch) == (2, False)
-    assert without.partial_batch_size is None
+    assert list(with_rest.rows_of_batches()) == [32, 32, 6]
+    assert without.num_batches == 2
+    assert list(without.rows_of_batches()) == [35, 35]
 
 
 @pytest.mark.parametrize("block_rows", [1, 16, 20, 64, 1000])
@@ -323,16 +306,10 @@ def test_what_is_on_disk_is_read_by_a_thread(rows):
     source = Source(rows)
     slices = RowSlices(source, 10, read_ahead_bytes=0)
     assert source.reads == [(threading.main_thread(), 0, 1)]
-    Recorder().predict(slices, verbose=0)
+    Recorder().predict(SlicesAdapter(slices), verbose=0)
     _, *reads = source.reads
     assert [(start, stop) for _, start, stop in reads] == [(at, at + 10) for at in range(0, 70, 10)]
     assert threading.main_thread() not in [thread for thread, _, _ in reads]
-
-
-def test_what_is_in_memory_is_cut_without_a_thread(rows):
-    """No thread is started for arrays in memory."""
-    before = set(threading.enumerate())
-    assert all(before.issuperset(threading.enumerate()) for _ in RowSlices({"a": rows}, 10))
 
 
 def test_arrays_are_not_copied():
@@ -358,7 +335,7 @@ def test_an_error_of_the_source_comes_at_its_batch(rows, read_ahead_bytes):
     with pytest.raises(OSError, match="an unreadable sector"):
         next(batches)
     with pytest.raises(OSError, match="an unreadable sector"):
-        Recorder().predict(slices, verbose=0)
+        Recorder().predict(SlicesAdapter(slices), verbose=0)
 
 
 class EndsEarly(keras.callbacks.Callback):
@@ -382,7 +359,7 @@ def test_no_thread_outlives_predict(rows, how, closed):
     source = Source(rows)
     slices = RowSlices(source, 5, read_ahead_bytes=0)
     with contextlib.suppress(ValueError, KeyboardInterrupt):
-        Recorder().predict(slices, verbose=0, callbacks=[EndsEarly(how)])
+        Recorder().predict(SlicesAdapter(slices), verbose=0, callbacks=[EndsEarly(how)])
     if closed:
         slices.close()
     elif how is not None:
@@ -475,7 +452,6 @@ def test_filled_up_batches(rows):
     """`fill` makes the last batch as large as the others, of copies of its last row."""
     x = np.arange(200 * 3, dtype="float32").reshape(200, 3)
     slices = RowSlices({"a": x, "b": x[:, 0]}, 32, first_row=7, rows=rows, fill=True)
-    assert not slices.has_partial_batch
     batches = list(slices)
     assert [len(batch["a"]) for batch in batches] == [32] * slices.num_batches
     for name, array in (("a", x), ("b", x[:, 0])):

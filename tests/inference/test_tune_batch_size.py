@@ -52,17 +52,17 @@ def test_bounds(model, x):
 def test_the_job_remembers(model, x):
     """What was found is known for the model and rows of the shape, until the model goes."""
     found = tune(model, x)
-    assert remembered(model, x[:5]) == found.batch_size
-    assert remembered(model, {"a": x}) == found.batch_size
-    assert remembered(model, x[:, :4]) is None
-    assert remembered(model, x.astype("float64")) is None
-    remember(model, x, 7)
-    assert remembered(model, x) == 7
+    assert remembered(model, x[:5], 10**9) == found.batch_size
+    assert remembered(model, {"a": x}, 1) == found.batch_size
+    assert remembered(model, x[:, :4], 1) is None
+    assert remembered(model, x.astype("float64"), 1) is None
+    remember(model, x, 7, up_to=1000)
+    assert [remembered(model, x, rows) for rows in (1000, 1001)] == [7, None]
     reference = weakref.ref(model)
     del model
     keras.backend.clear_session()
     gc.collect()
-    assert reference() is None or remembered(reference(), x) == 7
+    assert reference() is None or remembered(reference(), x, 5) == 7
 
 
 def test_table(tuned):

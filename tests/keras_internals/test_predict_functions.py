@@ -113,17 +113,22 @@ def test_compiled_meanwhile(model):
 
 
 @pytest.mark.backends("tensorflow", reason="the others make no functions of several steps")
-def test_functions_apart(model):
-    """A function for several batches is made, and kept, without the model."""
+def test_a_function_apart(model):
+    """A function as of a model with other attributes is made without the model."""
     kerass, functions = model.predict_function, PredictFunctions.of(model)
     rows = np.ones((2, 4), "float32")
-    function = functions.make_apart(4)
+    function = functions.make_apart(steps_per_execution=4)
     assert len(function([(rows,)] * 4)) == 8
     assert (model.steps_per_execution, model.predict_function) == (1, kerass)
-    functions.several_steps = function
-    assert functions.several_steps is function
+
+
+def test_what_is_kept_until_the_model_is_compiled(model):
+    """It is made once for each key, and again after `compile`."""
+    functions = PredictFunctions.of(model)
+    made = [functions.kept(key, object) for key in ("a", "b", "a")]
+    assert made[0] is made[2] is not made[1]
     model.compile()
-    assert functions.several_steps is None
+    assert functions.kept("a", object) is not made[0]
 
 
 def test_copies_and_the_end(model):

@@ -4,30 +4,24 @@ import keras
 import numpy as np
 import pytest
 
-from kerasext.keras_internals.predict_tap import PredictTap, StepTaps
 from kerasext.callbacks.step_outputs import to_numpy
-from kerasext.keras_internals.jax_state import state_variables
 from kerasext.keras_internals.predict_functions import PredictFunctions
+from kerasext.keras_internals.predict_tap import PredictTap, StepTaps
 
 
 class Listener:
-    id_key = None
-    several_steps = None
-
-    def __init__(self, *, accumulate=True, error=None, resuming=False, knows=0):
+    def __init__(self, *, accumulate=True, error=None, knows=0):
         self.accumulate = accumulate
         self.error = error
-        self.resuming = resuming
         self.knows = knows
         self.seen = []
         self.skipped = 0
         self.errors = 0
 
-    def knows_step(self, rows):
-        return self.skipped + sum(map(len, self.seen)) + rows <= self.knows
-
-    def before_step(self, batches):
-        pass
+    def on_step_begin(self, rows, batches):
+        if self.knows is None:
+            return None
+        return self.skipped + sum(map(len, self.seen)) + rows > self.knows
 
     def on_step_skipped(self, rows, batches):
         self.skipped += rows
@@ -42,18 +36,21 @@ class Listener:
 
 
 class Tapping(keras.callbacks.Callback):
-    """Arms a tap for each listener before each step."""
+    """Taps each step for each listener."""
 
     def __init__(self, *listeners):
         super().__init__()
         self.listeners = listeners
         self.taps = []
 
-    def on_predict_batch_begin(self, batch, logs=None):
-        self.taps += [
-            PredictTap.arm(self._model, state_variables(self._model), listener)
-            for listener in self.listeners
+    def on_predict_begin(self, logs=None):
+        self.of_each = [
+            StepTaps(self._model, accumulate=listener.accumulate) for listener in self.listeners
         ]
+
+    def on_predict_batch_begin(self, batch, logs=None):
+        for taps, listener in zip(self.of_each, self.listeners, strict=True):
+            self.taps.append(PredictTap.arm(taps, listener))
 
 
 @pytest.fixture
@@ -121,15 +118,15 @@ def test_a_listener_that_looks_on_leaves_the_outputs_to_the_others(model, rows, 
     ("others", "skipped"),
     [
         ([], 46),
-        ([{"accumulate": None, "knows": 70}], 46),
+        ([{"accumulate": None, "knows": None}], 46),
         ([{"accumulate": False, "knows": 23}], 23),
-        ([{"accumulate": False, "resuming": True, "knows": 0}], 0),
+        ([{"accumulate": False, "knows": 0}], 0),
     ],
 )
-def test_a_step_is_skipped_if_every_listener_knows_it(model, rows, others, skipped):
-    """And if one of them is resuming: what is known to all is not computed, the rest is."""
+def test_a_step_is_skipped_if_no_listener_needs_it(model, rows, others, skipped):
+    """What every listener has, but for those that only look on, is not computed."""
     listeners = [
-        Listener(accumulate=False, resuming=True, knows=46),
+        Listener(accumulate=False, knows=46),
         *(Listener(**other) for other in others),
     ]
     assert predict(model, rows, Tapping(*listeners)) == {}
@@ -137,9 +134,9 @@ def test_a_step_is_skipped_if_every_listener_knows_it(model, rows, others, skipp
     assert [len(joined(listener.seen)) for listener in listeners] == [70 - skipped] * len(listeners)
 
 
-def test_who_knows_all_steps_skips_none_alone(model, rows):
-    """Without a listener that resumes every step is computed."""
-    listener = Listener(accumulate=None, knows=70)
+def test_who_only_looks_on_skips_nothing(model, rows):
+    """Without a listener that has the rows every step is computed."""
+    listener = Listener(accumulate=None, knows=None)
     assert len(predict(model, rows, Tapping(listener))) == 70
     assert listener.skipped == 0
 
@@ -220,7 +217,7 @@ def test_a_dead_listener_is_not_kept_alive(model, rows):
     """A tap holds its listener weakly: what it leaves behind on the model keeps no file open."""
     predict(model, rows)
     listener = Listener(accumulate=False)
-    tap = PredictTap.arm(model, state_variables(model), listener)
+    tap = PredictTap.arm(StepTaps(model), listener)
     del listener
     if keras.backend.backend() == "jax":
         model.predict_function(model._get_jax_state(True, True), iter([(rows,)]))

@@ -202,6 +202,12 @@ class PredictionFileWriter:
         if self._mode == "resume" and self._present is not None:
             self._present.check_fingerprint(self._maker.attributes.get(FINGERPRINT))
 
+    def resumed_attribute(self, name: str) -> object:
+        """What an interrupted file has under an attribute; `None` if it has none, or is new."""
+        if self._mode != "resume" or self._present is None:
+            return None
+        return self._present.attributes.get(name)
+
     def append(
         self,
         step: Mapping[str, np.ndarray | RaggedRows],

@@ -31,6 +31,7 @@ class PresentFile:
         is_writable: Bool. Whether HDF5 can go on with the file. After a loss of power the index of
             chunks can be half written in its part for rows that were not committed.
         end: Int. The byte where the content of the file ends, if it is writable.
+        attributes: Dict of the attributes of the file.
         text_dtypes: Dict from name to stored dtype, of outputs and columns of strings.
 
     Raises:
@@ -52,7 +53,7 @@ class PresentFile:
             self.lost_rows = file.state.rows - rows
             self.state = self._without_lost_rows(file, rows) if self.lost_rows else file.state
             self._side_columns = file.side_columns
-            self._fingerprint = file.attributes(FINGERPRINT).get(FINGERPRINT)
+            self.attributes = file.attributes()
             self._specs: dict[str, Spec] = {
                 name: file.column(name).spec for name in file.output_names
             }
@@ -107,11 +108,12 @@ class PresentFile:
 
     def check_fingerprint(self, given: object) -> None:
         """Raises `ValueError` if rows of another model are to be added."""
-        if given != self._fingerprint:
+        stored = self.attributes.get(FINGERPRINT)
+        if given != stored:
             raise ValueError(
                 "`mode='resume'` needs the same weights and settings as the first run; pass "
                 "mode='w' to start over with others. "
-                f"Stored: {FINGERPRINT}={self._fingerprint!r}. Received: {given!r}"
+                f"Stored: {FINGERPRINT}={stored!r}. Received: {given!r}"
             )
 
     def is_narrower_than(self, specs: Mapping[str, Spec]) -> bool:

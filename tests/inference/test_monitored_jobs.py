@@ -31,7 +31,6 @@ def test_all_calls_of_a_job_are_counted_once(model, rows, path, monkeypatch):
     """The rows on which a batch size is found, too; used again it begins anew."""
     many = np.tile(rows, (200, 1))
     tried = []
-    monkeypatch.setattr(batch_size_trials, "_TIMED_SECONDS", 0.001)
     run = batch_size_trials.Trials.run
 
     def always(trials, goes_on):
