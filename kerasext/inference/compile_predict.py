@@ -11,17 +11,18 @@ import numpy as np
 
 from kerasext.inference.input_dtypes import as_text, is_other_float
 from kerasext.keras_internals import (
-    Array,
-    Step,
     check_model,
+    filled,
+    job_step,
     listed,
-    make_step,
-    needs_fixed_shapes,
+    numbered,
     own_methods,
 )
 from kerasext.models import PredictionMixin
 from kerasext.storage import TEXT_KINDS
 
+Array = np.ndarray[Any, Any]
+Step = Callable[[list[Array]], Any]
 _Path = tuple[Any, ...]  # of keys and positions that lead to an array in a structure
 
 
@@ -91,7 +92,7 @@ class _CompiledPredict:
         # Optional inputs may be `None`.
         arrays = {path: _as_array(path, leaf) for path, leaf in leaves if leaf is not None}
         rows = _count_rows(arrays)
-        size = 1 << (rows - 1).bit_length() if needs_fixed_shapes(self._model) else None
+        size = 1 << (rows - 1).bit_length() if _needs_fixed_shapes(self._model) else None
         # Dtypes too: JSON makes integers of one request and floats of the next.
         kind = (
             self._model.settings_version if self._has_settings else 0,
@@ -121,7 +122,7 @@ class _CompiledPredict:
                     f"Received: {_shown(arrays)}"
                 )
             try:
-                step = self._steps.get(kind) or make_step(self._model, x, inputs, self._lock)
+                step = self._steps.get(kind) or self._make_step(x, inputs)
                 outputs = step(inputs)
             except Exception as error:
                 error.add_note(
@@ -133,6 +134,42 @@ class _CompiledPredict:
             kept = {other: kept for other, kept in self._steps.items() if other[0] == version}
             self._steps, self._first_shapes = {**kept, kind: step}, shapes
         return outputs
+
+    def _make_step(self, x: Any, inputs: list[Array]) -> Step:
+        """Compiles `predict_step`, for inputs in the structure of `x`."""
+        model, numbers = self._model, numbered(x)  # with the arrays it would keep the rows
+        is_tensorflow = keras.backend.backend() == "tensorflow"
+
+        def batch_of(inputs: list[Array]) -> Any:
+            tensors = [keras.ops.convert_to_tensor(array) for array in inputs]
+            batch = keras.utils.pack_x_y_sample_weight(filled(numbers, tensors))
+            return keras.tree.lists_to_tuples(batch) if is_tensorflow else batch  # as `tf.data`
+
+        step = job_step(model, jit_compile=_needs_fixed_shapes(model))
+        step.prepare(batch_of(inputs))
+        if keras.backend.backend() != "jax":
+            return lambda inputs: _to_numpy(step(batch_of(inputs)))
+
+        def step_alone(inputs: list[Array]) -> Any:
+            with self._lock:  # or two threads would draw the same random numbers
+                model.jax_state_sync()  # in a callback of `fit` the variables are empty without it
+                outputs = step(batch_of(inputs))
+            return keras.tree.map_structure(np.array, outputs)
+
+        return step_alone
+
+
+def _needs_fixed_shapes(model: keras.Model) -> bool:
+    """Whether XLA compiles the step, which it does for each number of rows."""
+    return bool(model.jit_compile and not model.run_eagerly and keras.backend.backend() != "torch")
+
+
+def _to_numpy(outputs: Any) -> Any:
+    if type(outputs) is dict:  # as the mixins return; `keras.tree` would take a tenth of a call
+        return {name: _to_numpy(output) for name, output in outputs.items()}
+    if keras.tree.is_nested(outputs):
+        return keras.tree.map_structure(_to_numpy, outputs)
+    return keras.ops.convert_to_numpy(outputs)
 
 
 def _as_array(path: _Path, leaf: Any) -> Array:

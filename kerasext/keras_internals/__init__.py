@@ -9,12 +9,6 @@ from kerasext.keras_internals import (
     predict_loop as predict_loop,
     saving as saving,
 )
-from kerasext.keras_internals.compiled_step import (
-    Array as Array,
-    Step as Step,
-    make_step as make_step,
-    needs_fixed_shapes as needs_fixed_shapes,
-)
 from kerasext.keras_internals.dataset_order import (
     shuffles_its_file_paths as shuffles_its_file_paths,
 )

@@ -1,7 +1,12 @@
 """A step of a job: what Keras's `predict` computes of one batch, without its dispatch.
 
-The same `predict_step`, compiled as Keras resolves it, so that the outputs are the same, bit for
-bit. `compiled_step` says what Keras 3.12 to 3.15 do.
+What Keras 3.12 to 3.15 do in `predict`, and this does too, so that the outputs are the same:
+
+- `predict_step` gets `x`, or `(x,)` if `x` is a list or tuple; on TensorFlow, whose data comes out
+  of `tf.data`, lists have become tuples;
+- TensorFlow compiles it by `tf.function` without AutoGraph; on JAX it is a pure function
+  `(state, data) -> (outputs, state)`, compiled if `jit_compile` is on, as it is by default; torch
+  runs it as it is, in evaluation mode.
 """
 
 from __future__ import annotations
@@ -73,7 +78,7 @@ class _TensorFlowStep:
     def prepare(self, batch: Any) -> None:
         if self._model.run_eagerly:
             return
-        tensors = keras.tree.flatten(batch)
+        tensors = _tensors(batch)
         kind = tuple((tensor.shape[1:], tensor.dtype) for tensor in tensors)
         function, self._of_any_rows = self._functions.kept(
             ("job step", self._jit_compile, kind), functools.partial(self._trace, batch)
@@ -87,7 +92,7 @@ class _TensorFlowStep:
 
     def _trace(self, batch: Any) -> tuple[Any, Any]:
         numbers = numbered(batch)
-        tensors = keras.tree.flatten(batch)
+        tensors = _tensors(batch)
 
         def predict_step(*tensors: Any) -> Any:
             return self._model.predict_step(filled(numbers, tensors))
@@ -105,7 +110,7 @@ class _TensorFlowStep:
     def __call__(self, batch: Any) -> Any:
         if self._model.run_eagerly:
             return self._model.predict_step(batch)
-        tensors = keras.tree.flatten(batch)
+        tensors = _tensors(batch)
         return (self._of_any_rows or self._of_rows(tensors))(*tensors)
 
     def _of_rows(self, tensors: list[Any]) -> Any:
@@ -116,6 +121,11 @@ class _TensorFlowStep:
 
     def wait(self, outputs: Any) -> None:
         """Nothing is left to do."""
+
+
+def _tensors(batch: Any) -> list[Any]:
+    """The tensors of a batch, without optional inputs that are `None`."""
+    return [tensor for tensor in keras.tree.flatten(batch) if tensor is not None]
 
 
 # They read variables and tables; what else has a state changes it, or depends on it.
@@ -184,10 +194,11 @@ class _TorchStep:
             ("job step", jit_compile), lambda: functions.make_apart(jit_compile=jit_compile)
         )
 
-    def prepare(self, batch: Any) -> None:  # noqa: ARG002 - the others look at it
-        predict_loop.leave_training(self._model)
+    def prepare(self, batch: Any) -> None:
+        """Nothing is compiled before the first call."""
 
     def __call__(self, batch: Any) -> Any:
+        predict_loop.leave_training(self._model)  # in which `fit` leaves it
         return self._function([batch])
 
     def wait(self, outputs: Any) -> None:
