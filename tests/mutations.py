@@ -455,6 +455,23 @@ MUTATIONS = [
         ("tests/evaluation/test_evaluate.py",),
     ),
     Mutation(
+        "last-block-not-compared",
+        "`compare` leaves out the rows after the last full block.",
+        "kerasext/evaluation/comparison.py",
+        "        stop = min(start + max(fitting, 1), len(labels))\n",
+        "        stop = start + max(fitting, 1)\n"
+        "        if stop > len(labels):\n            return\n",
+        ("tests/evaluation/test_comparison.py",),
+    ),
+    Mutation(
+        "last-step-not-counted",
+        "The monitor leaves out the step that waits when `predict` ends.",
+        "kerasext/callbacks/prediction_monitor.py",
+        "        self._take_in()\n        self._update_bar(",
+        "        self._waiting = None\n        self._update_bar(",
+        ("tests/callbacks/test_prediction_monitor.py",),
+    ),
+    Mutation(
         "report-not-escaped",
         "Text of the file becomes markup of the report.",
         "kerasext/report/markup.py",

@@ -79,13 +79,14 @@ for line in (
 
 
 def test_python(run):
-    """Files are read, followed, evaluated, indexed and merged."""
+    """Files are read, followed, evaluated, compared, indexed and merged."""
     run("""
 import kerasext
-from kerasext.evaluation import evaluate
+from kerasext.evaluation import compare, evaluate
 from kerasext.shards import index_shards, merge_shards
 
 assert evaluate("job/digits.h5").accuracy == 0.8
+assert compare("job/digits.h5", "job/digits.h5").labels == 0
 index_shards("job")
 merge_shards("job", "all.h5")
 with kerasext.PredictionFile("job/index.h5") as predictions:

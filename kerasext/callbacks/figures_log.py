@@ -1,9 +1,8 @@
-"""Figures on their way to TensorBoard."""
+"""A log for TensorBoard."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -11,21 +10,25 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasext.common import optional_package
+
 
 class FiguresLog:
     """Writes scalars and histograms to a folder, for TensorBoard to read.
 
-    By TensorFlow's own operation, on every backend: `tf.summary.scalar` needs TensorBoard itself
-    where it writes.
+    Uses `tf.summary.write`, on every backend: `tf.summary.scalar` needs TensorBoard itself.
 
     Args:
         log_dir: String or path-like. The folder.
+
+    Raises:
+        ImportError: If TensorFlow is not installed.
     """
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
-        self._tf: Any = importlib.import_module("tensorflow")
+        self._tf: Any = optional_package("tensorflow", needed_by="`log_dir`")
         if keras.backend.backend() != "tensorflow":
-            # It would take the memory of the GPU, which the backend has, for itself.
+            # TensorFlow would take the memory of the GPU, which the backend needs.
             with contextlib.suppress(RuntimeError):  # it has been used before
                 self._tf.config.set_visible_devices([], "GPU")
         self._writer = self._tf.summary.create_file_writer(os.fspath(log_dir))

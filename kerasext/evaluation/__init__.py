@@ -1,11 +1,13 @@
-"""How good predictions were, from the file that holds them and the target of each row.
+"""How good predictions are, by the target of each row, and whether they differ from earlier ones.
 
 Knows NumPy and `kerasext.storage`, never Keras.
 """
 
 from kerasext.evaluation.calibration import Calibration
+from kerasext.evaluation.comparison import Comparison, compare
 from kerasext.evaluation.evaluate import evaluate
 from kerasext.evaluation.evaluation import Evaluation
 from kerasext.evaluation.risk_coverage import RiskCoverage
+from kerasext.evaluation.running_figures import RunningFigures as RunningFigures
 
-__all__ = ["Calibration", "Evaluation", "RiskCoverage", "evaluate"]
+__all__ = ["Calibration", "Comparison", "Evaluation", "RiskCoverage", "compare", "evaluate"]

@@ -34,7 +34,7 @@ def class_report(names: Sequence[str], matrix: np.ndarray) -> ClassReport:
         "f1-score": _ratio(2 * hits, predicted + support),
     }
     report: ClassReport = {}
-    for place, name in enumerate(_keys(names)):
+    for place, name in enumerate(distinct_names(names, reserved=_AVERAGES)):
         report[name] = {score: float(values[place]) for score, values in scores.items()}
         report[name]["support"] = int(support[place])
     total = int(support.sum())
@@ -52,9 +52,18 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return ratio
 
 
-def _keys(names: Sequence[str]) -> list[str]:
-    """The names, those that are not of one class only with its number."""
-    counts = Counter([*names, *_AVERAGES])
+def distinct_names(names: Sequence[str], *, reserved: Sequence[str] = ()) -> list[str]:
+    """The names of classes as keys of a dict.
+
+    Args:
+        names: Sequence of strings, one per class.
+        reserved: Sequence of strings. Other keys of the dict. Defaults to `()`.
+
+    Returns:
+        List of strings. A name that is reserved, or that several classes have, is followed by the
+        number of the class, as `"cat (3)"`.
+    """
+    counts = Counter([*names, *reserved])
     taken = set(counts)
     keys = []
     for place, name in enumerate(names):

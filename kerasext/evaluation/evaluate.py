@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from kerasext.evaluation import head_outputs
 from kerasext.evaluation.calibration import CalibrationSums
 from kerasext.evaluation.class_report import class_report
 from kerasext.evaluation.evaluation import Evaluation
 from kerasext.evaluation.label_counts import ClassCounts, IndicatorCounts
 from kerasext.evaluation.risk_coverage import RiskSums
 from kerasext.evaluation.target_column import MOST_LABEL, TargetColumn
-from kerasext.storage import ClassNames, DenseOutput, PredictionFile
+from kerasext.storage import DenseOutput, PredictionFile, RaggedOutput
 
 _MOST_NUMBERS = 2**18  # that are read of an output at once: 2 MiB in each of some ten arrays
 _ROUNDING = 1e-3  # by which half precision, or a sum, may exceed 1
@@ -75,14 +75,14 @@ def evaluate(
             return evaluate(opened, head=head, targets=targets, bins=bins, batch_rows=batch_rows)
     labels, confidence = _labels_and_confidence(predictions, head)
     is_multilabel = _is_multilabel(predictions, head, labels)
-    names = _class_names(predictions, head)
+    names = head_outputs.class_names(predictions, head)
     truth = TargetColumn(
         predictions,
         head,
         targets,
         labels_shape=labels.shape,
         is_multilabel=is_multilabel,
-        classes=_number_of_classes(predictions, head, names, labels),
+        classes=head_outputs.number_of_classes(predictions, head, names, labels),
         names=names,
     )
     counts = IndicatorCounts(labels.shape[-1]) if is_multilabel else ClassCounts(truth.classes)
@@ -121,83 +121,25 @@ def evaluate(
     )
 
 
-def _named(head: str, name: str) -> str:
-    return f"{head}/{name}" if head else name
-
-
 def _labels_and_confidence(
     predictions: PredictionFile, head: str
 ) -> tuple[DenseOutput, DenseOutput]:
-    found = []
-    for name in (_named(head, "labels"), _named(head, "confidence")):
-        if name not in predictions:
-            heads = sorted(other[:-7] for other in predictions if other.endswith("/labels"))
-            remedy = f"pass `head`, one of {heads}" if heads else "predict with one of the mixins"
-            raise ValueError(
-                f"The file must have the output {name!r}; {remedy}. "
-                f"Received: head={head!r}, and a file with {sorted(predictions)}"
-            )
-        output = predictions[name]
-        if not isinstance(output, DenseOutput):
-            raise ValueError(
-                "Rows of different shapes can't be evaluated; predict with padding. "
-                f"Received: output {name!r} of shape {output.shape}"
-            )
-        found.append(output)
-    labels, confidence = found
-    if labels.dtype.kind not in "biu" or confidence.dtype.kind != "f":
-        raise TypeError(
-            "Labels must be integers, and confidence floats, as the mixins predict them. "
-            f"Received: {labels.name!r} of dtype {labels.dtype}, {confidence.name!r} of dtype "
-            f"{confidence.dtype}"
-        )
-    if labels.shape != confidence.shape:
+    labels, confidence = head_outputs.labels_and_confidence(predictions, head)
+    if isinstance(labels, RaggedOutput) or isinstance(confidence, RaggedOutput):
         raise ValueError(
-            "Labels and confidence must have the same shape. "
-            f"Received: {labels.shape} and {confidence.shape}"
-        )
-    if not np.prod(labels.shape, dtype=np.int64):
-        raise ValueError(
-            "There must be at least one label to evaluate. "
-            f"Received: {labels.name!r} of shape {labels.shape}"
+            "Rows of different shapes can't be evaluated; predict with padding. "
+            f"Received: output {labels.name!r} of shape {labels.shape}"
         )
     return labels, confidence
 
 
 def _is_multilabel(predictions: PredictionFile, head: str, labels: DenseOutput) -> bool:
-    probabilities = predictions.get(_named(head, "probabilities"))
+    probabilities = predictions.get(head_outputs.path_of(head, "probabilities"))
     if probabilities is None:
         is_multilabel = predictions.prediction_metadata.get("task") == "multilabel"
     else:
         is_multilabel = probabilities.shape == labels.shape
     return is_multilabel and labels.ndim > 1
-
-
-def _class_names(predictions: PredictionFile, head: str) -> list[str] | None:
-    names = predictions.class_names
-    if isinstance(names, Mapping):
-        names = names.get(head)
-    elif head:
-        names = None
-    assert names is None or isinstance(names, ClassNames)
-    return None if names is None else [str(name) for name in names]
-
-
-def _number_of_classes(
-    predictions: PredictionFile,
-    head: str,
-    names: list[str] | None,
-    labels: DenseOutput,
-) -> int | None:
-    """Number of classes, `None` where nothing but the labels themselves shows it."""
-    if names is not None:
-        return len(names)
-    probabilities = predictions.get(_named(head, "probabilities"))
-    if probabilities is not None and probabilities.shape[:-1] == labels.shape:
-        return probabilities.shape[-1]
-    if predictions.prediction_metadata.get("task") == "binary":
-        return 2
-    return None
 
 
 def _labels(labels: DenseOutput, rows: slice) -> np.ndarray:

@@ -1,6 +1,4 @@
-import math
 import re
-import warnings
 
 import keras
 import numpy as np
@@ -8,6 +6,7 @@ import pytest
 
 from kerasext import PredictionFile
 from kerasext.callbacks import HDF5PredictionWriter, PredictionMonitor, prediction_monitor
+from kerasext.evaluation import compare
 from kerasext.models import BinaryClassifierModel, ClassifierModel, MultiLabelClassifierModel
 
 BACKEND = keras.backend.backend()
@@ -36,14 +35,6 @@ def assert_counted(monitor, outputs, *, classes=4):
     assert monitor.rows_per_second > 0
 
 
-@pytest.fixture(params=["as many as there are", "few"])
-def at_once(request, monkeypatch):
-    """Figures that are taken in at the end, or after some steps."""
-    if request.param == "few":
-        monkeypatch.setattr(prediction_monitor, "_ROWS_AT_ONCE", 20)
-
-
-@pytest.mark.usefixtures("at_once")
 def test_alone_it_changes_nothing(classifier, rows):
     """`predict` returns what it does without, and the figures are of all its rows."""
     rows[3, 0] = np.nan
@@ -55,10 +46,9 @@ def test_alone_it_changes_nothing(classifier, rows):
     assert_counted(monitor, plain)
     assert list(monitor.class_shares) == ["ant", "bee", "cat", "doe"]
     assert monitor.unlabelled == 1
-    assert (monitor.drift, monitor.rows_skipped) == (None, 0)
+    assert monitor.rows_skipped == 0
 
 
-@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("is_first", [True, False])
 @pytest.mark.parametrize("accumulate", [True, False])
 def test_beside_the_writer(classifier, rows, path, is_first, accumulate, assert_file_equals):
@@ -230,97 +220,77 @@ def test_resume_computes_nothing_for_it(classifier, rows, path, assert_file_equa
     assert (monitor.rows, monitor.rows_skipped) == (8 + 6, 56)
 
 
-def test_the_reference(classifier, rows, path, recwarn):
-    """The same rows are no drift, by path or file; without rows it is NaN."""
-    many = np.tile(rows, (100, 1))
-    predict(classifier, many, HDF5PredictionWriter(path), batch_size=512)
-    with PredictionFile(path) as file:
-        for reference in (path, str(path), file):
-            monitor = PredictionMonitor(reference=reference)
-            predict(classifier, many, monitor, batch_size=512)
-            assert monitor.drift == {"labels": 0, "confidence": 0}
-        assert file.rows == 7000
-    predict(classifier, rows[:10], monitor := PredictionMonitor(reference=path))
-    assert monitor.drift["confidence"] > 0.25  # as ten rows are, by chance
-    assert not [warned for warned in recwarn if warned.category is UserWarning]
+@pytest.mark.parametrize("head", ["", "a"])
+def test_it_can_be_compared(head, structure_model, rows, path):
+    """Its figures are those of the file that a writer stores beside it."""
+
+    def outputs(x):
+        labels = keras.ops.cast(x > 0, "int32")
+        named = {"labels": labels, "confidence": keras.ops.abs(x) / 9}
+        return {head: named} if head else named
+
+    monitor, model = PredictionMonitor(head=head), structure_model(outputs)
+    predict(model, rows, monitor, HDF5PredictionWriter(path))
+    same = compare(path, monitor, head=head)
+    assert (same.rows, same.labels, same.confidence) == ((70, 70), 0, 0)
+    predict(model, rows + 3, monitor)
+    assert compare(path, monitor, head=head).labels > 0.25
 
 
-@pytest.mark.parametrize("at_once", [2000, 10**6])
-def test_drift_is_warned_of_once(classifier, rows, path, monkeypatch, at_once):
-    """While it runs or at the end, once in each `predict`, with the figures."""
-    monkeypatch.setattr(prediction_monitor, "_ROWS_AT_ONCE", at_once)
-    monkeypatch.setattr(prediction_monitor, "_SECONDS_AT_ONCE", math.inf)
-    many = np.tile(rows, (200, 1))
-    predict(classifier, many, HDF5PredictionWriter(path), batch_size=500)
-    monitor = PredictionMonitor(reference=path)
-    for _ in range(2):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            predict(classifier, many + 3, monitor, batch_size=500)
-        (said,) = (str(each.message) for each in caught if each.category is UserWarning)
-        rows_then = "4,500" if at_once == 2000 else "14,000"
-        assert re.search(rf"stability index of \d.*after {rows_then} rows.*against.*h5", said)
-        assert max(monitor.drift.values()) > 0.25
+def test_it_can_be_compared_by_class(classifier, rows, path):
+    """The task, the classes and their names are those of a file."""
+    monitor = PredictionMonitor()
+    predict(classifier, rows, monitor, HDF5PredictionWriter(path))
+    assert compare(monitor, path).class_shares == (monitor.class_shares, monitor.class_shares)
 
 
-def test_a_warning_that_is_an_error_leaves_all_in_order(classifier, rows, path):
-    """It ends `predict`; the model and the monitor can be used again."""
-    predict(classifier, rows, HDF5PredictionWriter(path))
-    monitor = PredictionMonitor(reference=path, drift_threshold=0.2)
-    with pytest.raises(UserWarning, match="stability"):
-        predict(classifier, rows * 0 + 9, monitor)
-    predict(classifier, rows, monitor)
-    assert monitor.drift["labels"] == 0
-
-
-def test_a_reference_of_other_classes(classifier, rows, path):
-    """More classes than the model has are refused, and so is a file that is not there."""
-    with pytest.raises(FileNotFoundError):
-        predict(classifier, rows, PredictionMonitor(reference=path))
-    predict(classifier, rows, HDF5PredictionWriter(path))
-    inputs = keras.Input((8,))
-    other = ClassifierModel(inputs, keras.layers.Dense(2, activation="softmax")(inputs))
-    with pytest.raises(ValueError, match=r"classes of the model.*4 classes.*and 2"):
-        predict(other, rows, PredictionMonitor(reference=path))
-
-
-def test_the_log(classifier, rows, path, tmp_path):
-    """All figures, under the name of the head, are in the folder at the end."""
+def test_the_log(classifier, rows, tmp_path):
+    """All numbers, under the name of the head, are in the folder at the end."""
     tensorflow = pytest.importorskip("tensorflow")
-    predict(classifier, rows, HDF5PredictionWriter(path))
-    monitor = PredictionMonitor(reference=path, log_dir=tmp_path / "log")
+    monitor = PredictionMonitor(log_dir=tmp_path / "log")
     predict(classifier, rows, monitor)
     found = {}
     for file in (tmp_path / "log").iterdir():
         for record in tensorflow.data.TFRecordDataset(str(file)).as_numpy_iterator():
             event = tensorflow.compat.v1.Event.FromString(record)
             for value in event.summary.value:
-                assert event.step == 70
                 found[value.tag] = tensorflow.make_ndarray(value.tensor)
+    assert event.step == 70
     assert found["share_below_threshold"] == pytest.approx(monitor.share_below_threshold)
-    assert found["drift/labels"] == 0
     assert found["class_shares/bee"] == pytest.approx(monitor.class_shares["bee"])
     np.testing.assert_array_equal(found["confidence"][:, 2], monitor.confidence_histogram[0])
 
 
-def test_the_line_of_progress(classifier, rows, monkeypatch, capsys):
-    """It says how many rows, how fast and how long; at the end once more, whole."""
-    monkeypatch.setattr(prediction_monitor, "_SECONDS_AT_ONCE", 0)
-    shown = []
-    monkeypatch.setattr(prediction_monitor.ProgressLine, "show", lambda _, text: shown.append(text))
-    predict(classifier, rows, PredictionMonitor(verbose=1))
-    assert [line.partition(" rows")[0] for line in shown] == [str(n) for n in range(0, 65, 8)]
-    assert " left | " in shown[1]
-    out, last = capsys.readouterr()
-    assert out == ""
-    assert last.startswith("70 rows | ")
-    assert last.endswith("% below 0.5\n")
+def test_the_log_and_the_bar_while_it_runs(classifier, rows, tmp_path, monkeypatch):
+    """Both are updated from time to time, one step late."""
+    monkeypatch.setattr(prediction_monitor, "_SECONDS_BETWEEN_UPDATES", 0)
+    logged, shown = [], []
+    monkeypatch.setattr(
+        prediction_monitor.FiguresLog, "write", lambda _, step, *__: logged.append(step)
+    )
+    monkeypatch.setattr(
+        keras.utils.Progbar, "update", lambda bar, done, *_, **__: shown.append((done, bar.target))
+    )
+    predict(classifier, rows, PredictionMonitor(verbose=1, log_dir=tmp_path))
+    assert logged == [*range(0, 65, 8), 70]
+    assert shown == [(step, 9) for step in (*range(1, 10), 9)]
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_the_bar(classifier, rows, capsys):
+    """It is Keras's, and shows how fast and how confident the model is."""
+    predict(classifier, rows, PredictionMonitor(verbose=2))
+    line = r"9/9 - \d+s - \S+/step - rows_per_second: \d+\.\d+ - share_below_threshold: \d\.\d+\n"
+    assert re.fullmatch(line, capsys.readouterr().out)
+    batches = ((rows[start : start + 10],) for start in range(0, 70, 10))
+    classifier.predict(batches, verbose=0, callbacks=[PredictionMonitor(verbose=1)])
+    assert "7/7" in capsys.readouterr().out  # of a generator the number is known at the end
     predict(classifier, rows, PredictionMonitor())
     assert capsys.readouterr() == ("", "")
 
 
 def test_memory_is_constant(structure_model, rows):
-    """Large outputs do not wait in numbers, and only those that are counted do."""
+    """Only the outputs of the last step wait to be counted, and no others."""
     wide = keras.ops.ones((1, 2**20), "int32")
     model = structure_model(
         lambda x: {
@@ -333,13 +303,12 @@ def test_memory_is_constant(structure_model, rows):
 
     class Looks(keras.callbacks.Callback):
         def on_predict_batch_end(self, batch, logs=None):
-            waiting.append(monitor._waiting[:])
+            waiting.append(monitor._waiting)
 
     monitor = PredictionMonitor()
-    writerless = {"labels", "confidence"}
     predict(model, rows[:12], monitor, Looks(), batch_size=1)
-    assert max(map(len, waiting)) <= 2
-    assert {name for steps in waiting for step, _ in steps for name in step} == writerless
+    assert all(step.keys() == {"labels", "confidence"} for step in waiting)
+    assert all(step["labels"].shape[0] == 1 for step in waiting)
 
 
 def test_a_step_that_was_not_seen_is_an_error(classifier, rows):
@@ -358,7 +327,7 @@ def test_a_step_that_was_not_seen_is_an_error(classifier, rows):
 def test_before_any_predict():
     """There are no rows, and nothing fails."""
     monitor = PredictionMonitor()
-    assert (monitor.rows, monitor.rows_per_second, monitor.drift) == (0, 0, None)
+    assert (monitor.rows, monitor.rows_per_second) == (0, 0)
     assert len(monitor.class_shares) == 0
     assert np.isnan(monitor.share_below_threshold)
     monitor.close()
@@ -370,7 +339,6 @@ def test_before_any_predict():
         ({"head": 0}, TypeError),
         ({"threshold": 1.5}, ValueError),
         ({"bins": 1}, ValueError),
-        ({"drift_threshold": 0}, ValueError),
     ],
 )
 def test_arguments(options, error):

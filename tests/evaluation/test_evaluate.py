@@ -342,7 +342,8 @@ def test_unknown_head(store):
 def test_ragged_labels(store):
     """Labels whose rows differ in shape are refused by name."""
     tokens = RaggedRows(np.arange(10, dtype="i4"), np.array([[4], [0], [3], [2], [1]]))
-    file = store({"labels": tokens, "confidence": np.zeros(5, "f4")})
+    confidence = RaggedRows(np.zeros(10, "f4"), tokens.row_shapes)
+    file = store({"labels": tokens, "confidence": confidence})
     with pytest.raises(ValueError, match=r"Rows of different shapes.*'labels'"):
         evaluate(file)
 

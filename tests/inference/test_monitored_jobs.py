@@ -1,5 +1,7 @@
 """A monitor in `predict_to_hdf5`: its figures are of the job, however many calls it takes."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -105,15 +107,13 @@ def test_a_job_that_is_stopped(model, rows, path):
     assert monitor.rows < 70
 
 
-def test_a_warning_comes_after_the_file_is_complete(model, rows, path, tmp_path):
-    """Of a drift it is told when the file is closed, so that it can be made an error."""
-    predict_to_hdf5(model, rows, path, verbose=0).close()
-    monitor = PredictionMonitor(reference=path)
-    other = tmp_path / "other.h5"
-    with pytest.raises(UserWarning, match="stability index"):
-        predict_to_hdf5(model, rows * 0 + 9, other, verbose=0, callbacks=[monitor])
-    with PredictionFile(other) as file:
-        assert file.complete
+def test_the_bar(model, rows, path, capsys):
+    """Keras's progress bar counts rows of the job, without those that are skipped."""
+    options = {"batch_size": 8, "verbose": 0, "mode": "resume"}
+    predict_to_hdf5(model, rows, path, callbacks=[PredictionMonitor(verbose=2)], **options).close()
+    assert re.match(r"70/70 .*/row - rows_per_second: ", capsys.readouterr().out)
+    predict_to_hdf5(model, rows, path, callbacks=[PredictionMonitor(verbose=2)], **options).close()
+    assert re.match(r"14/14 .*/row.* - rows_skipped: 56\.0", capsys.readouterr().out)
 
 
 def test_data_that_is_no_array(model, rows, path):
