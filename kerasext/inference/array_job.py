@@ -136,24 +136,24 @@ class ArrayJob:
 
     def _is_faster_compiled(self) -> bool:
         """Predicts some rows both ways, of which nothing is kept, if the job is long enough."""
+        kerass = bool(self._model.jit_compile)
         size = self._fixed_size or remembered(self._model, self._x, self._rows)
         size = size or min(largest_batch(self._x), _SIZE_TO_COMPARE)
         size = self._divisible(min(size, self._rows // (4 * _LEAST_BATCHES)))
         if 4 * _LEAST_BATCHES * size > self._rows:
-            return bool(self._model.jit_compile)
+            return kerass
         seconds = {}
         for jit_compile in (False, True):
             step = job_step(self._model, jit_compile=jit_compile)
             try:
                 timed = [self._time(step, size, batches) for batches in (1, _LEAST_BATCHES)]
-            except Exception:
+            except Exception:  # noqa: BLE001 - XLA knows not every operation
                 if not jit_compile:
                     raise
                 return False
-            seconds[jit_compile] = timed[1] / _LEAST_BATCHES
-            left = seconds[jit_compile] * self._rows / size
-            if not jit_compile and left < _WORTH_COMPILING_SECONDS:
-                return False
+            seconds[jit_compile] = timed[1] / _LEAST_BATCHES * self._rows / size
+            if not jit_compile and seconds[False] < _WORTH_COMPILING_SECONDS:
+                return kerass
         return seconds[True] < _CLEARLY_FASTER * seconds[False]
 
     def _time(self, step: JobStep, size: int, batches: int) -> float:
