@@ -26,7 +26,6 @@ from measure import Figure, amount, machine, show
 
 from kerasext import predict_to_hdf5
 from kerasext.callbacks import HDF5PredictionWriter, PredictionMonitor
-from kerasext.inference import array_job
 
 ROWS = 640
 ROUNDS = amount(50, smallest=1)
@@ -142,8 +141,6 @@ def figures() -> Iterator[Figure]:
     backend = keras.backend.backend()
     if backend == "jax":
         return
-    # So that jobs of small batches put several into a step, however fast the machine.
-    array_job._LEAST_LOST_SECONDS = array_job._TRACE_SHARE = 0.0
     ends: collections.Counter[str] = collections.Counter()
     for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory() as folder:

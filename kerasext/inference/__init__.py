@@ -1,6 +1,5 @@
 """Whole jobs, and single rows, at full speed: knows the callbacks, the storage and Keras."""
 
-from kerasext.inference import array_job as array_job
 from kerasext.inference.compile_predict import compile_predict
 from kerasext.inference.image_folder import ImageFolder
 from kerasext.inference.image_pixels import UnreadableImageError

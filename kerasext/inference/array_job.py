@@ -147,7 +147,7 @@ class ArrayJob:
             step = job_step(self._model, jit_compile=jit_compile)
             try:
                 timed = [self._time(step, size, batches) for batches in (1, _LEAST_BATCHES)]
-            except Exception:  # noqa: BLE001 - XLA knows not every operation
+            except Exception:  # XLA does not know every operation
                 if not jit_compile:
                     raise
                 return False
