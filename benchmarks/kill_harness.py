@@ -190,17 +190,21 @@ class Predictions:
     """Seconds that it takes, roughly, and that a killer may wait."""
 
     @classmethod
-    def write(cls, path: str, *, pace: float = 0.002, commit_interval: float = 0.02) -> None:
+    def write(
+        cls, path: str, *, as_job: bool, pace: float = 0.002, commit_interval: float = 0.02
+    ) -> None:
         """Predicts, or goes on with what a killed process has left.
 
         Args:
             path: String. The file.
+            as_job: Bool. Whether by `predict_to_hdf5`, and not by `predict` with a writer.
             pace: Float. Seconds that each batch takes besides its computation.
             commit_interval: Float. Seconds between commits.
         """
         import keras  # noqa: PLC0415 - the parent writes and reads without it
 
         from kerasext.callbacks import HDF5PredictionWriter  # noqa: PLC0415
+        from kerasext.inference import predict_to_hdf5  # noqa: PLC0415
         from kerasext.models import ClassifierModel  # noqa: PLC0415
 
         random_ = np.random.default_rng(7)
@@ -216,10 +220,13 @@ class Predictions:
             def on_predict_batch_end(self, batch: int, logs: object = None) -> None:  # noqa: ARG002
                 time.sleep(pace)
 
-        writer = HDF5PredictionWriter(
-            path, mode="resume", accumulate=False, commit_interval=commit_interval
-        )
-        model.predict(rows, batch_size=cls.BATCH, verbose=0, callbacks=[Waits(), writer])
+        options = {"mode": "resume", "commit_interval": commit_interval}
+        given = {"batch_size": cls.BATCH, "verbose": 0}
+        if as_job:
+            predict_to_hdf5(model, rows, path, callbacks=[Waits()], **given, **options).close()
+        else:
+            writer = HDF5PredictionWriter(path, accumulate=False, **options)
+            model.predict(rows, callbacks=[Waits(), writer], **given)
 
 
 _report_fd = -1
@@ -592,6 +599,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "predict":
         import keras  # noqa: F401 - before the forks
 
-        import kerasext.callbacks
+        import kerasext.inference
         import kerasext.models  # noqa: F401
     _serve({"write": write, "predict": Predictions.write}[sys.argv[1]])

@@ -59,17 +59,28 @@ def storage(folder: Path, kills: int) -> Outcome:
 
 
 def predict(folder: Path, kills: int) -> Outcome:
-    """Kills processes in `model.predict`."""
-    began = time.monotonic()
-    files = folder / "predict"
-    files.mkdir()
+    """Kills processes in `model.predict` with a writer, and in `predict_to_hdf5`."""
+    total = Outcome()
     with Server("predict", folder) as server:
-        server.run(folder / "whole.h5")
-        with PredictionFile(folder / "whole.h5") as whole:
-            expected = {name: output[:] for name, output in whole.items()}
-        outcome = kill_and_resume(server, files, expected, kills=kills, span=Predictions.SPAN)
-    describe("predict", outcome, time.monotonic() - began)
-    return outcome
+        for as_job, name in ((False, "predict"), (True, "predict_to_hdf5")):
+            began = time.monotonic()
+            files = folder / name
+            files.mkdir()
+            whole = folder / f"{name}.h5"
+            server.run(whole, as_job=as_job)
+            with PredictionFile(whole) as predictions:
+                expected = {name: output[:] for name, output in predictions.items()}
+            outcome = kill_and_resume(
+                server,
+                files,
+                expected,
+                kills=kills // 2,
+                span=Predictions.SPAN,
+                as_job=as_job,
+            )
+            describe(name, outcome, time.monotonic() - began)
+            total.add(outcome)
+    return total
 
 
 def figures(storage_kills: int = KILLS[0], predict_kills: int = KILLS[1]) -> Iterator[Figure]:
