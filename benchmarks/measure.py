@@ -42,6 +42,7 @@ class Figure(NamedTuple):
         unit: String. Of the value.
         target: String. What it should be, such as `">= 2"`; empty where it only informs.
         runs: Dict from variant to what each of its runs measured, if there are several.
+        spread: The smallest and the largest value of a run, if they are known.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Figure(NamedTuple):
     unit: str
     target: str = ""
     runs: Measured | None = None
+    spread: tuple[float, float] | None = None
 
     @property
     def is_met(self) -> bool | None:
@@ -61,12 +63,23 @@ class Figure(NamedTuple):
     @property
     def rounded(self) -> str:
         """The value to two digits, without any where it is large or whole."""
-        digits = 2 if abs(self.value) < 10 and self.value % 1 else 0
-        return f"{self.value:,.{digits}f}"
+        return _rounded(self.value)
+
+    @property
+    def unit_and_spread(self) -> str:
+        """The unit, and between which values the runs were."""
+        if self.spread is None:
+            return self.unit
+        return f"{self.unit} ({' to '.join(map(_rounded, self.spread))} by run)"
 
     def __str__(self) -> str:
         verdict = {None: "", True: f", {self.target} met", False: f", {self.target} MISSED"}
-        return f"{self.name}: {self.rounded} {self.unit}{verdict[self.is_met]}"
+        return f"{self.name}: {self.rounded} {self.unit_and_spread}{verdict[self.is_met]}"
+
+
+def _rounded(value: float) -> str:
+    digits = 2 if abs(value) < 10 and value % 1 else 0
+    return f"{value:,.{digits}f}"
 
 
 def show(figures: Iterable[Figure]) -> list[Figure]:
@@ -100,7 +113,21 @@ def alternate(
 
 def ratio(seconds: Measured, name: str, of: str) -> float:
     """Median over the pairs of runs of how long one variant took, in units of the other."""
-    return statistics.median(a / b for a, b in zip(seconds[name], seconds[of], strict=True))
+    return statistics.median(_ratios(seconds, name, of))
+
+
+def compare(
+    case: str, seconds: Measured, name: str, of: str, unit: str, *, target: str = ""
+) -> Figure:
+    """The figure of a `ratio`, with its spread over the pairs of runs."""
+    ratios = _ratios(seconds, name, of)
+    runs = {variant: seconds[variant] for variant in (name, of)}
+    median = statistics.median(ratios)
+    return Figure(case, median, unit, target, runs, (min(ratios), max(ratios)))
+
+
+def _ratios(seconds: Measured, name: str, of: str) -> list[float]:
+    return [a / b for a, b in zip(seconds[name], seconds[of], strict=True)]
 
 
 def in_own_process(script: str, *arguments: str) -> float:

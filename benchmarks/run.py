@@ -29,7 +29,7 @@ import kerasext.models  # noqa: F401 - registers its classes, for models saved a
 from kerasext.inference import predict_to_hdf5, tune_batch_size
 
 # Every other script here has `figures`.
-NOT_BENCHMARKS = {"run", "measure", "kill_harness"}
+NOT_BENCHMARKS = {"run", "measure", "kill_harness", "peers", "example_models"}
 BENCHMARKS = sorted({path.stem for path in Path(__file__).parent.glob("*.py")} - NOT_BENCHMARKS)
 OWN_RUNS = 3  # nobody knows how long they take
 
@@ -62,7 +62,7 @@ def as_table(found: dict[str, list[Figure]]) -> str:
         lines.append(benchmark)
         lines += [
             f"  {figure.rounded:>8}  {figure.target:>8}  {verdicts[figure.is_met]:6}  "
-            f"{figure.name}, {figure.unit}"
+            f"{figure.name}, {figure.unit_and_spread}"
             for figure in figures
         ]
     return "\n".join(lines)

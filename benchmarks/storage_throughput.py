@@ -17,7 +17,7 @@ from kerasext.storage import BackgroundWriter, PredictionFileWriter
 
 RUNS = amount(9, smallest=1)
 BLOCKS, STEPS = amount(256, smallest=4), amount(20_000, smallest=200)
-MANY_BLOCKS, MANY_STEPS = amount(4000, smallest=40), amount(100_000, smallest=1000)
+MANY_BLOCKS, MANY_STEPS = amount(4000, smallest=40), amount(1_000_000, smallest=1000)
 MIB = 1024 * 1024
 
 folder = tempfile.TemporaryDirectory()
@@ -80,8 +80,8 @@ def write_4_gb():
     writer.finish()
 
 
-def write_100_000_steps():
-    """100,000 steps of three small outputs."""
+def write_1_000_000_steps():
+    """1,000,000 steps of three small outputs."""
     step = {"p": np.ones((32, 10), "f4"), "l": np.ones(32, "i4"), "c": np.ones(32, "f4")}
     writer = background()
     for _ in range(MANY_STEPS):
@@ -107,7 +107,7 @@ def figures() -> Iterator[Figure]:
     yield Figure(
         f"{STEPS:,} steps of 32 x 10: speed", value, "times that of resizing", runs=seconds
     )
-    for name in ("write_4_gb", "write_100_000_steps"):
+    for name in ("write_4_gb", "write_1_000_000_steps"):
         grown = in_own_process(__file__, name)
         yield Figure(f"{name}: resident memory grows", grown, "MiB")
 
