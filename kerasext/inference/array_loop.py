@@ -18,6 +18,7 @@ import keras
 from kerasext.inference.row_slices import RowSlices
 from kerasext.keras_internals import JobStep, weights_kept
 
+_MANY = 32  # times as many batches as are computed together are worth another compilation
 Take = Callable[[Any, int], object]
 
 
@@ -56,7 +57,7 @@ def predict_slices(
         steps=slices.num_batches,
     )
     model.stop_predicting = False
-    steps_of_job = _Steps(step, take, one_by_one=_have_batch_hooks(callbacks))
+    steps_of_job = _Steps(step, take, slices.num_batches, one_by_one=_have_batch_hooks(callbacks))
     with weights_kept(model), contextlib.closing(slices), steps_of_job as steps:
         hooks.on_predict_begin()
         left = slices.num_batches
@@ -97,38 +98,62 @@ def _have_batch_hooks(callbacks: Sequence[keras.callbacks.Callback]) -> bool:
 class _Steps:
     """Steps that are under way, each handed over when it is computed, in order."""
 
-    def __init__(self, step: JobStep, take: Take, *, one_by_one: bool) -> None:
+    def __init__(self, step: JobStep, take: Take, batches: int, *, one_by_one: bool) -> None:
         self._step = step
         self._take = take
+        self._batches = batches
         self._one_by_one = one_by_one
         self._threads: ThreadPoolExecutor | None = None
-        self._is_prepared = False
+        self._together = 0  # before the step is prepared
+        self._gathered: list[tuple[Any, int]] = []
         self._under_way: deque[tuple[Future[Any] | Any, int]] = deque()
-        self._has_taken = False
+        self._has_taken = self._has_gathered = False
 
     def start(self, batch: Any, rows: int) -> None:
         """Starts a step, and hands over those before it that it need not wait for."""
-        step = self._step
-        if not self._is_prepared:
-            step.prepare(batch)
-            self._is_prepared = True
-            if step.in_threads > 1 and not self._one_by_one:
-                self._threads = ThreadPoolExecutor(
-                    step.in_threads, thread_name_prefix="kerasext-step"
-                )
-        if self._threads is None:
-            self._under_way.append((step(batch), rows))
-            # On JAX it is not computed yet, while the next one may be begun.
-            most = 1 if step.returns_early and self._has_taken else 0
-        else:
-            self._under_way.append((self._threads.submit(step, batch), rows))
-            most = step.in_threads
-        while len(self._under_way) > most:
-            self._hand_over()
+        if not self._together:
+            self._prepare(batch)
+        if self._gathered and self._gathered[0][1] != rows:
+            self._start_gathered()
+        self._gathered.append((batch, rows))
+        if len(self._gathered) >= self._together:
+            self._start_gathered()
 
     def finish(self) -> None:
         """Hands over what is left."""
+        self._start_gathered()
         while self._under_way:
+            self._hand_over()
+
+    def _prepare(self, batch: Any) -> None:
+        step = self._step
+        step.prepare(batch)
+        if step.in_threads > 1 and not self._one_by_one:
+            self._threads = ThreadPoolExecutor(step.in_threads, thread_name_prefix="kerasext-step")
+        is_long = self._batches >= _MANY * step.together
+        self._together = step.together if is_long and not self._one_by_one else 1
+
+    def _start_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if len(gathered) == self._together > 1:
+            batches = [batch for batch, _ in gathered]
+            self._compute(self._step.several, batches, sum(rows for _, rows in gathered))
+            return
+        for batch, rows in gathered:
+            self._compute(self._step, batch, rows)
+
+    def _compute(self, function: Callable[[Any], Any], batches: Any, rows: int) -> None:
+        # The first time it is compiled, which is for this thread to do.
+        is_compiled = function is self._step or self._has_gathered
+        self._has_gathered = self._has_gathered or not is_compiled
+        if self._threads is not None and is_compiled:
+            self._under_way.append((self._threads.submit(function, batches), rows))
+            most = self._step.in_threads + 1
+        else:
+            self._under_way.append((function(batches), rows))
+            # On JAX it is not computed yet, while the next one may be begun.
+            most = 1 if self._step.returns_early and self._has_taken else 0
+        while len(self._under_way) > most:
             self._hand_over()
 
     def _hand_over(self) -> None:
@@ -152,6 +177,7 @@ class _Steps:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._gathered.clear()
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
         with contextlib.suppress(Exception):  # what was raised tells more

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -31,16 +31,22 @@ class JobStep(Protocol):
             own; 1 if a step depends on the one before, or the backend needs no threads for that.
             Known after `prepare`.
         returns_early: Bool. Whether a call returns before its outputs are computed.
+        together: Int. How many small batches `several` may be given; 1 if they gain nothing. Known
+            after `prepare`.
     """
 
     in_threads: int
     returns_early: bool
+    together: int
 
     def prepare(self, batch: Any) -> None:
         """Compiles the step for batches like this one, if it is not compiled yet."""
 
     def __call__(self, batch: Any) -> Any:
         """Returns the outputs, in the structure and tensors of the model."""
+
+    def several(self, batches: Sequence[Any]) -> Any:
+        """Returns the joined outputs of `together` batches of equal size, each computed alone."""
 
     def wait(self, outputs: Any) -> None:
         """Waits until outputs are computed, and raises the error if that fails."""
@@ -61,13 +67,23 @@ def job_step(model: keras.Model, *, jit_compile: bool) -> JobStep:
     return steps[keras.backend.backend()](model, jit_compile and not model.run_eagerly)
 
 
+class _OneByOne:
+    """What needs no more than a call for each batch."""
+
+    together = 1
+
+    def several(self, batches: Sequence[Any]) -> Any:
+        """Not called."""
+        raise NotImplementedError
+
+
 class _TensorFlowStep:
     """One concrete function for batches of any number of rows, where the model allows it."""
 
     returns_early = False
 
     def __init__(self, model: keras.Model, jit_compile: bool) -> None:
-        self.in_threads = 1
+        self.in_threads = self.together = 1
         self._tf: Any = importlib.import_module("tensorflow")
         self._model = model
         self._jit_compile = jit_compile
@@ -79,9 +95,9 @@ class _TensorFlowStep:
         if self._model.run_eagerly:
             return
         tensors = _tensors(batch)
-        kind = tuple((tensor.shape[1:], tensor.dtype) for tensor in tensors)
+        self._kind = self._jit_compile, *((t.shape[1:], t.dtype) for t in tensors)
         function, self._of_any_rows = self._functions.kept(
-            ("job step", self._jit_compile, kind), functools.partial(self._trace, batch)
+            ("job step", self._kind), functools.partial(self._trace, batch)
         )
         self._function = function
         # With an accelerator a call returns early, and threads would lose its `tf.device`.
@@ -89,6 +105,35 @@ class _TensorFlowStep:
         concrete = self._of_any_rows
         if is_on_cpu and concrete is not None and not _changes_state(concrete.graph):
             self.in_threads = 2
+            if not self._jit_compile and _are_dense(concrete.structured_outputs):
+                nbytes = sum(t.shape.num_elements() * (t.dtype.size or 8) for t in tensors)
+                self.together = min(_MOST_TOGETHER, _BYTES_TOGETHER // max(nbytes, 1)) or 1
+
+    def several(self, batches: Sequence[Any]) -> Any:
+        function = self._functions.kept(
+            ("several job steps", self._kind, len(batches), len(_tensors(batches[0])[0])),
+            functools.partial(self._trace_several, batches),
+        )
+        return function(*[tensor for batch in batches for tensor in _tensors(batch)])
+
+    def _trace_several(self, batches: Sequence[Any]) -> Any:
+        """A loop in the graph over batches, which takes a fourth of the time of calls for each."""
+        tf, numbers, model = self._tf, numbered(batches[0]), self._model
+        inputs = len(_tensors(batches[0]))
+
+        def predict_steps(*tensors: Any) -> Any:
+            stacked = [tf.stack(tensors[at::inputs]) for at in range(inputs)]
+            outputs = tf.map_fn(
+                lambda batch: model.predict_step(filled(numbers, batch)),
+                stacked,
+                fn_output_signature=tf.nest.map_structure(
+                    lambda t: tf.TensorSpec(t.shape, t.dtype), self._of_any_rows.structured_outputs
+                ),
+            )
+            return tf.nest.map_structure(_first_axes_joined, outputs)
+
+        function = tf.function(predict_steps, autograph=False)
+        return function.get_concrete_function(*[t for batch in batches for t in _tensors(batch)])
 
     def _trace(self, batch: Any) -> tuple[Any, Any]:
         numbers = numbered(batch)
@@ -128,6 +173,20 @@ def _tensors(batch: Any) -> list[Any]:
     return [tensor for tensor in keras.tree.flatten(batch) if tensor is not None]
 
 
+def _first_axes_joined(output: Any) -> Any:
+    """An output of several batches, of shape `(batches, rows, ...)`, as rows."""
+    tf: Any = importlib.import_module("tensorflow")
+    return tf.reshape(output, tf.concat([[-1], tf.shape(output)[2:]], axis=0))
+
+
+def _are_dense(outputs: Any) -> bool:
+    """Whether outputs are dense tensors with rows."""
+    tf: Any = importlib.import_module("tensorflow")
+    return all(isinstance(t, tf.Tensor) and t.shape.rank for t in keras.tree.flatten(outputs))
+
+
+_MOST_TOGETHER = 16
+_BYTES_TOGETHER = 1024 * 1024  # of input
 # They read variables and tables; what else has a state changes it, or depends on it.
 _READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VarHandleOp"}
 _READS |= {"LookupTableFindV2", "HashTableV2", "LookupTableSizeV2"}
@@ -148,7 +207,7 @@ def _changes_state(graph: Any) -> bool:
     return any(definition is not None and definition.is_stateful for definition in found)
 
 
-class _JaxStep:
+class _JaxStep(_OneByOne):
     """The jitted `predict_step`. The weights stay in the model while it computes."""
 
     in_threads = 1
@@ -181,7 +240,7 @@ class _JaxStep:
         self._jax.block_until_ready(outputs)
 
 
-class _TorchStep:
+class _TorchStep(_OneByOne):
     """Keras's own predict function, which nothing stands before on torch."""
 
     in_threads = 1

@@ -29,12 +29,13 @@ class Step:
     """Yields its batches; the even ones take longer."""
 
     returns_early = False
+    together = 1
 
     def __init__(self, in_threads, *, fails_at=None):
         self.in_threads = in_threads
         self.fails_at = fails_at
         self.threads = set()
-        self.together = self.most_together = 0
+        self.now = self.most_together = 0
         self.lock = threading.Lock()
 
     def prepare(self, batch):
@@ -44,11 +45,11 @@ class Step:
         number = int(keras.ops.convert_to_numpy(batch)[0, 0])
         with self.lock:
             self.threads.add(threading.current_thread())
-            self.together += 1
-            self.most_together = max(self.most_together, self.together)
+            self.now += 1
+            self.most_together = max(self.most_together, self.now)
         time.sleep(0.02 if number % 2 == 0 else 0.005)
         with self.lock:
-            self.together -= 1
+            self.now -= 1
         if number == self.fails_at:
             raise ValueError("no such batch")
         return number
@@ -264,6 +265,30 @@ def test_when_two_batches_are_computed_at_once():
         step.prepare(data)
         found[name] = step.in_threads
     assert found == {"reads": 2, "looks up": 2, "draws": 1, "counts": 1, "eager": 1}
+
+
+@pytest.mark.backends("tensorflow", reason="the others compute each batch by a call")
+@pytest.mark.parametrize("size", [1, 7, 32])
+def test_small_batches_are_computed_together(model, size, rows, path):
+    """Many small batches share calls; each is computed alone, bit for bit, also the last ones."""
+    many = np.tile(rows, (1 + 600 * size // 70, 1)) * np.linspace(0, 3, 8, dtype="float32")
+    step = job_step(model, jit_compile=False)
+    calls = []
+
+    class Counts(type(step)):
+        def several(self, batches):
+            calls.append(len(batches))
+            return super().several(batches)
+
+    step.__class__ = Counts
+    taken = []
+    predict_slices(model, RowSlices(many, size), step, lambda step, _: taken.append(step))
+    assert set(calls) == {16}
+    assert len(calls) == len(many) // size // 16
+    expected = model.predict(many, batch_size=size, verbose=0)
+    for name, array in expected.items():
+        found = np.concatenate([outputs[name].numpy() for outputs in taken])
+        np.testing.assert_array_equal(found, array)
 
 
 def test_another_writer_among_the_callbacks(model, rows, path):
