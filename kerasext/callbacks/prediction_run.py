@@ -54,6 +54,7 @@ class PredictionRun:
 
     Attributes:
         path: String. As given.
+        is_complete: Bool. Whether the file was complete before: then rows are only compared.
         rows_seen: Int. Rows of the data until now, those that were skipped included.
         rows_known: Int. Rows of the data that the file had before, under `mode="resume"`.
 
@@ -102,6 +103,7 @@ class PredictionRun:
         self._thread = threading.current_thread()
         self._callback = None if callback is None else weakref.ref(callback)
         _open_runs[self._file.path] = self
+        self.is_complete = self._file.is_complete
         self.rows_seen = 0
         self.rows_known = self._file.state.data_rows - self._file.state.first_data_row
         self._steps = 0
@@ -122,16 +124,11 @@ class PredictionRun:
         has_row = {ROW} if options.keep else set()
         file.declare_columns(self._columns.names | has_row, self._columns.id_width)
         self._skipped_ids = file.skipped_ids()
-        if file.is_complete and self._model.built:
+        if self.is_complete and self._model.built:
             self._describe()
             file.check_fingerprint()
-        if file.is_complete and self._rows is not None and self.rows_known != self._rows:
+        if self.is_complete and self._rows is not None and self.rows_known != self._rows:
             raise self._other_number_of_rows(self._rows)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the file was complete before: then rows are only compared."""
-        return self._file.is_complete
 
     @property
     def is_closed(self) -> bool:
@@ -182,7 +179,7 @@ class PredictionRun:
         The step with the last known row is computed again, to see that it is the same, and the
         first one, too, if the file is complete.
         """
-        if self._file.is_complete:
+        if self.is_complete:
             if not self._options.resume_check:
                 return self.rows_seen + rows <= self.rows_known
             if self.rows_seen == 0:
@@ -226,12 +223,12 @@ class PredictionRun:
         if self.knows(rows):  # it was computed for another listener
             self.on_step_skipped(rows, batches)
             return
-        if file.is_complete and self.rows_seen + rows > self.rows_known:
+        if self.is_complete and self.rows_seen + rows > self.rows_known:
             raise self._other_number_of_rows(f"at least {self.rows_seen + rows}")
         known = min(max(self.rows_known - self.rows_seen, 0), rows)
         first_row = file.state.first_data_row + self.rows_seen
         columns = self._columns.of_step(batches, self.rows_seen, rows, self._model)
-        if file.is_complete and self._skipped_ids is not None:
+        if self.is_complete and self._skipped_ids is not None:
             self._skipped_ids.check(np.asarray(columns[IDS]))
         keep = self._options.keep
         task = None
@@ -239,12 +236,12 @@ class PredictionRun:
             task = self._describe(None if keep else self._expected_rows(rows)).task
             if batches and not self.batch_size:
                 self.batch_size = rows // len(batches)
-        if known or file.is_complete:
+        if known or self.is_complete:
             file.caller.why_values_differ = self._why_values_differ()
         stay = that_stay(outputs, None if keep else self._options.outputs)
         self._background.append(
             Step(stay, columns, first_row, rows, task),
-            rows if file.is_complete else rows - known,
+            rows if self.is_complete else rows - known,
             known=functools.partial(rows_before, row=first_row + known) if keep else known,
         )
         self._batches_seen += len(batches)
@@ -276,7 +273,7 @@ class PredictionRun:
         elif self._rows is not None:
             is_whole = self.rows_seen >= self._rows
         try:
-            if self._file.is_complete:
+            if self.is_complete:
                 return self._end_comparison(is_whole=is_whole)
             if self._steps == 0 or self.rows_seen < self.rows_known:
                 raise ValueError(
