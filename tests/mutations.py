@@ -621,15 +621,18 @@ MUTATIONS = [
     Mutation(
         "tap-left-behind",
         "After an error between two steps the next plain `predict` loses its first step.",
-        "kerasext/keras_internals/predict_functions.py",
+        "kerasext/keras_internals/predict/predict_functions.py",
         "alive = sys._current_frames().keys() - {threading.get_ident()}",
         "alive = sys._current_frames().keys()",
-        ("tests/keras_internals/test_predict_tap.py", "tests/callbacks/test_ends_of_predict.py"),
+        (
+            "tests/keras_internals/predict/test_predict_tap.py",
+            "tests/callbacks/test_ends_of_predict.py",
+        ),
     ),
     Mutation(
         "jax-weights-lost",
         "On JAX a model has no weights after an error in `predict`.",
-        "kerasext/keras_internals/predict_tap.py",
+        "kerasext/keras_internals/predict/predict_tap.py",
         "        except BaseException as error:\n            self._attach(state)\n",
         "        except BaseException as error:\n",
         ("tests/callbacks/test_ends_of_predict.py", "tests/callbacks/test_fault_matrix.py"),
@@ -638,10 +641,10 @@ MUTATIONS = [
     Mutation(
         "jax-batches-of-a-step",
         "On JAX only the first batch is kept of a step with several.",
-        "kerasext/keras_internals/jax_state.py",
+        "kerasext/keras_internals/predict/jax_state.py",
         "parts[0] if len(parts) == 1 else concatenate(parts)",
         "parts[0]",
-        ("tests/keras_internals/test_jax_state.py",),
+        ("tests/keras_internals/predict/test_jax_state.py",),
         backend="jax",
     ),
     # Resuming
@@ -704,7 +707,7 @@ MUTATIONS = [
     Mutation(
         "tap-of-another-thread",
         "A step goes to the file of another thread that predicts with the same model.",
-        "kerasext/keras_internals/predict_functions.py",
+        "kerasext/keras_internals/predict/predict_functions.py",
         "        stand_in = self._stand_ins.get(threading.get_ident())\n",
         "        stand_in = next(iter(self._stand_ins.values()), None)\n",
         ("tests/callbacks/test_threads.py",),
@@ -845,10 +848,10 @@ MUTATIONS = [
     Mutation(
         "random-batches-in-threads",
         "Two batches of a model that is random in `predict` are computed at once, in any order.",
-        "kerasext/keras_internals/job_step.py",
+        "kerasext/keras_internals/predict/job_step.py",
         "is_on_cpu and concrete is not None and not _changes_state(concrete.graph)",
         "is_on_cpu and concrete is not None",
-        ("tests/inference/test_array_loop.py",),
+        ("tests/keras_internals/predict/test_job_step.py",),
     ),
     Mutation(
         "resumed-with-other-compilation",

@@ -4,17 +4,11 @@ All of it is the same in Keras 3.12 to 3.15, which the tests run with. A later v
 is minded here. `docs/keras.md` says what each of it is for, and shows it.
 """
 
-from kerasext.keras_internals import (
-    jax_state as jax_state,
-    predict_loop as predict_loop,
-    saving as saving,
-)
+from kerasext.keras_internals import saving as saving
 from kerasext.keras_internals.dataset_order import (
     shuffles_its_file_paths as shuffles_its_file_paths,
 )
 from kerasext.keras_internals.hidden_steps import hides_next as hides_next
-from kerasext.keras_internals.jax_state import weights_kept as weights_kept
-from kerasext.keras_internals.job_step import JobStep as JobStep, job_step as job_step
 from kerasext.keras_internals.model_check import check_model as check_model
 from kerasext.keras_internals.model_inputs import (
     columns_as_inputs as columns_as_inputs,
@@ -24,30 +18,33 @@ from kerasext.keras_internals.model_inputs import (
     stateful_layers as stateful_layers,
     takes_dict as takes_dict,
 )
-from kerasext.keras_internals.out_of_memory import is_out_of_memory as is_out_of_memory
 from kerasext.keras_internals.own_methods import (
     PREDICTION_METHODS as PREDICTION_METHODS,
     cooperative as cooperative,
     listed as listed,
     own_methods as own_methods,
 )
-from kerasext.keras_internals.predict_functions import (
+from kerasext.keras_internals.predict import jax_state as jax_state, predict_loop as predict_loop
+from kerasext.keras_internals.predict.jax_state import weights_kept as weights_kept
+from kerasext.keras_internals.predict.job_step import JobStep as JobStep, job_step as job_step
+from kerasext.keras_internals.predict.out_of_memory import is_out_of_memory as is_out_of_memory
+from kerasext.keras_internals.predict.predict_functions import (
     PredictFunctions as PredictFunctions,
     predicting_alone as predicting_alone,
 )
-from kerasext.keras_internals.predict_tap import (
+from kerasext.keras_internals.predict.predict_tap import (
     StepListener as StepListener,
     StepTaps as StepTaps,
+)
+from kerasext.keras_internals.predict.slices_adapter import SlicesAdapter as SlicesAdapter
+from kerasext.keras_internals.predict.step_batches import (
+    is_text as is_text,
+    without_keys as without_keys,
 )
 from kerasext.keras_internals.private_classes import (
     Functional as Functional,
     graph_of as graph_of,
     made_by as made_by,
-)
-from kerasext.keras_internals.slices_adapter import SlicesAdapter as SlicesAdapter
-from kerasext.keras_internals.step_batches import (
-    is_text as is_text,
-    without_keys as without_keys,
 )
 from kerasext.keras_internals.structures import (
     filled as filled,

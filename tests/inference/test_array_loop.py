@@ -246,27 +246,6 @@ def test_weights_that_a_callback_changes(model, rows, path):
         np.testing.assert_array_equal(predictions["probabilities"][:], expected["probabilities"])
 
 
-@pytest.mark.backends("tensorflow", reason="the others compute in one thread")
-def test_when_two_batches_are_computed_at_once():
-    """Models that only read their weights are; those that are random or keep a state are not."""
-    batch = keras.ops.ones((4, 8))
-    inputs = keras.Input((8,))
-    table = keras.layers.StringLookup(vocabulary=["a", "b"])
-    words = keras.Input((1,), dtype="string")
-    found = {}
-    for name, model, data in (
-        ("reads", keras.Model(inputs, keras.layers.Dense(3)(inputs)), batch),
-        ("looks up", keras.Model(words, table(words)), keras.ops.convert_to_tensor([["a"]])),
-        ("draws", random_model(), batch),
-        ("counts", counting_model(), batch),
-        ("eager", eager_model(), batch),
-    ):
-        step = job_step(model, jit_compile=False)
-        step.prepare(data)
-        found[name] = step.in_threads
-    assert found == {"reads": 2, "looks up": 2, "draws": 1, "counts": 1, "eager": 1}
-
-
 @pytest.mark.backends("tensorflow", reason="the others compute each batch by a call")
 @pytest.mark.parametrize("size", [1, 7, 32])
 def test_small_batches_are_computed_together(model, size, rows, path):

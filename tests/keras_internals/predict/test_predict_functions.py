@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasext.keras_internals.predict_functions import PredictFunctions, predicting_alone
+from kerasext.keras_internals.predict.predict_functions import PredictFunctions, predicting_alone
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from kerasext.callbacks.step_outputs import to_numpy
-from kerasext.keras_internals.predict_functions import PredictFunctions
-from kerasext.keras_internals.predict_tap import PredictTap, StepTaps
+from kerasext.keras_internals.predict.predict_functions import PredictFunctions
+from kerasext.keras_internals.predict.predict_tap import PredictTap, StepTaps
 
 
 class Listener:

@@ -14,10 +14,10 @@ from typing import Any, Literal, Protocol
 
 import keras
 
-from kerasext.keras_internals import jax_state, predict_loop
 from kerasext.keras_internals.model_inputs import takes_dict
-from kerasext.keras_internals.predict_functions import PredictFunctions
-from kerasext.keras_internals.step_batches import without_keys, without_text
+from kerasext.keras_internals.predict import jax_state, predict_loop
+from kerasext.keras_internals.predict.predict_functions import PredictFunctions
+from kerasext.keras_internals.predict.step_batches import without_keys, without_text
 
 
 class StepListener(Protocol):

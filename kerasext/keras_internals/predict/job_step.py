@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 import keras
 
-from kerasext.keras_internals import jax_state, predict_loop
-from kerasext.keras_internals.predict_functions import PredictFunctions
+from kerasext.keras_internals.predict import jax_state, predict_loop
+from kerasext.keras_internals.predict.predict_functions import PredictFunctions
 from kerasext.keras_internals.structures import filled, numbered
 
 

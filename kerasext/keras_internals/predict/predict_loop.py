@@ -24,7 +24,7 @@ from typing import Any
 import keras
 
 from kerasext.keras_internals.own_methods import listed, own_methods
-from kerasext.keras_internals.predict_functions import PredictFunctions
+from kerasext.keras_internals.predict.predict_functions import PredictFunctions
 
 
 def check_predict_loop(model: keras.Model) -> None:
