@@ -140,9 +140,20 @@ class ArrayJob:
         size = self._fixed_size or remembered(self._model, self._x, self._rows)
         size = size or min(largest_batch(self._x), _SIZE_TO_COMPARE)
         size = self._divisible(min(size, self._rows // (4 * _LEAST_BATCHES)))
-        if 4 * _LEAST_BATCHES * size > self._rows:
+        if not self._model.built or 4 * _LEAST_BATCHES * size > self._rows:
             return kerass
-        seconds = {}
+        variables = self._model.non_trainable_variables
+        states = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        try:
+            seconds = self._time_both(size)
+        finally:  # as if no batch had been computed
+            for variable, state in zip(variables, states, strict=True):
+                variable.assign(state)
+        return seconds[True] < _CLEARLY_FASTER * seconds[False] if True in seconds else kerass
+
+    def _time_both(self, size: int) -> dict[bool, float]:
+        """Seconds of the job, by whether XLA compiles the step; the second if it is worth it."""
+        seconds: dict[bool, float] = {}
         for jit_compile in (False, True):
             step = job_step(self._model, jit_compile=jit_compile)
             try:
@@ -150,11 +161,11 @@ class ArrayJob:
             except Exception:  # XLA does not know every operation
                 if not jit_compile:
                     raise
-                return False
+                return {False: 0.0, True: math.inf}
             seconds[jit_compile] = timed[1] / _LEAST_BATCHES * self._rows / size
-            if not jit_compile and seconds[False] < _WORTH_COMPILING_SECONDS:
-                return kerass
-        return seconds[True] < _CLEARLY_FASTER * seconds[False]
+            if seconds[False] < _WORTH_COMPILING_SECONDS:
+                break
+        return seconds
 
     def _time(self, step: JobStep, size: int, batches: int) -> float:
         slices = RowSlices(self._x, size, rows=size * batches, fill=self._is_filled_up)
@@ -167,6 +178,9 @@ class ArrayJob:
 
         The batches are those that the file was written with, if it says so.
         """
+        if self._run.knows(self._rows):  # values are not to be compared
+            self._skip_to(self._rows)
+            return
         self._predict(min(size, self._rows), size)
         self._skip_to(max(self._rows - 1, 0) // size * size)
         self._predict(self._left, size)

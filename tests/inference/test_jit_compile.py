@@ -113,6 +113,31 @@ def test_tune_takes_the_faster_one(model, rows, path, faster, monkeypatch):
     assert compilation(path) is faster
 
 
+def test_tune_changes_no_state(rows, path, monkeypatch):
+    """A model that is random in `predict` draws the same numbers as without."""
+
+    class Draws(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.generator = keras.random.SeedGenerator(1)
+
+        def call(self, inputs):
+            return inputs + keras.random.normal(keras.ops.shape(inputs), seed=self.generator)
+
+    def make():
+        inputs = keras.Input((8,))
+        return keras.Model(inputs, Draws()(inputs))
+
+    monkeypatch.setattr(array_job, "_WORTH_COMPILING_SECONDS", 0)
+    monkeypatch.setattr(array_job, "_CLEARLY_FASTER", np.inf if KERASS else -1)
+    many = np.tile(rows, (30, 1))
+    options = {"batch_size": 70, "verbose": 0}
+    expected = make().predict(many, **options)
+    with predict_to_hdf5(make(), many, path, jit_compile="tune", **options) as predictions:
+        assert predictions.origin["jit_compile"] is KERASS
+        np.testing.assert_array_equal(predictions["predictions"][:], expected)
+
+
 def test_tune_of_a_short_job(model, rows, path):
     """A job that takes no time is not compiled twice."""
     many = np.tile(rows, (30, 1))
