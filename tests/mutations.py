@@ -849,8 +849,8 @@ MUTATIONS = [
         "random-batches-in-threads",
         "Two batches of a model that is random in `predict` are computed at once, in any order.",
         "kerasext/keras_internals/predict/job_step.py",
-        "is_on_cpu and concrete is not None and not _changes_state(concrete.graph)",
-        "is_on_cpu and concrete is not None",
+        "is_for_threads and concrete is not None and not _changes_state(concrete.graph)",
+        "is_for_threads and concrete is not None",
         ("tests/keras_internals/predict/test_job_step.py",),
     ),
     Mutation(

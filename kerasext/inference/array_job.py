@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from kerasext.callbacks import PredictionMonitor, PredictionRun
-from kerasext.inference.array_loop import predict_slices
+from kerasext.inference.array_loop import LoopThreads, predict_slices
 from kerasext.inference.batch_size_trials import SIZES, Trials
 from kerasext.inference.row_slices import RowSlices, read_rows
 from kerasext.inference.tune_batch_size import fetch, largest_batch, remember, remembered
@@ -71,6 +71,7 @@ class ArrayJob:
         self._is_filled_up = self._shards > 1 or self._fixed_size is not None
         self._end = rows  # of the rows that are being predicted
         self._was_stopped = False
+        self._threads = LoopThreads()
 
     def predict(self, batch_size: int | None, **options: Any) -> None:
         """Predicts what is missing in the file, and ends the run.
@@ -83,7 +84,8 @@ class ArrayJob:
             for monitor in self._monitors:
                 monitor.set_model(self._model)
                 monitor.begin(self._rows)
-            self._predict_missing_rows(batch_size, **options)
+            with self._threads:
+                self._predict_missing_rows(batch_size, **options)
         except BaseException as error:
             if isinstance(error, Exception) and not self._run.rows_seen:
                 error.add_note(f"In the first rows. Received: x={_shapes(self._x)}")
@@ -168,9 +170,11 @@ class ArrayJob:
         return seconds
 
     def _time(self, step: JobStep, size: int, batches: int) -> float:
-        slices = RowSlices(self._x, size, rows=size * batches, fill=self._is_filled_up)
+        slices = RowSlices(
+            self._x, size, rows=size * batches, fill=self._is_filled_up, reader=self._threads.reader
+        )
         began = time.perf_counter()
-        predict_slices(self._model, slices, step, fetch)
+        predict_slices(self._model, slices, step, fetch, self._threads)
         return time.perf_counter() - began
 
     def _compare(self, size: int) -> None:
@@ -207,7 +211,9 @@ class ArrayJob:
         zeros = keras.tree.map_structure(lambda array: _zeros(array, size), self._x)
         self._end = 0
         try:
-            predict_slices(self._model, RowSlices(zeros, size), self._step, self._take)
+            predict_slices(
+                self._model, RowSlices(zeros, size), self._step, self._take, self._threads
+            )
         except Exception as error:
             if self._run.is_closed:  # which has nothing to do with the rows
                 raise
@@ -264,8 +270,15 @@ class ArrayJob:
         first_row = self._run.rows_seen
         self._run.batch_size = size
         self._end = first_row + rows
-        slices = RowSlices(self._x, size, first_row=first_row, rows=rows, fill=self._is_filled_up)
-        return predict_slices(self._model, slices, self._step, self._take, **options)
+        slices = RowSlices(
+            self._x,
+            size,
+            first_row=first_row,
+            rows=rows,
+            fill=self._is_filled_up,
+            reader=self._threads.reader,
+        )
+        return predict_slices(self._model, slices, self._step, self._take, self._threads, **options)
 
     def _take(self, outputs: Any, rows: int) -> None:
         rows = min(rows, self._end)

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ def predict_slices(
     slices: RowSlices,
     step: JobStep,
     take: Take,
+    threads: LoopThreads,
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = 0,
@@ -42,6 +43,7 @@ def predict_slices(
         step: `JobStep` of the model.
         take: Callable that is given the outputs of each batch, and its number of rows, in order. If
             a later step fails, it has been given those before.
+        threads: `LoopThreads`.
         callbacks: Sequence of callbacks. Defaults to none.
         verbose: As for `model.predict`. Defaults to 0.
 
@@ -49,30 +51,42 @@ def predict_slices(
         Bool. Whether a callback stopped it before the last batch.
     """
     hooks = keras.callbacks.CallbackList(
-        list(callbacks),
+        [*callbacks, _InThisThread()],
         add_progbar=verbose != 0,
         model=model,
         verbose=verbose,
         epochs=1,
         steps=slices.num_batches,
     )
+    is_heard = bool(callbacks) or verbose != 0
     model.stop_predicting = False
-    steps_of_job = _Steps(step, take, slices.num_batches, one_by_one=_have_batch_hooks(callbacks))
+    steps_of_job = _Steps(
+        step, take, threads.steps, slices.num_batches, one_by_one=_have_batch_hooks(callbacks)
+    )
     with weights_kept(model), contextlib.closing(slices), steps_of_job as steps:
         hooks.on_predict_begin()
         left = slices.num_batches
         batches = zip(slices.rows_of_batches(), slices, strict=True)
         for number, several in _numbered(batches, int(model.steps_per_execution)):
-            hooks.on_predict_batch_begin(number)
+            if is_heard:
+                hooks.on_predict_batch_begin(number)
             for rows, batch in several:
                 steps.start(batch, rows)
             left -= len(several)
-            hooks.on_predict_batch_end(number + len(several) - 1, {"outputs": {}})
+            if is_heard:
+                hooks.on_predict_batch_end(number + len(several) - 1, {"outputs": {}})
             if model.stop_predicting:
                 break
         steps.finish()
         hooks.on_predict_end()
     return left > 0
+
+
+class _InThisThread(keras.callbacks.Callback):
+    """Keeps Keras from calling the hooks of other callbacks, and the bar, in a pool of threads."""
+
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Does nothing; that it is there counts (keras-team/keras#20284)."""
 
 
 def _numbered(
@@ -95,15 +109,46 @@ def _have_batch_hooks(callbacks: Sequence[keras.callbacks.Callback]) -> bool:
     )
 
 
+class LoopThreads:
+    """The threads of a job, which read and compute; started when they are needed.
+
+    Kept from one loop to the next, because the allocator gives each new thread memory of its own.
+
+    Attributes:
+        reader: Executor with one thread.
+        steps: Executor with as many threads as may compute at once.
+    """
+
+    def __init__(self) -> None:
+        self.reader = ThreadPoolExecutor(1, "kerasext-read-ahead")
+        self.steps = ThreadPoolExecutor(2, "kerasext-step")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.reader.shutdown(wait=False, cancel_futures=True)
+        self.steps.shutdown(cancel_futures=True)
+
+
 class _Steps:
     """Steps that are under way, each handed over when it is computed, in order."""
 
-    def __init__(self, step: JobStep, take: Take, batches: int, *, one_by_one: bool) -> None:
+    def __init__(
+        self,
+        step: JobStep,
+        take: Take,
+        threads: ThreadPoolExecutor,
+        batches: int,
+        *,
+        one_by_one: bool,
+    ) -> None:
         self._step = step
         self._take = take
+        self._threads = threads
         self._batches = batches
         self._one_by_one = one_by_one
-        self._threads: ThreadPoolExecutor | None = None
+        self._in_threads = False
         self._together = 0  # before the step is prepared
         self._gathered: list[tuple[Any, int]] = []
         self._under_way: deque[tuple[Future[Any] | Any, int]] = deque()
@@ -128,8 +173,7 @@ class _Steps:
     def _prepare(self, batch: Any) -> None:
         step = self._step
         step.prepare(batch)
-        if step.in_threads > 1 and not self._one_by_one:
-            self._threads = ThreadPoolExecutor(step.in_threads, thread_name_prefix="kerasext-step")
+        self._in_threads = step.in_threads > 1 and not self._one_by_one
         is_long = self._batches >= _MANY * step.together
         self._together = step.together if is_long and not self._one_by_one else 1
 
@@ -146,27 +190,42 @@ class _Steps:
         # The first time it is compiled, which is for this thread to do.
         is_compiled = function is self._step or self._has_gathered
         self._has_gathered = self._has_gathered or not is_compiled
-        if self._threads is not None and is_compiled:
-            self._under_way.append((self._threads.submit(function, batches), rows))
-            most = self._step.in_threads + 1
+        if self._in_threads and is_compiled:
+            future = self._threads.submit(self._computed, function, batches)
+            self._under_way.append((future, rows))
+            most = self._step.in_threads + self._step.ahead
         else:
             self._under_way.append((function(batches), rows))
-            # On JAX it is not computed yet, while the next one may be begun.
-            most = 1 if self._step.returns_early and self._has_taken else 0
+            # The first one is checked before there is another.
+            most = self._step.ahead if self._has_taken else 0
         while len(self._under_way) > most:
             self._hand_over()
+
+    def _computed(self, function: Callable[[Any], Any], batches: Any) -> Any:
+        outputs = function(batches)
+        self._step.wait(outputs)
+        return outputs
 
     def _hand_over(self) -> None:
         outputs, rows = self._under_way.popleft()
         try:
             if isinstance(outputs, Future):
                 outputs = outputs.result()
-            self._step.wait(outputs)
+            else:
+                self._step.wait(outputs)
             self._take(outputs, rows)
         except BaseException:
-            self._under_way.clear()  # later ones: the rows of this one would be missing
+            self._drop()  # later ones: the rows of this one would be missing
             raise
         self._has_taken = True
+
+    def _drop(self) -> None:
+        """Forgets what is under way, and waits for what is being computed."""
+        dropped = [outputs for outputs, _ in self._under_way if isinstance(outputs, Future)]
+        self._under_way.clear()
+        for future in dropped:
+            future.cancel()
+        wait(dropped)
 
     def __enter__(self) -> Self:
         return self
@@ -178,7 +237,11 @@ class _Steps:
         traceback: TracebackType | None,
     ) -> None:
         self._gathered.clear()
-        if self._threads is not None:
-            self._threads.shutdown(cancel_futures=True)
-        with contextlib.suppress(Exception):  # what was raised tells more
+        try:
             self.finish()
+        except Exception:
+            if kind is None:
+                raise
+            # What was raised tells more.
+        finally:
+            self._drop()

@@ -11,7 +11,7 @@ Block = TypeVar("Block")
 
 
 def read_ahead(
-    read: Callable[[Part], Block], parts: Iterable[Part]
+    read: Callable[[Part], Block], parts: Iterable[Part], thread: ThreadPoolExecutor | None = None
 ) -> Generator[Block, None, None]:
     """Yields what is read of each part; while a block is in use, a thread reads the next one.
 
@@ -22,6 +22,7 @@ def read_ahead(
     Args:
         read: Callable from a part to its block.
         parts: Iterable of what to read, at least one part.
+        thread: Executor with one thread. Defaults to `None`, for one of its own.
 
     Returns:
         Generator of the blocks.
@@ -29,15 +30,18 @@ def read_ahead(
     Raises:
         BaseException: What `read` raised, when that block is asked for.
     """
-    # One thread for all blocks: to each new one the allocator gives memory of its own.
-    thread = ThreadPoolExecutor(1, thread_name_prefix="kerasext-read-ahead")
+    own = None if thread is not None else ThreadPoolExecutor(1, "kerasext-read-ahead")
+    executor = thread or own
+    assert executor is not None
+    following = iter(parts)
+    reading = executor.submit(read, next(following))
     try:
-        following = iter(parts)
-        reading = thread.submit(read, next(following))
         for part in following:
             block = reading.result()
-            reading = thread.submit(read, part)
+            reading = executor.submit(read, part)
             yield block
         yield reading.result()
     finally:
-        thread.shutdown(wait=False, cancel_futures=True)
+        reading.cancel()
+        if own is not None:
+            own.shutdown(wait=False)

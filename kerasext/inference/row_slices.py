@@ -10,6 +10,7 @@ import itertools
 import math
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -86,6 +87,7 @@ class RowSlices:
             that share each batch. Defaults to `False`.
         read_ahead_bytes: Int. About how much of `x` may be in memory if it is on disk; the batch in
             use and the next one always are. Defaults to 32 MiB.
+        reader: Executor with the thread that reads. Defaults to `None`, for one of its own.
 
     Attributes:
         first_row: As given.
@@ -115,6 +117,7 @@ class RowSlices:
         rows: int | None = None,
         fill: bool = False,
         read_ahead_bytes: int = 32 * 1024 * 1024,
+        reader: ThreadPoolExecutor | None = None,
     ) -> None:
         total = count_rows(x)
         self.first_row = first_row
@@ -128,6 +131,7 @@ class RowSlices:
             raise ValueError(f"`batch_size` must be positive. Received: batch_size={batch_size}")
         self.batch_size = batch_size
         self._fill = fill
+        self._reader = reader
         self._readers: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
         self._arrays = keras.tree.flatten(x)
         self._numbers = keras.utils.pack_x_y_sample_weight(numbered(x))
@@ -152,7 +156,7 @@ class RowSlices:
 
     def __iter__(self) -> Iterator[Any]:
         parts = _cut(range(self.first_row, self.first_row + self.rows), self._block_rows)
-        blocks = read_ahead(self._read_block, parts)
+        blocks = read_ahead(self._read_block, parts, self._reader)
         self._readers.add(blocks)
         return itertools.chain.from_iterable(blocks)
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kerasext.callbacks import by_name, to_rows
-from kerasext.inference.array_loop import predict_slices
+from kerasext.inference.array_loop import LoopThreads, predict_slices
 from kerasext.inference.batch_size_trials import SIZES, Trial, Trials
 from kerasext.inference.row_slices import RowSlices, count_rows
 from kerasext.keras_internals import (
@@ -165,18 +165,20 @@ def tune_batch_size(
             f"`x` must have at least {4 * SIZES[0]} rows to measure with. Received: {rows} rows"
         )
 
+    threads = LoopThreads()
     step = job_step(model, jit_compile=bool(model.jit_compile))
 
     def predict(count: int, size: int) -> None:
         # From the first row on, again and again: nothing is kept.
         for start in range(0, count, rows // size * size):
-            part = RowSlices(x, size, rows=min(count - start, rows // size * size))
-            predict_slices(model, part, step, fetch)
+            count_now = min(count - start, rows // size * size)
+            part = RowSlices(x, size, rows=count_now, reader=threads.reader)
+            predict_slices(model, part, step, fetch, threads)
 
     until = time.perf_counter() + max_seconds
     largest = min(max_batch_size, largest_batch(x), rows // 4)
     trials = Trials(predict, sys.maxsize, largest, seconds=_TIMED_SECONDS)
-    with predicting_alone(model):
+    with predicting_alone(model), threads:
         trials.run(lambda _: time.perf_counter() < until)
     tuned = TunedBatchSize(trials.best.batch_size, trials.trials)
     remember(model, x, tuned.batch_size)

@@ -22,6 +22,8 @@ def numbered(structure: Any) -> Any:
 
 def filled(numbers: Any, leaves: Sequence[Any]) -> Any:
     """What `numbered` has returned, with other leaves for the numbers."""
+    if isinstance(numbers, int):  # a single tensor: `keras.tree` takes as long as a small step
+        return leaves[numbers]
     return keras.tree.map_structure(lambda at: None if at is None else leaves[at], numbers)
 
 

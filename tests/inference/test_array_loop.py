@@ -10,7 +10,8 @@ import pytest
 
 from kerasext import PredictionFile, predict_to_hdf5
 from kerasext.callbacks import HDF5PredictionWriter
-from kerasext.inference.array_loop import predict_slices
+from kerasext.inference import array_loop
+from kerasext.inference.array_loop import LoopThreads
 from kerasext.inference.row_slices import RowSlices
 from kerasext.keras_internals import job_step
 from kerasext.models import ClassifierModel
@@ -25,10 +26,16 @@ def model():
     return ClassifierModel(inputs, keras.layers.Dense(3, activation="softmax")(inputs))
 
 
+def predict_slices(*args, **options):
+    """The loop, with threads of its own."""
+    with LoopThreads() as threads:
+        return array_loop.predict_slices(*args, threads, **options)
+
+
 class Step:
     """Yields its batches; the even ones take longer."""
 
-    returns_early = False
+    ahead = 0
     together = 1
 
     def __init__(self, in_threads, *, fails_at=None):

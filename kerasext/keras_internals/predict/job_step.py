@@ -30,13 +30,14 @@ class JobStep(Protocol):
         in_threads: Int. How many batches may be computed at the same time, each in a thread of its
             own; 1 if a step depends on the one before, or the backend needs no threads for that.
             Known after `prepare`.
-        returns_early: Bool. Whether a call returns before its outputs are computed.
+        ahead: Int. How many further batches are begun before the outputs of one are waited for.
+            Known after `prepare`.
         together: Int. How many small batches `several` may be given; 1 if they gain nothing. Known
             after `prepare`.
     """
 
     in_threads: int
-    returns_early: bool
+    ahead: int
     together: int
 
     def prepare(self, batch: Any) -> None:
@@ -80,10 +81,9 @@ class _OneByOne:
 class _TensorFlowStep:
     """One concrete function for batches of any number of rows, where the model allows it."""
 
-    returns_early = False
-
     def __init__(self, model: keras.Model, jit_compile: bool) -> None:
         self.in_threads = self.together = 1
+        self.ahead = 0
         self._tf: Any = importlib.import_module("tensorflow")
         self._model = model
         self._jit_compile = jit_compile
@@ -100,14 +100,16 @@ class _TensorFlowStep:
             ("job step", self._kind), functools.partial(self._trace, batch)
         )
         self._function = function
-        # With an accelerator a call returns early, and threads would lose its `tf.device`.
-        is_on_cpu = not self._tf.config.list_logical_devices("GPU")
+        nbytes = sum(t.shape.num_elements() * (t.dtype.size or 8) for t in tensors)
+        self.ahead = int(nbytes < _SMALL_BYTES)
+        # With an accelerator a call returns early, and threads would lose its `tf.device`. Of large
+        # batches each takes all cores, and several would take memory.
+        is_for_threads = nbytes <= _LARGE_BYTES and not self._tf.config.list_logical_devices("GPU")
         concrete = self._of_any_rows
-        if is_on_cpu and concrete is not None and not _changes_state(concrete.graph):
+        if is_for_threads and concrete is not None and not _changes_state(concrete.graph):
             self.in_threads = 2
             if not self._jit_compile and _are_dense(concrete.structured_outputs):
-                nbytes = sum(t.shape.num_elements() * (t.dtype.size or 8) for t in tensors)
-                self.together = min(_MOST_TOGETHER, _BYTES_TOGETHER // max(nbytes, 1)) or 1
+                self.together = min(_MOST_TOGETHER, _SMALL_BYTES // max(nbytes, 1)) or 1
 
     def several(self, batches: Sequence[Any]) -> Any:
         function = self._functions.kept(
@@ -186,7 +188,8 @@ def _are_dense(outputs: Any) -> bool:
 
 
 _MOST_TOGETHER = 16
-_BYTES_TOGETHER = 1024 * 1024  # of input
+_SMALL_BYTES = 1024 * 1024  # of input: batches that share a call, or are begun ahead
+_LARGE_BYTES = 4 * 1024 * 1024
 # They read variables and tables; what else has a state changes it, or depends on it.
 _READS = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VarHandleOp"}
 _READS |= {"LookupTableFindV2", "HashTableV2", "LookupTableSizeV2"}
@@ -211,9 +214,9 @@ class _JaxStep(_OneByOne):
     """The jitted `predict_step`. The weights stay in the model while it computes."""
 
     in_threads = 1
-    returns_early = True
 
     def __init__(self, model: keras.Model, jit_compile: bool) -> None:
+        self.ahead = 1
         self._jax: Any = importlib.import_module("jax")
         self._model = model
         self._jit_compile = jit_compile
@@ -228,10 +231,14 @@ class _JaxStep(_OneByOne):
             ("job step", self._jit_compile),
             lambda: jax_state.compiled_changes(model, jit_compile=self._jit_compile),
         )
+        # Waiting for each of many small steps would take as long as computing them.
+        self.ahead = 8 if sum(t.nbytes for t in _tensors(batch)) < _SMALL_BYTES else 1
+
+    def _state(self) -> tuple[list[Any], list[Any]]:
+        return [v._value for v in self._trainable], [v._value for v in self._other]
 
     def __call__(self, batch: Any) -> Any:
-        state = [v._value for v in self._trainable], [v._value for v in self._other]
-        outputs, changed = self._function(state, predict_loop.on_devices(batch))
+        outputs, changed = self._function(self._state(), predict_loop.on_devices(batch))
         for index, value in changed.items():
             self._other[index]._value = value
         return outputs
@@ -244,7 +251,7 @@ class _TorchStep(_OneByOne):
     """Keras's own predict function, which nothing stands before on torch."""
 
     in_threads = 1
-    returns_early = False
+    ahead = 0
 
     def __init__(self, model: keras.Model, jit_compile: bool) -> None:
         self._model = model
