@@ -25,7 +25,7 @@ def read(
     with PredictionFile(store({name: labels, **dict(columns)})) as predictions:
         column = TargetColumn(
             predictions,
-            head,
+            predictions.head(head),
             targets,
             labels_shape=labels.shape,
             is_multilabel=is_multilabel,

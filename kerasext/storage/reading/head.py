@@ -124,8 +124,8 @@ class Head:
         """
         labels, probabilities = self.labels, self.probabilities
         if labels is None or probabilities is None:
-            return self.task == "multilabel" and (labels is None or labels.ndim > 1)
-        return labels.ndim > 1 and tuple(labels.shape) == tuple(probabilities.shape)
+            return self.task == "multilabel" and (labels is None or len(labels.shape) > 1)
+        return len(labels.shape) > 1 and tuple(labels.shape) == tuple(probabilities.shape)
 
     @property
     def is_regression(self) -> bool:
@@ -305,7 +305,5 @@ def choose_head(name: str, heads: Mapping[str, bool]) -> str:
     listed = sorted(heads)
     near = difflib.get_close_matches(name, listed, n=1)
     nearest = f"; the nearest is {near[0]!r}" if near else ""
-    raise ValueError(
-        "The file must have the head, and if it has several, one must be chosen; "
-        f"pass `head`, one of {listed}{nearest}. Received: head={name!r}"
-    )
+    rule = "The head must be one that the file has" if name else "One head must be chosen"
+    raise ValueError(f"{rule}; pass `head`, one of {listed}{nearest}. Received: head={name!r}")

@@ -16,7 +16,11 @@ _SPLIT_BYTES = 8
 
 
 def row_blocks(
-    outputs: Collection[Output], most_bytes: int, *, multiple: int = 1
+    outputs: Collection[Output],
+    most_bytes: int,
+    *,
+    multiple: int = 1,
+    most_rows: int | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Cuts the rows of outputs into blocks that are read one after the other.
 
@@ -25,6 +29,7 @@ def row_blocks(
         most_bytes: Int. Bytes that the arrays of a block have, if that is not less than `multiple`
             rows.
         multiple: Int. Rows in each block are a multiple of it; the last has what is left.
+        most_rows: Int. Rows of a block at most. Defaults to `None`, for any number.
 
     Yields:
         Tuple of the first row of a block, and the one after its last.
@@ -32,10 +37,10 @@ def row_blocks(
     rows = len(next(iter(outputs)))
     ragged = [output for output in outputs if isinstance(output, RaggedOutput)]
     fixed = sum(map(_fixed_bytes, outputs))
+    most = max(min(most_bytes // max(fixed, 1), most_rows or rows) // multiple, 1) * multiple
     start = 0
     while start < rows:
-        most_rows = max(most_bytes // max(fixed, 1) // multiple, 1) * multiple
-        stop = min(start + most_rows, rows)
+        stop = min(start + most, rows)
         used = np.arange(stop - start + 1, dtype=np.float64) * fixed
         for output in ragged:
             ends = np.cumsum([0, *output.row_sizes(start, stop)])
