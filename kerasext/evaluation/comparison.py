@@ -11,7 +11,7 @@ import numpy as np
 from kerasext.evaluation.counts import labels_and_confidence, read_blocks
 from kerasext.evaluation.running_figures import RunningFigures
 from kerasext.evaluation.stability_index import index_by_chance, stability_index
-from kerasext.storage import PredictionFile
+from kerasext.storage import PredictionFile, opened
 
 Shares = dict[str, float] | np.ndarray
 
@@ -155,24 +155,17 @@ def _figures_of(source: Any, name: str, head: str, bins: int) -> RunningFigures:
                 "Received: a monitor of 0 rows"
             )
         return figures
-    if isinstance(source, PredictionFile):
-        return _count(source, head, bins)
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(source, PredictionFile | str | os.PathLike):
         raise TypeError(
             f"`{name}` must be a path, a `PredictionFile` or a `PredictionMonitor`. "
             f"Received: {name}={source!r}"
         )
-    with PredictionFile(source) as predictions:
-        return _count(predictions, head, bins)
-
-
-def _count(predictions: PredictionFile, head: str, bins: int) -> RunningFigures:
-    view = predictions.head(head)
-    outputs = labels_and_confidence(view)
-    figures = RunningFigures.of_head(view, bins=bins)
-    for _, labels, confidence in read_blocks(*outputs):
-        figures.take(labels, confidence)
-    return figures
+    with opened(source) as predictions:
+        view = predictions.head(head)
+        figures = RunningFigures.of_head(view, bins=bins)
+        for _, labels, confidence in read_blocks(*labels_and_confidence(view)):
+            figures.take(labels, confidence)
+        return figures
 
 
 def _check_alike(a: RunningFigures, b: RunningFigures) -> None:

@@ -18,7 +18,6 @@ from kerasext.storage import (
     Head,
     PredictionFile,
     RaggedOutput,
-    RaggedRows,
     read_rows,
     row_blocks,
 )
@@ -30,27 +29,29 @@ _BLOCK_BYTES = 2**21  # of labels and confidence together; counting takes some t
 _MOST_NUMBERS = 2**18  # of targets, which one-hot ones have for each class
 _ROUNDING = 1e-3  # by which half precision, or a sum, may exceed 1
 
-Rows = np.ndarray | RaggedRows
 Output = DenseOutput | RaggedOutput
 
 
 def read_blocks(
-    *outputs: Output | None, most_rows: int = MOST_ROWS
-) -> Iterator[tuple[slice, *tuple[Any, ...]]]:
+    labels: Output | None, confidence: Output | None, *, most_rows: int = MOST_ROWS
+) -> Iterator[tuple[slice, Any, Any]]:
     """Reads outputs of a head from the first row to the last, in constant memory.
 
     Args:
-        outputs: `labels`, `confidence` or others; `None` for those that are not stored.
+        labels: `labels` of a head, or any other output; `None` if it is not stored.
+        confidence: `confidence` of the head; `None` if it is not stored.
         most_rows: Int. Rows that are read at once at most.
 
     Yields:
-        Tuple of the rows, as a slice, and these rows of each output, `None` where it is.
+        Tuple of the rows, as a slice, and these rows of the two, `None` if not stored.
     """
+    outputs = labels, confidence
     stored = [output for output in outputs if output is not None]
-    blocks = row_blocks(stored, _BLOCK_BYTES, most_rows=most_rows) if stored else ()
-    for start, stop in blocks:
-        read = (None if output is None else read_rows(output, start, stop) for output in outputs)
-        yield slice(start, stop), *read
+    for start, stop in row_blocks(stored, _BLOCK_BYTES, most_rows=most_rows) if stored else ():
+        some, sure = (
+            None if output is None else read_rows(output, start, stop) for output in outputs
+        )
+        yield slice(start, stop), some, sure
 
 
 def labels_and_confidence(head: Head) -> tuple[Output, Output]:
@@ -110,15 +111,7 @@ class TargetCounts:
         self._is_multilabel = head.is_multilabel
         self._shape = self.labels.shape
         self._names = None if head.class_names is None else [*map(str, head.class_names)]
-        self._truth = TargetColumn(
-            predictions,
-            head,
-            targets,
-            labels_shape=self._shape,
-            is_multilabel=self._is_multilabel,
-            classes=head.classes,
-            names=self._names,
-        )
+        self._truth = TargetColumn(predictions, head, targets)
         self._counts: ClassCounts | IndicatorCounts = ClassCounts(self._truth.classes)
         if self._is_multilabel:
             self._counts = IndicatorCounts(self._shape[-1])
@@ -126,8 +119,13 @@ class TargetCounts:
         self._exact = 0
         self.most_rows = max(min(MOST_ROWS, _MOST_NUMBERS // max(self._truth.row_size, 1)), 1)
 
-    def take(self, rows: slice, labels: np.ndarray, confidence: np.ndarray) -> None:
+    def take(self, rows: slice, labels: Any, confidence: Any) -> None:
         """Counts rows.
+
+        Args:
+            rows: Slice. Which they are.
+            labels: Integer array of shape `(rows, ...)`.
+            confidence: Array of floats of the same shape.
 
         Raises:
             ValueError: If targets or labels are none of the classes, or confidence not in [0, 1].

@@ -8,7 +8,7 @@ from typing import Any
 from kerasext.evaluation.counts import MOST_ROWS, TargetCounts, read_blocks
 from kerasext.evaluation.evaluation import Evaluation
 from kerasext.evaluation.regression import RegressionEvaluation, evaluate_regression
-from kerasext.storage import PredictionFile
+from kerasext.storage import PredictionFile, opened
 
 
 def evaluate(
@@ -65,23 +65,14 @@ def evaluate(
     for name, value in (("bins", bins), ("batch_rows", batch_rows)):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
-    if not isinstance(predictions, PredictionFile):
-        with PredictionFile(predictions) as opened:
-            return evaluate(
-                opened,
-                head=head,
-                targets=targets,
-                threshold=threshold,
-                bins=bins,
-                batch_rows=batch_rows,
-            )
-    view = predictions.head(head)
-    if threshold is not None:
-        view = view.at_threshold(threshold)
-    if view.is_regression:
-        return evaluate_regression(predictions, view, targets, batch_rows=batch_rows)
-    counts = TargetCounts(predictions, view, targets, bins=bins)
-    most_rows = min(batch_rows, counts.most_rows)
-    for rows, labels, sure in read_blocks(counts.labels, counts.confidence, most_rows=most_rows):
-        counts.take(rows, labels, sure)
-    return counts.result()
+    with opened(predictions) as file:
+        view = file.head(head)
+        if threshold is not None:
+            view = view.at_threshold(threshold)
+        if view.is_regression:
+            return evaluate_regression(file, view, targets, batch_rows=batch_rows)
+        counts = TargetCounts(file, view, targets, bins=bins)
+        most_rows = min(batch_rows, counts.most_rows)
+        for block in read_blocks(counts.labels, counts.confidence, most_rows=most_rows):
+            counts.take(*block)
+        return counts.result()

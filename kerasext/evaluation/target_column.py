@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +27,6 @@ class TargetColumn:
         predictions: The file.
         head: The head that is evaluated.
         targets: As `evaluate` takes them.
-        labels_shape: Tuple of ints. Shape of the labels.
-        is_multilabel: Bool. Whether the last axis of the labels has several labels.
-        classes: Int. Number of classes, `None` if unknown.
-        names: Sequence of strings, the names of the classes. Defaults to `None`, for unknown ones.
 
     Attributes:
         classes: Int. Number of classes, `None` if one-hot targets don't show it either.
@@ -47,15 +42,12 @@ class TargetColumn:
         predictions: PredictionFile,
         head: Head,
         targets: Any,
-        *,
-        labels_shape: tuple[int, ...],
-        is_multilabel: bool,
-        classes: int | None,
-        names: Sequence[str] | None = None,
     ) -> None:
+        labels_shape, classes = head.require("labels").shape, head.classes
+        is_multilabel = head.is_multilabel
         self._name, self._values = find_targets(predictions, head, targets)
         shape, dtype = tuple(self._values.shape), np.dtype(self._values.dtype)
-        self._numbers = self._numbers_of_names(names, is_multilabel) if _is_text(dtype) else None
+        self._numbers = self._numbers_of_names(head) if dtype.kind in TEXT_KINDS else None
         if dtype.kind not in "biuf" and self._numbers is None:
             raise TypeError(
                 "Targets must be the numbers of the classes, or 0 and 1 for each. "
@@ -106,10 +98,11 @@ class TargetColumn:
         truth: np.ndarray = values.astype(np.int64).reshape(-1, *self._shape)
         return truth
 
-    def _numbers_of_names(self, names: Sequence[str] | None, is_multilabel: bool) -> dict[str, int]:
-        if names is None or is_multilabel:
+    def _numbers_of_names(self, head: Head) -> dict[str, int]:
+        names = head.class_names
+        if names is None or head.is_multilabel:
             rule, received = "the file has `class_names`", "a file without `class_names`"
-            if is_multilabel:
+            if head.is_multilabel:
                 rule, received = "each row has one label", "several labels a row"
             raise TypeError(
                 f"Targets can be names of classes only if {rule}; pass their numbers, "
@@ -146,10 +139,6 @@ class TargetColumn:
             f"Targets must be {rule}. Received: targets {self._name} from {values.min()} to "
             f"{values.max()}"
         )
-
-
-def _is_text(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind in TEXT_KINDS
 
 
 def find_targets(predictions: PredictionFile, head: Head, targets: Any) -> tuple[str, Any]:

@@ -14,7 +14,7 @@ from kerasext.report import evaluation_sections, sections
 from kerasext.report.markup import document, pairs, short, tag
 from kerasext.report.row_tally import RowTally
 from kerasext.report.thumbnails import Thumbnails
-from kerasext.storage import ClassNames, PredictionFile
+from kerasext.storage import ClassNames, PredictionFile, opened
 
 
 def write_report(
@@ -69,11 +69,16 @@ def write_report(
     """
     if rows < 0:
         raise ValueError(f"`rows` must not be negative. Received: rows={rows}")
-    if not isinstance(predictions, PredictionFile):
-        with PredictionFile(predictions) as opened:
-            write_report(opened, path, head=head, images=images, rows=rows, title=title)
-        return
-    target_path = export_target(predictions.path, path)
+    with opened(predictions) as file:
+        target_path = export_target(file.path, path)
+        page = _page(file, head, images, rows, title)
+    with atomic_file(target_path) as target:
+        target.write(page)
+
+
+def _page(
+    predictions: PredictionFile, head: str, images: Any, rows: int, title: str | None
+) -> bytes:
     view = predictions.head(head)
     thumbnails = None if images is None else Thumbnails(images, predictions)
     tally = RowTally(predictions, view, rows)
@@ -93,9 +98,7 @@ def write_report(
     parts += sections.run(predictions)
 
     style = importlib.resources.files("kerasext.report").joinpath("page.css").read_text("utf-8")
-    page = document(title, style, tag("main", *parts))
-    with atomic_file(target_path) as file:
-        file.write(page)
+    return document(title, style, tag("main", *parts))
 
 
 def _header(predictions: PredictionFile, title: str, head: str) -> ET.Element:

@@ -53,7 +53,7 @@ from kerasext.storage.index.shards import (
     first_problems as first_problems,
     open_shard as open_shard,
 )
-from kerasext.storage.prediction_file import PredictionFile
+from kerasext.storage.prediction_file import PredictionFile, opened as opened
 from kerasext.storage.reading.dense_output import DenseOutput
 from kerasext.storage.reading.file_source import FileSource as FileSource
 from kerasext.storage.reading.head import Head, setting_of as setting_of

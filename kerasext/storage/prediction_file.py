@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -543,3 +544,13 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
             if not isinstance(value, dict):
                 raise ValueError(f"must be an object of JSON, not {type(value).__name__}")
         return value
+
+
+@contextlib.contextmanager
+def opened(predictions: PredictionFile | str | os.PathLike[str]) -> Iterator[PredictionFile]:
+    """Opens a file that is given by its path, and closes it; one that is open stays so."""
+    if isinstance(predictions, PredictionFile):
+        yield predictions
+    else:
+        with PredictionFile(predictions) as file:
+            yield file
