@@ -112,9 +112,11 @@ class TargetCounts:
         self._shape = self.labels.shape
         self._names = None if head.class_names is None else [*map(str, head.class_names)]
         self._truth = TargetColumn(predictions, head, targets)
-        self._counts: ClassCounts | IndicatorCounts = ClassCounts(self._truth.classes)
-        if self._is_multilabel:
-            self._counts = IndicatorCounts(self._shape[-1])
+        self._counts: ClassCounts | IndicatorCounts = (
+            IndicatorCounts(self._shape[-1])
+            if self._is_multilabel
+            else ClassCounts(self._truth.classes)
+        )
         self._calibration, self._risk = CalibrationSums(bins), RiskSums()
         self._exact = 0
         self.most_rows = max(min(MOST_ROWS, _MOST_NUMBERS // max(self._truth.row_size, 1)), 1)

@@ -141,6 +141,13 @@ def test_several_labels(store, kept, shape):
     assert list(result.class_report)[:3] == result.class_names == ["rain", "wind", "föhn"]
 
 
+def test_more_labels_than_there_may_be_classes(store):
+    """Several labels a row may be very many, because no pairs of them are counted."""
+    zeros = np.zeros((2, 2**15 + 1), "i1")
+    columns = {"labels": zeros, "confidence": zeros.astype("f4"), "targets": zeros}
+    assert evaluate(store(columns, task="multilabel")).accuracy == 1
+
+
 def test_names_of_something_else(store):
     """Names that are not as many as the labels are not taken for theirs."""
     columns = without(of_several(), "probabilities")
