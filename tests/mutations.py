@@ -303,9 +303,9 @@ MUTATIONS = [
     Mutation(
         "export-last-block",
         "An export leaves out a last row that is a block of its own.",
-        "kerasext/storage/exports/exported_outputs.py",
-        "while start < self.rows:",
-        "while start < self.rows - 1:",
+        "kerasext/storage/reading/row_blocks.py",
+        "while start < rows:",
+        "while start < rows - 1:",
         ("tests/storage/exports/test_exports.py",),
     ),
     Mutation(
@@ -439,6 +439,38 @@ MUTATIONS = [
     ),
     # Evaluating and reporting
     Mutation(
+        "threshold-at-least",
+        "`labels_at` gives the label 1 to a probability that equals the threshold.",
+        "kerasext/storage/reading/labels_at.py",
+        "above = positive > self.threshold",
+        "above = positive >= self.threshold",
+        ("tests/storage/reading/test_head.py",),
+    ),
+    Mutation(
+        "names-of-another-head",
+        "A head has the class names of the first head.",
+        "kerasext/storage/prediction_file.py",
+        "class_names=self._source.class_names().get(name)",
+        "class_names=next(iter(self._source.class_names().values()), None)",
+        ("tests/storage/reading/test_head.py",),
+    ),
+    Mutation(
+        "spread-of-last-batch",
+        "R2 takes the spread of the targets within batches only.",
+        "kerasext/evaluation/regression.py",
+        "spread + np.square(shift) * self._known * added / total",
+        "spread",
+        ("tests/evaluation/test_regression.py",),
+    ),
+    Mutation(
+        "errors-of-unknown-targets",
+        "Errors are averaged over numbers whose target is NaN, too.",
+        "kerasext/evaluation/regression.py",
+        "added = len(errors) - unknown.sum(axis=0)",
+        "added = len(errors) - 0 * unknown.sum(axis=0)",
+        ("tests/evaluation/test_regression.py",),
+    ),
+    Mutation(
         "confusion-transposed",
         "The confusion matrix has predicted classes first.",
         "kerasext/evaluation/label_counts.py",
@@ -449,18 +481,17 @@ MUTATIONS = [
     Mutation(
         "unlabelled-rows-counted",
         "Rows without a label count as wrong ones in the calibration.",
-        "kerasext/evaluation/evaluate.py",
-        "        sure[is_unlabelled] = np.nan\n",
+        "kerasext/evaluation/counts.py",
+        "        sure[given < 0] = np.nan\n",
         "",
         ("tests/evaluation/test_evaluate.py",),
     ),
     Mutation(
         "last-block-not-compared",
         "`compare` leaves out the rows after the last full block.",
-        "kerasext/evaluation/comparison.py",
-        "        stop = min(start + max(fitting, 1), len(labels))\n",
-        "        stop = start + max(fitting, 1)\n"
-        "        if stop > len(labels):\n            return\n",
+        "kerasext/storage/reading/row_blocks.py",
+        "        yield start, stop\n",
+        "        if stop < rows or stop - start == most:\n            yield start, stop\n",
         ("tests/evaluation/test_comparison.py",),
     ),
     Mutation(

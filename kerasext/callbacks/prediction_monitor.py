@@ -16,6 +16,7 @@ from kerasext.callbacks.predict_callback import PredictCallback
 from kerasext.callbacks.step_outputs import by_name, that_stay, to_rows
 from kerasext.evaluation import RunningFigures
 from kerasext.keras_internals import StepTaps
+from kerasext.storage import ClassNames, Head, output_path, setting_of
 
 _SECONDS_BETWEEN_UPDATES = 0.5  # of the bar and the log
 _MOST_CLASSES_LOGGED = 100  # a chart for each
@@ -85,7 +86,7 @@ class PredictionMonitor(PredictCallback):
         self.bins = bins
         self.log_dir = log_dir
         self.verbose = verbose
-        self._names = tuple(f"{head}/{name}".lstrip("/") for name in ("labels", "confidence"))
+        self._names = tuple(output_path(head, name) for name in ("labels", "confidence"))
         self._reset()
 
     def _reset(self) -> None:
@@ -250,15 +251,11 @@ class PredictionMonitor(PredictCallback):
     def _new_figures(self, named: Mapping[str, Any]) -> RunningFigures:
         """Made at the first step, because a model may not know its heads before."""
         description: dict[str, Any] = getattr(self._model, "prediction_metadata", dict)()
-        names = description.get("class_names")
-        probabilities = named.get(f"{self.head}/probabilities".lstrip("/"))
-        return RunningFigures(
-            bins=self.bins,
-            task=description.get("task"),
-            class_names=names.get(self.head) if isinstance(names, Mapping) else names,
-            classes=int(getattr(probabilities, "shape", (0,))[-1] or 0),
-            threshold=self.threshold,
+        names = setting_of(description, "class_names", self.head)
+        head = Head(
+            self.head, named, description, class_names=None if names is None else ClassNames(names)
         )
+        return RunningFigures.of_head(head, bins=self.bins, threshold=self.threshold)
 
     def _take_in(self) -> None:
         """Counts the step that waits."""
@@ -287,7 +284,7 @@ class PredictionMonitor(PredictCallback):
         if len(shares) <= _MOST_CLASSES_LOGGED:
             by_class = shares.items() if isinstance(shares, dict) else enumerate(shares)
             scalars |= {f"class_shares/{name}": share for name, share in by_class}
-        under = f"{self.head}/".lstrip("/")
+        under = output_path(self.head, "")
         self._log.write(
             self.rows,
             {under + name: float(value) for name, value in scalars.items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +156,7 @@ def _state(predictions: PredictionFile) -> str:
 
 
 def _content(predictions: PredictionFile) -> dict[str, Any]:
-    names = predictions.class_names
-    by_head = names if isinstance(names, dict) else {"": names} if names is not None else {}
-    lists = {head: list(entries) for head, entries in by_head.items()}
+    lists = {head: list(names) for head, names in _class_names(predictions)}
     return {
         "path": str(predictions.path),
         "rows": predictions.rows,
@@ -188,9 +186,9 @@ def _page(predictions: PredictionFile) -> Page:
         "size": Table([(f"{predictions.path.stat().st_size / 1e6:,.1f} MB",)]),
         "outputs": Table(outputs, ("output", "shape", "dtype")),
     }
-    names = predictions.class_names
-    if names is not None:
-        page["class names"] = Table(_names(names))
+    names = _names(predictions)
+    if names:
+        page["class names"] = Table(names)
     for title, values in {
         "origin": predictions.origin,
         "health": {name: round(value, 3) for name, value in predictions.health.items()},
@@ -206,12 +204,18 @@ def _page(predictions: PredictionFile) -> Page:
     return page
 
 
-def _names(names: ClassNames | Mapping[str, ClassNames]) -> list[tuple[str]]:
-    by_head = names if isinstance(names, Mapping) else {"": names}
+def _class_names(predictions: PredictionFile) -> Iterator[tuple[str, ClassNames]]:
+    """The heads that have names of classes, with these."""
+    for head in map(predictions.head, predictions.heads):
+        if head.class_names is not None:
+            yield head.name, head.class_names
+
+
+def _names(predictions: PredictionFile) -> list[tuple[str]]:
     lines = []
-    for head, entries in by_head.items():
-        shown = ", ".join(map(str, entries[:_MOST_NAMES]))
-        more = f", ... ({len(entries):,})" if len(entries) > _MOST_NAMES else ""
+    for head, names in _class_names(predictions):
+        shown = ", ".join(map(str, names[:_MOST_NAMES]))
+        more = f", ... ({len(names):,})" if len(names) > _MOST_NAMES else ""
         lines.append(((f"{head}: " if head else "") + shown + more,))
     return lines
 

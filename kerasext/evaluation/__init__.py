@@ -5,9 +5,26 @@ Knows NumPy and `kerasext.storage`, never Keras.
 
 from kerasext.evaluation.calibration import Calibration
 from kerasext.evaluation.comparison import Comparison, compare
+from kerasext.evaluation.counts import (
+    MOST_ROWS as MOST_ROWS,
+    TargetCounts as TargetCounts,
+    read_blocks as read_blocks,
+)
 from kerasext.evaluation.evaluate import evaluate
 from kerasext.evaluation.evaluation import Evaluation
+from kerasext.evaluation.regression import RegressionEvaluation
 from kerasext.evaluation.risk_coverage import RiskCoverage
-from kerasext.evaluation.running_figures import RunningFigures as RunningFigures
+from kerasext.evaluation.running_figures import (
+    RunningFigures as RunningFigures,
+    histogram as histogram,
+)
 
-__all__ = ["Calibration", "Comparison", "Evaluation", "RiskCoverage", "compare", "evaluate"]
+__all__ = [
+    "Calibration",
+    "Comparison",
+    "Evaluation",
+    "RegressionEvaluation",
+    "RiskCoverage",
+    "compare",
+    "evaluate",
+]

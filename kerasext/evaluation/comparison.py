@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-from kerasext.evaluation import head_outputs
+from kerasext.evaluation.counts import labels_and_confidence, read_blocks
 from kerasext.evaluation.running_figures import RunningFigures
 from kerasext.evaluation.stability_index import index_by_chance, stability_index
-from kerasext.storage import DenseOutput, PredictionFile, RaggedOutput, RaggedRows
-
-_MOST_ROWS = 65536  # that are read at once
-_MOST_RAGGED_ROWS = 4096  # whose lengths are read to choose some of them
-_MOST_NUMBERS = 2**18  # of an output that are read at once, unless one row has more
+from kerasext.storage import PredictionFile, opened
 
 Shares = dict[str, float] | np.ndarray
 
@@ -160,49 +155,17 @@ def _figures_of(source: Any, name: str, head: str, bins: int) -> RunningFigures:
                 "Received: a monitor of 0 rows"
             )
         return figures
-    if isinstance(source, PredictionFile):
-        return _count(source, head, bins)
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(source, PredictionFile | str | os.PathLike):
         raise TypeError(
             f"`{name}` must be a path, a `PredictionFile` or a `PredictionMonitor`. "
             f"Received: {name}={source!r}"
         )
-    with PredictionFile(source) as predictions:
-        return _count(predictions, head, bins)
-
-
-def _count(predictions: PredictionFile, head: str, bins: int) -> RunningFigures:
-    labels, confidence = head_outputs.labels_and_confidence(predictions, head)
-    task = predictions.prediction_metadata.get("task")
-    names = head_outputs.class_names(predictions, head)
-    classes = head_outputs.number_of_classes(predictions, head, names, labels)
-    if task == "multilabel" and isinstance(labels, DenseOutput):
-        classes = labels.shape[-1]
-    figures = RunningFigures(bins=bins, task=task, class_names=names, classes=classes or 0)
-    for start, stop in _blocks(labels):
-        figures.take(_read(labels, start, stop), _read(confidence, start, stop))
-    return figures
-
-
-def _blocks(labels: DenseOutput | RaggedOutput) -> Iterator[tuple[int, int]]:
-    """The first and the last row, plus one, of what is read at once."""
-    start = 0
-    while start < len(labels):
-        if isinstance(labels, RaggedOutput):
-            sizes = labels.row_sizes(start, min(start + _MOST_RAGGED_ROWS, len(labels)))
-            fitting = int(np.searchsorted(np.cumsum(sizes), _MOST_NUMBERS, "right"))
-        else:
-            fitting = min(_MOST_ROWS, _MOST_NUMBERS // int(np.prod(labels.shape[1:], dtype=int)))
-        stop = min(start + max(fitting, 1), len(labels))
-        yield start, stop
-        start = stop
-
-
-def _read(output: DenseOutput | RaggedOutput, start: int, stop: int) -> np.ndarray | RaggedRows:
-    if isinstance(output, RaggedOutput):
-        return output.flat(start, stop)
-    rows: np.ndarray = output[start:stop]
-    return rows
+    with opened(source) as predictions:
+        view = predictions.head(head)
+        figures = RunningFigures.of_head(view, bins=bins)
+        for _, labels, confidence in read_blocks(*labels_and_confidence(view)):
+            figures.take(labels, confidence)
+        return figures
 
 
 def _check_alike(a: RunningFigures, b: RunningFigures) -> None:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 
 from kerasext.evaluation.class_report import distinct_names
-from kerasext.storage import RaggedRows
+from kerasext.storage import Head, RaggedRows
 
 _MOST_CLASSES = 2**24  # a label beyond it is no class, and would need an endless array of counts
+
+
+def histogram(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """Counts of confidences in bins of equal width on [0, 1]; the last one includes 1.
+
+    Args:
+        confidence: Array of floats in [0, 1], of any shape.
+        bins: Int. Number of bins.
+    """
+    # In float64: in float32 the product may be rounded over the edge of a bin.
+    places = (confidence.reshape(-1).astype(np.float64) * bins).astype(np.intp)
+    return np.bincount(np.minimum(places, bins - 1), minlength=bins)
 
 
 class RunningFigures:
@@ -51,6 +64,17 @@ class RunningFigures:
         self._threshold = threshold
         self._below_threshold = 0
 
+    @classmethod
+    def of_head(cls, head: Head, *, bins: int, threshold: float = 0.5) -> Self:
+        """Counts for a head of a file, or of a model that predicts."""
+        return cls(
+            bins=bins,
+            task="multilabel" if head.is_multilabel else head.task,
+            class_names=head.class_names,
+            classes=head.classes or 0,
+            threshold=threshold,
+        )
+
     @property
     def is_multilabel(self) -> bool:
         """Whether labels are indicators."""
@@ -90,12 +114,9 @@ class RunningFigures:
         label_counts = self._count(labels)
         values = confidence.values if isinstance(confidence, RaggedRows) else confidence
         known = values[~np.isnan(values)]
-        bins = len(self.confidence_counts)
-        # In float64: in float32 the product may be rounded over the edge of a bin.
-        places = (np.clip(known, 0, 1).astype(np.float64) * bins).astype(np.intp)
         # Not in place: those who asked for the counts keep what they got.
-        self.confidence_counts = self.confidence_counts + np.bincount(
-            np.minimum(places, bins - 1), minlength=bins
+        self.confidence_counts = self.confidence_counts + histogram(
+            np.clip(known, 0, 1), len(self.confidence_counts)
         )
         self._below_threshold += int(np.count_nonzero(known < self._threshold))
         self.label_counts = label_counts

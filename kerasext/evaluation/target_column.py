@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from kerasext.storage import TEXT_KINDS, PredictionFile, RaggedOutput
+from kerasext.storage import (
+    TARGETS,
+    TEXT_KINDS,
+    Head,
+    PredictionFile,
+    RaggedOutput,
+    output_path,
+)
 
 MOST_LABEL = 2**31 - 1
 """The largest number that may be meant for a class, before it is looked at whether it is one."""
@@ -19,12 +25,8 @@ class TargetColumn:
 
     Args:
         predictions: The file.
-        head: String. The head that is evaluated.
+        head: The head that is evaluated.
         targets: As `evaluate` takes them.
-        labels_shape: Tuple of ints. Shape of the labels.
-        is_multilabel: Bool. Whether the last axis of the labels has several labels.
-        classes: Int. Number of classes, `None` if unknown.
-        names: Sequence of strings, the names of the classes. Defaults to `None`, for unknown ones.
 
     Attributes:
         classes: Int. Number of classes, `None` if one-hot targets don't show it either.
@@ -38,22 +40,14 @@ class TargetColumn:
     def __init__(
         self,
         predictions: PredictionFile,
-        head: str,
+        head: Head,
         targets: Any,
-        *,
-        labels_shape: tuple[int, ...],
-        is_multilabel: bool,
-        classes: int | None,
-        names: Sequence[str] | None = None,
     ) -> None:
-        self._name, self._values = _find(predictions, head, targets)
-        if isinstance(self._values, RaggedOutput):
-            raise ValueError(
-                "Rows of different shapes can't be evaluated; predict with padding. "
-                f"Received: targets {self._name} of shape {self._values.shape}"
-            )
+        labels_shape, classes = head.require("labels").shape, head.classes
+        is_multilabel = head.is_multilabel
+        self._name, self._values = find_targets(predictions, head, targets)
         shape, dtype = tuple(self._values.shape), np.dtype(self._values.dtype)
-        self._numbers = self._numbers_of_names(names, is_multilabel) if _is_text(dtype) else None
+        self._numbers = self._numbers_of_names(head) if dtype.kind in TEXT_KINDS else None
         if dtype.kind not in "biuf" and self._numbers is None:
             raise TypeError(
                 "Targets must be the numbers of the classes, or 0 and 1 for each. "
@@ -104,10 +98,11 @@ class TargetColumn:
         truth: np.ndarray = values.astype(np.int64).reshape(-1, *self._shape)
         return truth
 
-    def _numbers_of_names(self, names: Sequence[str] | None, is_multilabel: bool) -> dict[str, int]:
-        if names is None or is_multilabel:
+    def _numbers_of_names(self, head: Head) -> dict[str, int]:
+        names = head.class_names
+        if names is None or head.is_multilabel:
             rule, received = "the file has `class_names`", "a file without `class_names`"
-            if is_multilabel:
+            if head.is_multilabel:
                 rule, received = "each row has one label", "several labels a row"
             raise TypeError(
                 f"Targets can be names of classes only if {rule}; pass their numbers, "
@@ -146,23 +141,30 @@ class TargetColumn:
         )
 
 
-def _is_text(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind in TEXT_KINDS
+def find_targets(predictions: PredictionFile, head: Head, targets: Any) -> tuple[str, Any]:
+    """The targets that `evaluate` was given, or those of the head.
 
+    Returns:
+        Tuple of their name, for messages, and of an array or what reads one.
 
-def _find(predictions: PredictionFile, head: str, targets: Any) -> tuple[str, Any]:
-    """The name of the targets, for messages, and an array or what reads one."""
+    Raises:
+        ValueError: If the file has no such column, or its rows differ in shape.
+    """
     if targets is not None and not isinstance(targets, str):
         is_array = hasattr(targets, "shape") and hasattr(targets, "dtype")
         return "in `targets`", targets if is_array else np.asarray(targets)
-    wanted = [targets] if targets else [*([f"targets/{head}"] if head else []), "targets"]
-    for name in wanted:
-        # An output of the model may be called so, too.
-        if name in predictions and (targets or "targets" in predictions.columns):
-            return repr(name), predictions[name]
-    nested = [name for name in predictions if name.startswith("targets/")]
+    found = predictions.get(targets) if targets else head.targets
+    if isinstance(found, RaggedOutput):
+        raise ValueError(
+            "Rows of different shapes can't be evaluated; predict with padding. "
+            f"Received: targets {found.name!r} of shape {found.shape}"
+        )
+    if found is not None:
+        return repr(found.name), found
+    wanted = targets or (output_path(TARGETS, head.name) if head.name else TARGETS)
+    nested = [name for name in predictions if name.startswith(f"{TARGETS}/")]
     raise ValueError(
-        f"The file must have the column {wanted[0]!r}; predict with `targets=True`, or an array, "
+        f"The file must have the column {wanted!r}; predict with `targets=True`, or an array, "
         "of `HDF5PredictionWriter` or `predict_to_hdf5` to store it, or pass `targets`, the name "
         "of another column or an array. "
         f"Received: a file with {nested if nested and not targets else sorted(predictions)}"

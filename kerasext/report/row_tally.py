@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from kerasext.storage import ExportedOutputs, PredictionFile, RaggedOutput, RaggedRows
+from kerasext.evaluation import (
+    MOST_ROWS,
+    Evaluation,
+    RegressionEvaluation,
+    TargetCounts,
+    evaluate,
+    histogram,
+    read_blocks,
+)
+from kerasext.report.markup import short
+from kerasext.storage import DamagedFileError, Head, PredictionFile, RaggedRows
 
 BINS = 20
-
-_BLOCK_BYTES = 8 * 1024 * 1024
 
 
 class RowTally:
@@ -19,13 +29,15 @@ class RowTally:
 
     Args:
         predictions: The file.
-        head: String. Name of the head, `""` where there is one.
+        head: The head.
         least: Int. How many of the least confident rows to find.
 
     Attributes:
         has_labels, has_confidence: Bools. Whether they are stored, as integers or strings, and as
             real numbers.
         is_multi_label: Bool. Whether labels are indicators, one for each class.
+        evaluation: What a comparison with the targets says, `None` without targets.
+        refused: String. Why there is none although there are targets.
         counts: Dict from label to how many there are: of indicators, from class to how many are 1;
             the label -1, of what has NaN, is among them.
         labels: Int. How many labels there are in all; of indicators, rows.
@@ -39,30 +51,47 @@ class RowTally:
         least_confidence: Array of shape `(rows,)`, float64: how sure they are.
     """
 
-    def __init__(self, predictions: PredictionFile, head: str, least: int) -> None:
-        prefix = f"{head}/" if head else ""
-        label_name, confidence_name = f"{prefix}labels", f"{prefix}confidence"
-        stored = {
-            name: predictions[name]
-            for name, kinds in ((label_name, "biuU"), (confidence_name, "f"))
-            if name in predictions and predictions[name].dtype.kind in kinds
-        }
-        self.has_labels, self.has_confidence = label_name in stored, confidence_name in stored
-        self.is_multi_label = self.has_labels and _are_indicators(predictions, prefix)
+    def __init__(self, predictions: PredictionFile, head: Head, least: int) -> None:
+        labels, confidence = (
+            output if output is not None and output.dtype.kind in kinds else None
+            for output, kinds in ((head.labels, "biuU"), (head.confidence, "f"))
+        )
+        self.has_labels, self.has_confidence = labels is not None, confidence is not None
+        self.is_multi_label = self.has_labels and head.is_multilabel
         self.counts: Counter[Any] = Counter()
         self.labels = self.confidences = self.unsure = 0
         self.histogram = np.zeros(BINS, np.int64)
         self.least_confident = np.empty(0, np.int64)
         self._least, self._least_keys = least, np.empty(0)
         self._sum = 0.0
-        if not stored:
-            return
-        outputs = ExportedOutputs(stored, {}, None)
-        for start, stop in outputs.blocks(_BLOCK_BYTES):
-            if self.has_labels:
-                self._count(outputs.read(label_name, start, stop))
-            if self.has_confidence:
-                self._rank(outputs.read(confidence_name, start, stop), start)
+        self.evaluation: Evaluation | RegressionEvaluation | None = None
+        self.refused = ""
+        targets: TargetCounts | None = None
+        with self._noting_refusal():
+            if head.targets is not None and head.is_regression:
+                self.evaluation = evaluate(predictions, head=head.name)
+            elif head.targets is not None and labels is not None and 0 not in labels.shape:
+                targets = TargetCounts(predictions, head)
+        most_rows = targets.most_rows if targets else MOST_ROWS
+        for rows, some, sure in read_blocks(labels, confidence, most_rows=most_rows):
+            if some is not None:
+                self._count(some)
+            if sure is not None:
+                self._rank(sure, rows.start)
+            if targets and not self.refused:
+                with self._noting_refusal():
+                    targets.take(rows, some, sure)
+        if targets and not self.refused:
+            self.evaluation = targets.result()
+
+    @contextlib.contextmanager
+    def _noting_refusal(self) -> Iterator[None]:
+        try:
+            yield
+        except DamagedFileError:
+            raise
+        except (TypeError, ValueError) as error:
+            self.refused = short(error)
 
     @property
     def mean_confidence(self) -> float:
@@ -92,7 +121,7 @@ class RowTally:
         known = values[(values >= 0) & (values <= 1)].astype(np.float64)
         self.confidences += known.size
         self.unsure += values.size - known.size
-        self.histogram += np.histogram(known, BINS, (0, 1))[0]
+        self.histogram += histogram(known, BINS)
         self._sum += float(known.sum())
 
         keys = self._of_rows(confidence)
@@ -111,13 +140,3 @@ class RowTally:
             return np.full(len(flat), np.nan)
         keys: np.ndarray = flat.min(axis=1) if self.is_multi_label else flat.mean(axis=1)
         return keys
-
-
-def _are_indicators(predictions: PredictionFile, prefix: str) -> bool:
-    labels = predictions[f"{prefix}labels"]
-    if isinstance(labels, RaggedOutput) or labels.ndim == 1:
-        return False
-    probabilities = predictions.get(f"{prefix}probabilities")
-    if probabilities is None:
-        return predictions.prediction_metadata.get("task") == "multilabel"
-    return probabilities.shape == labels.shape

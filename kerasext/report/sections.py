@@ -14,7 +14,7 @@ from kerasext.report.labels import label_name, row_text
 from kerasext.report.markup import Child, pairs, short, table, tag
 from kerasext.report.row_tally import BINS, RowTally
 from kerasext.report.thumbnails import Thumbnails
-from kerasext.storage import IDS, ROW, ClassNames, PredictionFile
+from kerasext.storage import IDS, ROW, ClassNames, Head, PredictionFile
 
 MOST_CLASSES = 20
 """Of the most frequent ones that are shown."""
@@ -114,13 +114,7 @@ def _confidence(tally: RowTally) -> ET.Element:
 
 
 def least_confident(
-    predictions: PredictionFile,
-    tally: RowTally,
-    *,
-    names: ClassNames | None,
-    head: str,
-    target: str | None,
-    thumbnails: Thumbnails | None,
+    predictions: PredictionFile, head: Head, tally: RowTally, thumbnails: Thumbnails | None
 ) -> ET.Element:
     """The rows that somebody should look at first."""
     rows = tally.least_confident
@@ -134,11 +128,13 @@ def least_confident(
     if ROW in predictions.columns:
         columns["Row in the data"] = [f"{row:,}" for row in predictions[ROW][rows]]
     numbers = [place for place, title in enumerate(columns) if title.startswith("Row")]
-    for title, name in (("Label", f"{head}/labels".lstrip("/")), ("Target", target)):
-        if name is None or (title == "Label" and not tally.has_labels):
+    names = head.class_names
+    labels = head.labels if tally.has_labels else None
+    for title, output in (("Label", labels), ("Target", head.targets)):
+        if output is None:
             continue
-        values = predictions[name][rows]
-        if title == "Target" and _is_one_hot(predictions, head, name, names):
+        values = output[rows]
+        if output is head.targets and _are_one_hot(head):
             values = values.argmax(axis=-1)
         columns[title] = [
             row_text(value, names, are_indicators=tally.is_multi_label) for value in values
@@ -148,7 +144,7 @@ def least_confident(
         "NaN" if np.isnan(value) else f"{value:.4f}" for value in tally.least_confidence
     ]
     caption = "The rows that the model is least sure of, the least sure first; NaN before all."
-    if predictions[f"{head}/confidence".lstrip("/")].ndim > 1:
+    if head.confidence is not None and head.confidence.ndim > 1:
         of = "its least sure label" if tally.is_multi_label else "the mean of its positions"
         caption += f" A row is as sure as {of}."
     return tag(
@@ -208,12 +204,11 @@ def _dtype(dtype: np.dtype[Any]) -> str:
     return "text" if dtype.kind == "U" else dtype.name
 
 
-def _is_one_hot(
-    predictions: PredictionFile, head: str, target: str, names: ClassNames | None
-) -> bool:
-    labels = predictions.get(f"{head}/labels".lstrip("/"))
-    has_one_label = labels is not None and labels.ndim == 1
-    return has_one_label and predictions[target].shape[1:] == (len(names or ()),)
+def _are_one_hot(head: Head) -> bool:
+    labels, targets = head.labels, head.targets
+    if labels is None or targets is None or labels.ndim != 1:
+        return False
+    return targets.shape[1:] == (len(head.class_names or ()),)
 
 
 def _as_json(values: Mapping[str, Any]) -> str:

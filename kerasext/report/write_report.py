@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from kerasext.common import atomic_file, export_target
-from kerasext.evaluation import Evaluation, evaluate
+from kerasext.evaluation import Evaluation, RegressionEvaluation
 from kerasext.report import evaluation_sections, sections
 from kerasext.report.markup import document, pairs, short, tag
 from kerasext.report.row_tally import RowTally
 from kerasext.report.thumbnails import Thumbnails
-from kerasext.storage import TARGETS, ClassNames, DamagedFileError, PredictionFile
+from kerasext.storage import ClassNames, PredictionFile, opened
 
 
 def write_report(
@@ -69,80 +69,36 @@ def write_report(
     """
     if rows < 0:
         raise ValueError(f"`rows` must not be negative. Received: rows={rows}")
-    if not isinstance(predictions, PredictionFile):
-        with PredictionFile(predictions) as opened:
-            write_report(opened, path, head=head, images=images, rows=rows, title=title)
-        return
-    target_path = export_target(predictions.path, path)
-    head = _chosen_head(predictions, head)
-    thumbnails = None if images is None else Thumbnails(images, predictions)
+    with opened(predictions) as file:
+        target_path = export_target(file.path, path)
+        page = _page(file, head, images, rows, title)
+    with atomic_file(target_path) as target:
+        target.write(page)
 
-    tally = RowTally(predictions, head, rows)
-    names = predictions.class_names
-    names = names.get(head) if isinstance(names, dict) else None if head else names
-    target = None
-    if TARGETS in predictions.columns:
-        wanted = (f"{TARGETS}/{head}", TARGETS)
-        target = next((name for name in wanted if name in predictions), None)
-    result, refused = _evaluated(predictions, head, tally, target)
+
+def _page(
+    predictions: PredictionFile, head: str, images: Any, rows: int, title: str | None
+) -> bytes:
+    view = predictions.head(head)
+    thumbnails = None if images is None else Thumbnails(images, predictions)
+    tally = RowTally(predictions, view, rows)
+    names, result = view.class_names, tally.evaluation
 
     title = title or predictions.path.name
-    parts = [_header(predictions, title, head), _facts(predictions, tally, names, result)]
-    if refused:
-        parts.append(tag("p", f"Not compared with the targets: {refused}", class_="warning"))
+    parts = [_header(predictions, title, view.name), _facts(predictions, tally, names)]
+    if tally.refused:
+        parts.append(tag("p", f"Not compared with the targets: {tally.refused}", class_="warning"))
     if tally.labels or tally.confidences:
         parts.append(sections.predicted(tally, names))
-    if result is not None:
+    if isinstance(result, Evaluation):
         parts.append(evaluation_sections.evaluated(result, names))
     if tally.least_confident.size:
-        parts.append(
-            sections.least_confident(
-                predictions, tally, names=names, head=head, target=target, thumbnails=thumbnails
-            )
-        )
+        parts.append(sections.least_confident(predictions, view, tally, thumbnails))
     parts.append(sections.outputs(predictions))
     parts += sections.run(predictions)
 
     style = importlib.resources.files("kerasext.report").joinpath("page.css").read_text("utf-8")
-    page = document(title, style, tag("main", *parts))
-    with atomic_file(target_path) as file:
-        file.write(page)
-
-
-def _chosen_head(predictions: PredictionFile, head: str) -> str:
-    outputs = [name for name in predictions if name.split("/")[0] not in predictions.columns]
-    heads = {name.rpartition("/")[0] for name in outputs}
-    if head and head not in heads:
-        raise ValueError(
-            f"`head` must be one that the file has: {sorted(heads - {''})}. Received: head={head!r}"
-        )
-    # Of heads without these two the page shows nothing of its own.
-    shown = {
-        name.rpartition("/")[0]
-        for name in outputs
-        if name.rpartition("/")[2] in ("labels", "confidence")
-    }
-    if head or not shown or "" in shown:
-        return head
-    if len(shown) > 1:
-        raise ValueError(
-            f"A page is about one head; pass `head`, one of {sorted(shown)}. Received: head=''"
-        )
-    return shown.pop()
-
-
-def _evaluated(
-    predictions: PredictionFile, head: str, tally: RowTally, target: str | None
-) -> tuple[Evaluation | None, str]:
-    """The evaluation, or why there is none although there are targets."""
-    if target is None or not tally.labels:
-        return None, ""
-    try:
-        return evaluate(predictions, head=head), ""
-    except DamagedFileError:
-        raise
-    except (TypeError, ValueError) as error:
-        return None, short(error)
+    return document(title, style, tag("main", *parts))
 
 
 def _header(predictions: PredictionFile, title: str, head: str) -> ET.Element:
@@ -162,12 +118,7 @@ def _header(predictions: PredictionFile, title: str, head: str) -> ET.Element:
     return header
 
 
-def _facts(
-    predictions: PredictionFile,
-    tally: RowTally,
-    names: ClassNames | None,
-    result: Evaluation | None,
-) -> ET.Element:
+def _facts(predictions: PredictionFile, tally: RowTally, names: ClassNames | None) -> ET.Element:
     facts = [
         ("Rows", f"{predictions.rows:,}"),
         ("State", "complete" if predictions.complete else "incomplete"),
@@ -176,7 +127,12 @@ def _facts(
         facts.append(("Labels" if tally.is_multi_label else "Classes", f"{len(names):,}"))
     if tally.confidences:
         facts.append(("Mean confidence", f"{tally.mean_confidence:.3f}"))
-    if result is not None:
+    result = tally.evaluation
+    if isinstance(result, RegressionEvaluation):
+        facts.append(("Mean absolute error", f"{result.mean_absolute_error:.4g}"))
+        facts.append(("Root mean squared error", f"{result.root_mean_squared_error:.4g}"))
+        facts.append(("R²", f"{result.r2:.4f}"))
+    elif result is not None:
         of_each = " of each label" if tally.is_multi_label else ""
         facts.append((f"Accuracy{of_each}", sections.percent(result.accuracy)))
         facts.append(("Calibration error", f"{result.expected_calibration_error:.3f}"))

@@ -31,6 +31,7 @@ from kerasext.storage.format.layout import (
     ROW as ROW,
     TARGETS as TARGETS,
     check_not_reserved as check_not_reserved,
+    output_path as output_path,
 )
 from kerasext.storage.index.index_file import (
     write_index as write_index,
@@ -52,10 +53,12 @@ from kerasext.storage.index.shards import (
     first_problems as first_problems,
     open_shard as open_shard,
 )
-from kerasext.storage.prediction_file import PredictionFile
+from kerasext.storage.prediction_file import PredictionFile, opened as opened
 from kerasext.storage.reading.dense_output import DenseOutput
 from kerasext.storage.reading.file_source import FileSource as FileSource
+from kerasext.storage.reading.head import Head, setting_of as setting_of
 from kerasext.storage.reading.ragged_output import RaggedOutput
+from kerasext.storage.reading.row_blocks import read_rows as read_rows, row_blocks as row_blocks
 from kerasext.storage.writing.background_writer import BackgroundWriter
 from kerasext.storage.writing.compression import (
     Compression as Compression,
@@ -72,6 +75,7 @@ __all__ = [
     "ClassNames",
     "DamagedFileError",
     "DenseOutput",
+    "Head",
     "PredictionFile",
     "PredictionFileWriter",
     "RaggedOutput",

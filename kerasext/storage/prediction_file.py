@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -26,6 +27,7 @@ from kerasext.storage.format.damage import DamagedFileError, naming_damage
 from kerasext.storage.format.layout import PLAIN_OUTPUTS
 from kerasext.storage.index.index_source import open_source
 from kerasext.storage.reading.dense_output import DenseOutput
+from kerasext.storage.reading.head import Head, choose_head, heads_of
 from kerasext.storage.reading.ragged_output import RaggedOutput
 
 if TYPE_CHECKING:
@@ -109,6 +111,49 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
         """
         by_head = self._source.class_names()
         return by_head.get("", by_head) or None
+
+    @property
+    def heads(self) -> list[str]:
+        """Names of the heads; `[""]` for a model with one, whose outputs have no group.
+
+        A head is a group with outputs of a task, such as `labels` or `prediction`, or one that the
+        model names in its `task`. A file of a model without tasks has the head `""` only.
+        """
+        return list(heads_of(self._outputs, self.prediction_metadata, self.columns))
+
+    def head(self, name: str = "") -> Head:
+        """All that the file holds of one head: labels, confidence, class names, task, targets.
+
+        Args:
+            name: String. The head. Defaults to `""`, for the only head of the file. Heads that the
+                model passes on without a task do not count then.
+
+        Returns:
+            `Head`, whose outputs are `None` where the file does not have them.
+
+        Raises:
+            TypeError: If `name` is no string.
+            ValueError: If the file has no such head, or several and none was named, with the heads
+                and the nearest name; or if the file was closed, or is damaged.
+
+        Example:
+
+        ```python
+        with PredictionFile("animals.h5") as predictions:
+            kind = predictions.head("kind")
+            kind.class_names[kind.labels[:10]]
+        ```
+        """
+        metadata = self.prediction_metadata
+        name = choose_head(name, heads_of(self._outputs, metadata, self.columns))
+        return Head(
+            name,
+            self,
+            metadata,
+            class_names=self._source.class_names().get(name),
+            columns=self.columns,
+            path=self.path,
+        )
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -499,3 +544,13 @@ class PredictionFile(Mapping[str, DenseOutput | RaggedOutput]):
             if not isinstance(value, dict):
                 raise ValueError(f"must be an object of JSON, not {type(value).__name__}")
         return value
+
+
+@contextlib.contextmanager
+def opened(predictions: PredictionFile | str | os.PathLike[str]) -> Iterator[PredictionFile]:
+    """Opens a file that is given by its path, and closes it; one that is open stays so."""
+    if isinstance(predictions, PredictionFile):
+        yield predictions
+    else:
+        with PredictionFile(predictions) as file:
+            yield file

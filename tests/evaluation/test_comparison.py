@@ -58,7 +58,7 @@ def files(store, tmp_path):
 def test_the_figures(files, monkeypatch, block):
     """They are those of the formula over all rows, in whatever blocks rows are read."""
     if block:
-        monkeypatch.setattr("kerasext.evaluation.comparison._MOST_ROWS", block)
+        monkeypatch.setattr("kerasext.evaluation.counts._BLOCK_BYTES", 8 * block)
     a, b = predictions(), predictions(700, seed=1, shares=[0.1, 0.2, 0.3, 0.4])
     found = compare(*files(a, b), bins=10)
     classes = [(label, label + 1) for label in range(-1, 4)]
@@ -150,7 +150,7 @@ def test_pixels(files):
 @pytest.mark.parametrize("numbers", [10, 10**6])
 def test_rows_of_different_shapes(files, monkeypatch, numbers):
     """Outputs that are stored flat are counted position by position, long rows too."""
-    monkeypatch.setattr("kerasext.evaluation.comparison._MOST_NUMBERS", numbers)
+    monkeypatch.setattr("kerasext.evaluation.counts._BLOCK_BYTES", 8 * numbers)
     shapes = np.random.default_rng(0).integers(0, 20, (200, 1))
     outputs = predictions(int(shapes.sum()))
     (path,) = files({name: RaggedRows(values, shapes) for name, values in outputs.items()})

@@ -141,6 +141,13 @@ def test_several_labels(store, kept, shape):
     assert list(result.class_report)[:3] == result.class_names == ["rain", "wind", "föhn"]
 
 
+def test_more_labels_than_there_may_be_classes(store):
+    """Several labels a row may be very many, because no pairs of them are counted."""
+    zeros = np.zeros((2, 2**15 + 1), "i1")
+    columns = {"labels": zeros, "confidence": zeros.astype("f4"), "targets": zeros}
+    assert evaluate(store(columns, task="multilabel")).accuracy == 1
+
+
 def test_names_of_something_else(store):
     """Names that are not as many as the labels are not taken for theirs."""
     columns = without(of_several(), "probabilities")
@@ -334,9 +341,62 @@ def test_unknown_head(store):
     """A head that is not there is told with those that are."""
     columns = {f"a/{name}": values for name, values in classified().items()}
     file = store(columns)
-    for head in ("", "b"):
-        with pytest.raises(ValueError, match=r"pass `head`, one of \['a'\]"):
-            evaluate(file, head=head)
+    with pytest.raises(ValueError, match=r"pass `head`, one of \['a'\]\. Received: head='b'"):
+        evaluate(file, head="b")
+
+
+def test_the_only_head(store):
+    """The only head needs no name, as in a report."""
+    columns = classified()
+    file = store({f"a/{name}": columns[name] for name in without(columns, "targets")})
+    result = evaluate(file, targets=columns["targets"])
+    assert result.accuracy == (columns["labels"] == columns["targets"]).mean()
+    with pytest.raises(ValueError, match="the nearest is 'kind'"):
+        evaluate(store({f"kind/{name}": rows for name, rows in columns.items()}), head="knd")
+
+
+@pytest.mark.parametrize("threshold", [0.2, [0.1, 0.5, 0.9]])
+@pytest.mark.parametrize("batch_rows", [7, 65536])
+def test_another_threshold_for_several_labels(store, threshold, batch_rows):
+    """The figures are scikit-learn's of the labels that the threshold gives."""
+    columns = of_several()
+    labels = (columns["probabilities"] > np.float32(threshold)).astype("i4")
+    file = store(without(columns, "confidence"), task="multilabel")
+    result = evaluate(file, threshold=threshold, batch_rows=batch_rows)
+    assert result.exact_match_ratio == accuracy_score(columns["targets"], labels)
+    np.testing.assert_array_equal(
+        result.confusion_matrix, multilabel_confusion_matrix(columns["targets"], labels)
+    )
+
+
+@pytest.mark.parametrize("kind", [BinaryClassifierModel, MultiLabelClassifierModel])
+def test_another_threshold_is_that_of_a_model(path, rows, kind):
+    """All figures are those of a file that a model with this threshold predicts."""
+    inputs = keras.Input((8,))
+    units = 1 if kind is BinaryClassifierModel else 3
+    outputs = keras.layers.Dense(units, activation="sigmoid")(inputs)
+    truth = RNG.integers(0, 2, (len(rows), units) if units > 1 else len(rows))
+    options = {"targets": truth, "mode": "w", "verbose": 0}
+    found = []
+    for threshold, again in ((0.5, 0.3), (0.3, None)):
+        model = kind(inputs, outputs, threshold=threshold)
+        predict_to_hdf5(model, rows, path, **options).close()
+        found.append(evaluate(path, threshold=again))
+    first, second = found
+    np.testing.assert_array_equal(first.confusion_matrix, second.confusion_matrix)
+    np.testing.assert_array_equal(first.calibration.counts, second.calibration.counts)
+    np.testing.assert_array_equal(first.calibration.confidence, second.calibration.confidence)
+    assert first.area_under_risk_coverage == second.area_under_risk_coverage
+
+
+def test_thresholds_that_do_not_fit(store):
+    """A threshold is for heads that have one, and needs their probabilities."""
+    with pytest.raises(ValueError, match="binary and multi-label heads"):
+        evaluate(store(classified(), task="classifier"), threshold=0.5)
+    with pytest.raises(ValueError, match="one for each of its 3 labels"):
+        evaluate(store(of_several()), threshold=[0.5, 0.5])
+    with pytest.raises(ValueError, match="must have the output 'probabilities'"):
+        evaluate(store(without(of_several(), "probabilities"), task="multilabel"), threshold=0.5)
 
 
 def test_ragged_labels(store):

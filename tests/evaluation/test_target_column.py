@@ -21,17 +21,14 @@ def read(
     names=None,
 ):
     """Targets of all rows, as they are compared."""
-    name = f"{head}/labels" if head else "labels"
-    with PredictionFile(store({name: labels, **dict(columns)})) as predictions:
-        column = TargetColumn(
-            predictions,
-            head,
-            targets,
-            labels_shape=labels.shape,
-            is_multilabel=is_multilabel,
-            classes=classes,
-            names=names,
-        )
+    under = f"{head}/" if head else ""
+    stored = {f"{under}labels": labels, **dict(columns)}
+    if classes and not names:
+        stored[f"{under}probabilities"] = np.zeros((*labels.shape, classes), "f4")
+    options = {"class_names": {head: names}} if names else {}
+    task = "multilabel" if is_multilabel else None
+    with PredictionFile(store(stored, task=task, **options)) as predictions:
+        column = TargetColumn(predictions, predictions.head(head), targets)
         return column.read(slice(0, 2)).tolist() + column.read(slice(2, 5)).tolist()
 
 

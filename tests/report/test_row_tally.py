@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from kerasext.report import row_tally
 from kerasext.report.row_tally import BINS, RowTally
 from kerasext.storage import PredictionFile, PredictionFileWriter
 
@@ -9,7 +8,7 @@ from kerasext.storage import PredictionFile, PredictionFileWriter
 @pytest.fixture
 def tally(path, monkeypatch):
     """Reads columns in blocks of a few rows."""
-    monkeypatch.setattr(row_tally, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr("kerasext.evaluation.counts._BLOCK_BYTES", 64)
 
     def read(least, **columns):
         writer = PredictionFileWriter(path)
@@ -17,7 +16,7 @@ def tally(path, monkeypatch):
         writer.finish()
         writer.close()
         with PredictionFile(path) as predictions:
-            return RowTally(predictions, "", least)
+            return RowTally(predictions, predictions.head(), least)
 
     return read
 

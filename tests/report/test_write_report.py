@@ -1,12 +1,19 @@
 import json
 import re
+from collections import Counter
 
 import h5py
 import numpy as np
 import pytest
 
 from kerasext.report import write_report
-from kerasext.storage import DamagedFileError, PredictionFile, PredictionFileWriter, RaggedRows
+from kerasext.storage import (
+    DamagedFileError,
+    DenseOutput,
+    PredictionFile,
+    PredictionFileWriter,
+    RaggedRows,
+)
 
 EVIL = "<script>alert('&\"1')</script>"
 NAMES = ["cat", "dog", "emu", "fox"]
@@ -268,6 +275,44 @@ def test_groups_of_a_plain_model(report):
     """Outputs in groups without labels and confidence are no heads to choose from."""
     page = report({"encoder/mean": np.zeros((3, 2)), "decoder/image": np.zeros((3, 4))})
     assert [row[0] for row in page.table("Output")] == ["decoder/image", "encoder/mean"]
+
+
+def test_the_file_is_read_once(report, outputs, monkeypatch):
+    """Labels, confidence and targets are read in one pass, whatever the page shows of them."""
+    read = Counter()
+    of_slice = DenseOutput._read_slice
+
+    def counted(output, rows, rest):
+        values = of_slice(output, rows, rest)
+        read[output.name] += len(values)
+        return values
+
+    monkeypatch.setattr(DenseOutput, "_read_slice", counted)
+    page = report({**outputs, "targets": np.arange(200) % 4})
+    assert "Compared with the targets" in page.text
+    assert read == {"labels": 200, "confidence": 200, "targets": 200}
+
+
+def test_a_regressor(report):
+    """A head of numbers has its errors on the page."""
+    prediction = np.arange(4.0)
+    columns = {"prediction": prediction, "targets": prediction + np.array([1, -1, 1, -1])}
+    page = report(columns, prediction_metadata={"task": "regressor"})
+    assert "Mean absolute error 1" in page.text
+    assert "Root mean squared error 1" in page.text
+    assert "R² 0.2000" in page.text
+    columns["targets"] = np.array(["a"] * 4)
+    page = report(columns, prediction_metadata={"task": "regressor"})
+    assert "Not compared with the targets: Targets must be numbers" in page.text
+
+
+def test_a_head_that_is_passed_on(report, outputs):
+    """An embedding beside a classifier is no head to choose from."""
+    columns = {f"kind/{name}": rows for name, rows in outputs.items()}
+    columns["embedding"] = np.zeros((200, 3), "f4")
+    task = {"kind": "classifier", "embedding": None}
+    page = report(columns, prediction_metadata={"task": task})
+    assert "This page is about the head “kind”." in page.text
 
 
 def test_path_of_the_file(path, tmp_path):

@@ -10,7 +10,15 @@ import numpy as np
 
 from kerasext.storage.columns.dense_spec import DenseSpec
 from kerasext.storage.columns.step_specs import Spec
-from kerasext.storage.format.layout import CLASS, CLASS_NAMES, IDS, ROW, with_groups
+from kerasext.storage.format.layout import (
+    CLASS,
+    CLASS_NAMES,
+    IDS,
+    ROW,
+    head_and_output,
+    output_path,
+    with_groups,
+)
 
 COORDINATES = "coordinates"
 """The attribute of the file that names what are coordinates of the rows for xarray, too."""
@@ -31,8 +39,8 @@ def has_classes_last(name: str, row_shapes: Mapping[str, tuple[int, ...]]) -> bo
     """
     # Labels of tokens may be as many as there are classes: those of several labels a row have the
     # shape of their probabilities.
-    head, slash, last = name.rpartition("/")
-    shape = row_shapes.get(f"{head}{slash}probabilities", ())
+    head, last = head_and_output(name)
+    shape = row_shapes.get(output_path(head, "probabilities"), ())
     is_one = last in {"probabilities", "labels", "confidence"}
     return is_one and shape != () and row_shapes.get(name) == shape
 
@@ -58,9 +66,8 @@ def axis_names(specs: Mapping[str, Spec], columns: Collection[str]) -> dict[str,
     names = {}
     for name, shape in row_shapes.items():
         axes = [_untaken(f"{name}_axis_{number}", taken) for number in range(1, len(shape) + 1)]
-        head, slash, _ = name.rpartition("/")
         if has_classes_last(name, row_shapes):
-            axes[-1] = _untaken(f"{head}{slash}{CLASS}", taken)
+            axes[-1] = _untaken(output_path(head_and_output(name)[0], CLASS), taken)
         names[name] = (row, *axes)
     return names
 
@@ -120,14 +127,14 @@ def _scale_of_rows(file: h5py.File, axis: str) -> h5py.Dataset:
 
 
 def _scale_of_classes(file: h5py.File, axis: str, output: h5py.Dataset) -> h5py.Dataset:
-    head, slash, _ = output.name[1:].rpartition("/")
-    names: Any = file[f"{head}{slash}probabilities"].attrs.get(CLASS_NAMES, ())
+    head, _ = head_and_output(output.name[1:])
+    names: Any = file[output_path(head, "probabilities")].attrs.get(CLASS_NAMES, ())
     # Text of variable length, which both of xarray's engines read as text, has no null characters.
     if not len(names) or len(names) != output.shape[-1] or any(b"\0" in name for name in names):
         return _scale_without_values(file, axis, output.shape[-1])
     texts = [name.decode() for name in names]
     scale = file.create_dataset(axis, data=texts, dtype=h5py.string_dtype("utf-8"))
-    scale.make_scale(axis.rpartition("/")[2])
+    scale.make_scale(head_and_output(axis)[1])
     return scale
 
 

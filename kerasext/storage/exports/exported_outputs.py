@@ -10,12 +10,12 @@ from kerasext.storage.columns.class_names import ClassNames
 from kerasext.storage.columns.dimension_scales import has_classes_last
 from kerasext.storage.columns.output_names import check_name_list, find_outputs
 from kerasext.storage.columns.ragged_rows import RaggedRows
+from kerasext.storage.format.layout import head_and_output
 from kerasext.storage.reading.dense_output import DenseOutput
 from kerasext.storage.reading.ragged_output import RaggedOutput
+from kerasext.storage.reading.row_blocks import Output, read_rows, row_blocks
 
-Outputs = Mapping[str, DenseOutput | RaggedOutput]
-
-_SPLIT_BYTES = 8
+Outputs = Mapping[str, Output]
 
 
 class ExportedOutputs:
@@ -55,7 +55,7 @@ class ExportedOutputs:
             if isinstance(output, DenseOutput)
         }
         for name, output in self.outputs.items():
-            head, _, last = name.rpartition("/")
+            head, last = head_and_output(name)
             names = class_names.get(head)
             if names is None or isinstance(output, RaggedOutput):
                 continue
@@ -75,28 +75,11 @@ class ExportedOutputs:
         Yields:
             Tuple of the first row of a block, and the one after its last.
         """
-        ragged = [output for output in self.outputs.values() if isinstance(output, RaggedOutput)]
-        fixed = sum(map(_fixed_bytes, self.outputs.values()))
-        start = 0
-        while start < self.rows:
-            most_rows = max(most_bytes // max(fixed, 1) // multiple, 1) * multiple
-            stop = min(start + most_rows, self.rows)
-            used = np.arange(stop - start + 1, dtype=np.float64) * fixed
-            for output in ragged:
-                ends = np.cumsum([0, *output.row_sizes(start, stop)])
-                used += ends * float(output.dtype.itemsize)
-            fitting = int(np.searchsorted(used, most_bytes, "right")) - 1
-            stop = min(start + max(fitting // multiple, 1) * multiple, stop)
-            yield start, stop
-            start = stop
+        return row_blocks(self.outputs.values(), most_bytes, multiple=multiple)
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray | RaggedRows:
         """The rows of an output from one to before another, in the machine's byte order."""
-        output = self.outputs[name]
-        if isinstance(output, DenseOutput):
-            return _native(output[start:stop])
-        rows = output.flat(start, stop)
-        return RaggedRows(_native(rows.values), rows.row_shapes)
+        return read_rows(self.outputs[name], start, stop)
 
 
 def label_codes(name: str, labels: np.ndarray, names: ClassNames) -> tuple[np.ndarray, list[str]]:
@@ -125,9 +108,7 @@ def label_codes(name: str, labels: np.ndarray, names: ClassNames) -> tuple[np.nd
     return codes[labels.astype(np.int64)], list(places)
 
 
-def _choose(
-    outputs: Outputs, chosen: Sequence[str] | None
-) -> dict[str, DenseOutput | RaggedOutput]:
+def _choose(outputs: Outputs, chosen: Sequence[str] | None) -> dict[str, Output]:
     if not outputs:
         raise ValueError(
             "A file must have outputs to be exported; predict again. Received: a file without any"
@@ -137,14 +118,3 @@ def _choose(
     names = check_name_list("outputs", chosen)
     found = find_outputs(outputs, names, argument="outputs", where="of the file")
     return {name: outputs[name] for name in found}
-
-
-def _fixed_bytes(output: DenseOutput | RaggedOutput) -> int:
-    """Bytes that every row takes, of whatever shape."""
-    if isinstance(output, DenseOutput):
-        return int(np.prod(output.shape[1:], dtype=np.int64)) * output.dtype.itemsize
-    return _SPLIT_BYTES * output.ndim
-
-
-def _native(values: np.ndarray) -> np.ndarray:
-    return values.astype(values.dtype.newbyteorder("="), copy=False)

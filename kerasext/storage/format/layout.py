@@ -58,6 +58,18 @@ CLASS_NAMES = "class_names"
 CLASS_OUTPUTS = ("labels", "probabilities", "top_k_labels")
 """The attribute with the names of the classes, and what the outputs that have it are called."""
 
+
+def output_path(head: str, output: str) -> str:
+    """The path of an output of a head; `""` is the head of a model with one, which has no group."""
+    return f"{head}/{output}" if head else output
+
+
+def head_and_output(path: str) -> tuple[str, str]:
+    """The head that an output belongs to, and what the output is called there: `output_path`."""
+    head, _, output = path.rpartition("/")
+    return head, output
+
+
 RAGGED_AXES = "ragged_axes"
 """The attribute of a group that is one output, whose rows differ in shape: axes of a row."""
 

@@ -27,6 +27,7 @@ from kerasext.storage.format.layout import (
     OUTPUTS,
     PLAIN_OUTPUTS,
     columns_of,
+    head_and_output,
 )
 from kerasext.storage.reading import verification
 from kerasext.storage.reading.attributes import read_attribute, read_attributes
@@ -251,7 +252,7 @@ class FileSource:
         self.check_open()
         found = {}
         for name in self.output_names:
-            head, _, last = name.rpartition("/")
+            head, last = head_and_output(name)
             if last in CLASS_OUTPUTS:
                 with naming_damage(self.path, f"class names of {name!r}"):
                     names = self.attribute(CLASS_NAMES, of=name)

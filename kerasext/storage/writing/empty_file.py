@@ -32,6 +32,7 @@ from kerasext.storage.format.layout import (
     RECORD,
     SUMS,
     columns_of,
+    head_and_output,
 )
 from kerasext.storage.format.sealed_table import write_texts
 from kerasext.storage.writing.compression import Compression, compression_of, dataset_options
@@ -171,7 +172,7 @@ def _set_fixed_point(h5ds: h5py.Dataset, spec: DenseSpec) -> None:
 
 
 def _class_names_of(name: str, class_names: ClassNamesByHead | None) -> Sequence[str] | None:
-    head, _, last = name.rpartition("/")
+    head, last = head_and_output(name)
     if last not in CLASS_OUTPUTS or class_names is None:
         return None
     if isinstance(class_names, Mapping):
