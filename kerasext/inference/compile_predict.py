@@ -17,6 +17,7 @@ from kerasext.keras_internals import (
     listed,
     numbered,
     own_methods,
+    step_of_arrays,
 )
 from kerasext.models import PredictionMixin
 from kerasext.storage import TEXT_KINDS
@@ -147,7 +148,9 @@ class _CompiledPredict:
 
         step = job_step(model, jit_compile=_needs_fixed_shapes(model))
         step.prepare(batch_of(inputs))
-        if keras.backend.backend() != "jax":
+        if is_tensorflow:
+            return step_of_arrays(step, batch_of)
+        if keras.backend.backend() == "torch":
             return lambda inputs: _to_numpy(step(batch_of(inputs)))
 
         def step_alone(inputs: list[Array]) -> Any:
@@ -165,11 +168,7 @@ def _needs_fixed_shapes(model: keras.Model) -> bool:
 
 
 def _to_numpy(outputs: Any) -> Any:
-    if type(outputs) is dict:  # as the mixins return; `keras.tree` would take a tenth of a call
-        return {name: _to_numpy(output) for name, output in outputs.items()}
-    if keras.tree.is_nested(outputs):
-        return keras.tree.map_structure(_to_numpy, outputs)
-    return keras.ops.convert_to_numpy(outputs)
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
 
 def _as_array(path: _Path, leaf: Any) -> Array:

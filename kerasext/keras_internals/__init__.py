@@ -26,7 +26,11 @@ from kerasext.keras_internals.own_methods import (
 )
 from kerasext.keras_internals.predict import jax_state as jax_state, predict_loop as predict_loop
 from kerasext.keras_internals.predict.jax_state import weights_kept as weights_kept
-from kerasext.keras_internals.predict.job_step import JobStep as JobStep, job_step as job_step
+from kerasext.keras_internals.predict.job_step import (
+    JobStep as JobStep,
+    job_step as job_step,
+    step_of_arrays as step_of_arrays,
+)
 from kerasext.keras_internals.predict.out_of_memory import is_out_of_memory as is_out_of_memory
 from kerasext.keras_internals.predict.predict_functions import (
     PredictFunctions as PredictFunctions,

@@ -88,7 +88,7 @@ class _TensorFlowStep:
         self._model = model
         self._jit_compile = jit_compile
         self._functions = PredictFunctions.of(model)
-        self._of_any_rows: Any = None
+        self.of_any_rows: Any = None
         self._by_shape: dict[Hashable, Any] = {}
 
     def prepare(self, batch: Any) -> None:
@@ -96,7 +96,7 @@ class _TensorFlowStep:
             return
         tensors = _tensors(batch)
         self._kind = self._jit_compile, *((t.shape[1:], t.dtype) for t in tensors)
-        function, self._of_any_rows = self._functions.kept(
+        function, self.of_any_rows = self._functions.kept(
             ("job step", self._kind), functools.partial(self._trace, batch)
         )
         self._function = function
@@ -105,7 +105,7 @@ class _TensorFlowStep:
         # With an accelerator a call returns early, and threads would lose its `tf.device`. Of large
         # batches each takes all cores, and several would take memory.
         is_for_threads = nbytes <= _LARGE_BYTES and not self._tf.config.list_logical_devices("GPU")
-        concrete = self._of_any_rows
+        concrete = self.of_any_rows
         if is_for_threads and concrete is not None and not _changes_state(concrete.graph):
             self.in_threads = 2
             if not self._jit_compile and _are_dense(concrete.structured_outputs):
@@ -129,7 +129,7 @@ class _TensorFlowStep:
                 lambda batch: model.predict_step(filled(numbers, batch)),
                 stacked,
                 fn_output_signature=tf.nest.map_structure(
-                    lambda t: tf.TensorSpec(t.shape, t.dtype), self._of_any_rows.structured_outputs
+                    lambda t: tf.TensorSpec(t.shape, t.dtype), self.of_any_rows.structured_outputs
                 ),
             )
             return tf.nest.map_structure(_first_axes_joined, outputs)
@@ -158,7 +158,7 @@ class _TensorFlowStep:
         if self._model.run_eagerly:
             return self._model.predict_step(batch)
         tensors = _tensors(batch)
-        return (self._of_any_rows or self._of_rows(tensors))(*tensors)
+        return (self.of_any_rows or self._of_rows(tensors))(*tensors)
 
     def _of_rows(self, tensors: list[Any]) -> Any:
         rows = len(tensors[0])
@@ -168,6 +168,34 @@ class _TensorFlowStep:
 
     def wait(self, outputs: Any) -> None:
         """Nothing is left to do."""
+
+
+def step_of_arrays(
+    step: JobStep, batch_of: Callable[[list[Any]], Any]
+) -> Callable[[list[Any]], Any]:
+    """A prepared step on TensorFlow, as a function from NumPy arrays to NumPy arrays.
+
+    Without what takes as long as a small model: taking structures apart and together.
+
+    Args:
+        step: `JobStep` of TensorFlow, prepared.
+        batch_of: Callable from arrays to the batch that they are the leaves of.
+    """
+    tf: Any = importlib.import_module("tensorflow")
+
+    def to_numpy(outputs: Any) -> Any:
+        if isinstance(outputs, tf.Tensor):
+            return outputs.numpy()
+        if type(outputs) is dict:  # as the mixins return
+            return {name: to_numpy(output) for name, output in outputs.items()}
+        if keras.tree.is_nested(outputs):
+            return keras.tree.map_structure(to_numpy, outputs)
+        return keras.ops.convert_to_numpy(outputs)  # ragged or sparse
+
+    of_any_rows = getattr(step, "of_any_rows", None)
+    if of_any_rows is None:
+        return lambda arrays: to_numpy(step(batch_of(arrays)))
+    return lambda arrays: to_numpy(of_any_rows(*map(tf.constant, arrays)))
 
 
 def _tensors(batch: Any) -> list[Any]:
