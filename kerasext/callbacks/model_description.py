@@ -21,7 +21,7 @@ class ModelDescription(NamedTuple):
 
     task: str | None
     class_names: Any
-    attributes: dict[str, str]
+    attributes: dict[str, str | float]
 
 
 def describe(model: keras.Model) -> ModelDescription:
@@ -40,6 +40,7 @@ def describe(model: keras.Model) -> ModelDescription:
             "model_fingerprint": fingerprint(model, as_json),
             "keras_version": keras.__version__,
             "backend": keras.backend.backend(),
+            "jit_compile": bool(model.jit_compile and not model.run_eagerly),
             "prediction_metadata": as_json,
         },
     )

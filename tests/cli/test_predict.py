@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from kerasext import PredictionFile
+from kerasext.callbacks import PredictionRun
 from kerasext.evaluation import evaluate
 from kerasext.inference import ImageFolder, predict_to_hdf5
 from kerasext.models import ClassifierModel
@@ -192,15 +193,15 @@ def test_interrupted_and_resumed(kerasext, model_path, rows_path, path, expected
     def stop_at(number):
         """Interrupts the main thread when so many batches were predicted."""
         steps = []
-        original = keras.callbacks.CallbackList.on_predict_batch_end
+        original = PredictionRun.on_step_outputs
 
-        def on_predict_batch_end(self, *args, **kwargs):
-            original(self, *args, **kwargs)
+        def on_step_outputs(self, *args):
+            original(self, *args)
             steps.append(1)
             if len(steps) == number:
                 signal.raise_signal(signal.SIGINT)
 
-        patch.setattr(keras.callbacks.CallbackList, "on_predict_batch_end", on_predict_batch_end)
+        patch.setattr(PredictionRun, "on_step_outputs", on_step_outputs)
 
     with monkeypatch.context() as patch:
         stop_at(3)
