@@ -254,7 +254,7 @@ class PredictionMonitor(PredictCallback):
         probabilities = named.get(f"{self.head}/probabilities".lstrip("/"))
         return RunningFigures(
             bins=self.bins,
-            task=description.get("task"),
+            task=task_of(description.get("task"), self.head or ""),
             class_names=names.get(self.head) if isinstance(names, Mapping) else names,
             classes=int(getattr(probabilities, "shape", (0,))[-1] or 0),
             threshold=self.threshold,
