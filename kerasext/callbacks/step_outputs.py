@@ -204,7 +204,7 @@ def check_probabilities(outputs: Mapping[str, np.ndarray | RaggedRows], task: Ta
     for name, rows in outputs.items():
         head, _, output = name.rpartition("/")
         of_head = task_of(task, head)
-        if output != "probabilities" or of_head not in ("classifier", "binary", "multilabel"):
+        if output != "probabilities" or of_head in (None, "regressor"):
             continue
         values = _some_rows(_by_class(rows)).astype(np.float64)
         values = values[~np.isnan(values).any(axis=-1)]

@@ -10,6 +10,7 @@ import numpy as np
 
 from kerasext.callbacks.row_columns import Columns
 from kerasext.callbacks.step_outputs import (
+    Task,
     by_name,
     check_probabilities,
     check_rows,

@@ -1,6 +1,7 @@
 """What a prediction says: mixins for `keras.Model`, and the same as ready-made models."""
 
 from kerasext.models import graph as graph
+from kerasext.models.from_model import FromModel as FromModel
 from kerasext.models.load_model import load_model
 from kerasext.models.mixins import (
     BinaryClassifierMixin,
@@ -16,7 +17,7 @@ from kerasext.models.ready_made import (
     PredictionModel,
     RegressorModel,
 )
-from kerasext.models.suggest_tasks import reasons as reasons, suggest_tasks
+from kerasext.models.suggest_tasks import endings as endings, reasons as reasons, suggest_tasks
 
 __all__ = [
     "BinaryClassifierMixin",
