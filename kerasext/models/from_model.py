@@ -218,9 +218,11 @@ class FromModel(_Model):
             return model.tasks if isinstance(model.tasks, Mapping) else None
         if model.task is None or isinstance(model.tasks, str):
             return model.tasks
-        tasks: dict[str, str | None] = dict.fromkeys(model._known_heads(), model.task)
-        tasks.update(model.tasks or {})
-        return tasks or model.task
+        heads = model._known_heads()
+        if model.tasks is None and heads in ((), ("",)):
+            return model.task
+        tasks: dict[str, str | None] = dict.fromkeys(heads, model.task)
+        return {**tasks, **(model.tasks or {})}
 
     @classmethod
     def _subclass_line(cls, model_class: type) -> str:

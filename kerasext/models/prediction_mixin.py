@@ -410,7 +410,10 @@ class PredictionMixin(_Model):
         if task is not None and not head and self.tasks is None and self.task is not None:
             names = {"binary": "Binary", "multilabel": "MultiLabel"}
             return f"`{names.get(task, '')}ClassifierMixin`"
-        return f"`tasks={ ({head: task} if head else task)!r}`"
+        if task is None and not head:
+            return "`PredictionModel` without `tasks`"
+        value = {head: task} if head else task
+        return f"`tasks={value!r}`"
 
     def _warn_of_activation(self, head: str) -> None:
         name, squashed = self._task_of(head), graph.activation(self, head)
