@@ -103,7 +103,7 @@ def test_outputs(task, units, from_logits, axes):
     """Rows, tokens, pixels and voxels are described on the last axis, as NumPy does it."""
     x, expected = inputs_of(task, (*axes, units), from_logits)
     outputs = echo(task, **flags(from_logits)).predict(x, verbose=0)
-    assert list(outputs) == list(expected)
+    assert outputs.keys() == expected.keys()
     for name, array in outputs.items():
         assert array.shape == expected[name].shape
         np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-7)
@@ -116,7 +116,7 @@ def test_task_as_a_setting(task, units, from_logits):
     x[2, -1] = np.nan
     models = [echo(task, mixin=mixin, **flags(from_logits)) for mixin in (True, False)]
     expected, outputs = (model.predict(x, verbose=0) for model in models)
-    assert list(outputs) == list(expected)
+    assert outputs.keys() == expected.keys()
     keras.tree.map_structure(np.testing.assert_array_equal, outputs, expected)
     assert [model.prediction_metadata()["task"] for model in models] == [task, task]
 
@@ -256,7 +256,7 @@ def test_scale(scale, of, units, policy):
     """The second half of a regressor's units comes as a standard deviation, at least float32."""
     x = np.random.default_rng(4).uniform(0.5, 2, size=(6, 5, 2 * units)).astype("float32")
     outputs = echo("regressor", scale=scale, dtype=policy).predict(x, verbose=0)
-    assert list(outputs) == ["prediction", "scale"]
+    assert outputs.keys() == {"prediction", "scale"}
     rtol = 0.01 if policy == "mixed_bfloat16" else 1e-6
     for name, expected in {"prediction": x[..., :units], "scale": of(x[..., units:])}.items():
         assert outputs[name].dtype == ("float64" if policy == "float64" else "float32")
