@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import keras
 
 from kerasext.callbacks.fingerprint import fingerprint
+from kerasext.callbacks.step_outputs import Task
 from kerasext.common import to_json
 
 
@@ -14,12 +15,13 @@ class ModelDescription(NamedTuple):
     """What is known of a model, as a file has it.
 
     Args:
-        task: String. What the mixin of the model is for, `None` of a model without.
+        task: String. What the heads of the model predict, `None` of a model without a mixin; or a
+            dict from head to one of these.
         class_names: List of the names of the classes, or dict from head to such a list, or `None`.
         attributes: Dict of the attributes of the file.
     """
 
-    task: str | None
+    task: Task
     class_names: Any
     attributes: dict[str, str | float]
 

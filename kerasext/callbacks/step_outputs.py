@@ -14,6 +14,8 @@ import numpy as np
 from kerasext.keras_internals import leaves_with_path
 from kerasext.storage import RaggedRows, find_outputs
 
+Task = str | Mapping[str, str | None] | None
+
 SINGLE_OUTPUT = "predictions"
 _ROWS_TO_CHECK = 1024
 _TOLERANCE = 0.02  # what bfloat16 probabilities of many classes may miss of 1
@@ -178,38 +180,48 @@ def _is_object(array: np.ndarray | RaggedRows) -> bool:
     return array.shape == () and array.dtype == object
 
 
-def check_probabilities(outputs: Mapping[str, np.ndarray | RaggedRows], task: str | None) -> None:
+def task_of(task: Task, head: str) -> str | None:
+    """The task of one head.
+
+    Args:
+        task: What `prediction_metadata` of a model names: one for all heads, or a dict by head.
+        head: String. The head, `""` for the only one.
+    """
+    return task.get(head) if isinstance(task, Mapping) else task
+
+
+def check_probabilities(outputs: Mapping[str, np.ndarray | RaggedRows], task: Task) -> None:
     """Checks that `probabilities` are what a model with a mixin declares.
 
     Args:
         outputs: Rows of a step by name.
-        task: The task that the model's `prediction_metadata` names, `None` if none.
+        task: The task that the model's `prediction_metadata` names, `None` if none; or a dict of
+            them by head.
 
     Raises:
         ValueError: If a row is no probability, which logits without `from_logits=True` are not.
     """
-    if task is None:
-        return
     for name, rows in outputs.items():
-        if name.rpartition("/")[2] != "probabilities":
+        head, _, output = name.rpartition("/")
+        of_head = task_of(task, head)
+        if output != "probabilities" or of_head in (None, "regressor"):
             continue
         values = _some_rows(_by_class(rows)).astype(np.float64)
         values = values[~np.isnan(values).any(axis=-1)]
         wrong = ((values < -_TOLERANCE) | (values > 1 + _TOLERANCE)).any(axis=-1)
         rule = "be in [0, 1]"
-        if task != "multilabel":
+        if of_head != "multilabel":
             wrong |= np.abs(values.sum(axis=-1) - 1) > _TOLERANCE
             rule += " and sum to 1"
         if wrong.any():
-            head = name.rpartition("/")[0]
             remedy = "pass `from_logits=True` to a model that yields logits, or use the mixin that "
             remedy += "fits its last layer"
             if head:
                 remedy = (
                     f"pass `from_logits={{{head!r}: True}}` if this head yields logits, or, if "
                 )
-                remedy += "it is no classifier, override `postprocess` and pass only the other "
-                remedy += "heads to `super().postprocess`"
+                remedy += f"it is no classifier, pass `tasks={{{head!r}: None}}`, or override "
+                remedy += "`postprocess` and pass only the other heads to `super().postprocess`"
             raise ValueError(
                 f"The rows of {name!r} must {rule}; {remedy}. "
                 f"Received: a row {values[wrong][0][:8]}"

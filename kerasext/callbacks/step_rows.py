@@ -10,6 +10,7 @@ import numpy as np
 
 from kerasext.callbacks.row_columns import Columns
 from kerasext.callbacks.step_outputs import (
+    Task,
     by_name,
     check_probabilities,
     check_rows,
@@ -30,14 +31,14 @@ class Step(NamedTuple):
         columns: Ids and targets of its rows by name.
         first_row: Int. Number of its first row in the data, those of earlier calls included.
         rows: Int. Its rows.
-        task: String. As for `check_probabilities`, which its rows go through. Defaults to `None`.
+        task: As for `check_probabilities`, which its rows go through. Defaults to `None`.
     """
 
     outputs: Any
     columns: Columns
     first_row: int
     rows: int
-    task: str | None = None
+    task: Task = None
 
     @property
     def nbytes(self) -> int:

@@ -60,7 +60,10 @@ class PredictInput:
 
     def name_classes(self, model: keras.Model) -> None:
         """Gives a model that has no names of classes those of the folders that are the targets."""
-        is_one_class = getattr(model, "task", None) in ("classifier", "binary")
+        task = (
+            model.prediction_metadata()["task"] if hasattr(model, "prediction_metadata") else None
+        )
+        is_one_class = task in ("classifier", "binary")
         if self._has_folder_targets and self._images and is_one_class and not model.class_names:
             model.class_names = self._images.class_names
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kerasext.cli.messages import InputError
@@ -10,7 +10,9 @@ from kerasext.cli.messages import InputError
 if TYPE_CHECKING:
     import keras
 
-KINDS = ("classifier", "binary", "multilabel", "plain")
+    from kerasext.models import PredictionMixin
+
+KINDS = ("classifier", "binary", "multilabel", "regressor", "plain")
 
 
 def wrap_model(
@@ -24,11 +26,10 @@ def wrap_model(
 
     Args:
         model: The model.
-        kind: String out of `KINDS`; `None` for what the output suggests: a classifier for a
-            softmax over two units or more, binary for one unit with a sigmoid, multilabel for
-            several, else plain. With `from_logits`, where the last layer has no activation, a
-            classifier for two units or more, else binary. Of several heads all must be the same.
-        from_logits: Bool. Setting of the mixin.
+        kind: String out of `KINDS`; `None` for what `suggest_tasks` suggests for each head, and
+            plain if that is nothing.
+        from_logits: Bool. Setting of the mixin; of several heads for those that are linear, unless
+            all have the same task.
         class_names: Setting of the mixin.
 
     Returns:
@@ -52,19 +53,15 @@ def wrap_model(
         settings["from_logits"] = True
     if class_names is not None:
         settings["class_names"] = class_names
-    own = getattr(model, "task", None) if hasattr(model, "prediction_metadata") else None
-    if own is not None:
-        if kind not in (None, own):
-            raise InputError(f"The model is a {own} model already. Received: --as {kind}")
-        for name, value in settings.items():
-            setattr(model, name, value)
-        return model, f"model {model.name!r} is a {own} model"
+    if isinstance(model, ready.PredictionMixin):
+        return model, _keep_mixin(model, kind, settings)
+    task: str | dict[str, str | None] | None = None if kind == "plain" else kind
     said, choose = "as asked", ""
     if kind is None:
-        kind, possible, said = _suggested(model, from_logits=from_logits)
-        others = "|".join(other for other in possible if other != kind)
+        task, possible, said = _suggested(model, from_logits=from_logits)
+        others = "|".join(other for other in possible if other != (task or "plain"))
         choose = f"; --as {others} chooses otherwise" if others else ""
-    if kind == "plain":
+    if task is None:
         if settings:
             options = " and ".join(f"--{name.replace('_', '-')}" for name in settings)
             raise InputError(
@@ -74,50 +71,67 @@ def wrap_model(
     own = own_methods(model, *PREDICTION_METHODS)
     if own:
         raise InputError(
-            f"{listed(own)} would be lost in a {kind} model; --as plain stores what the model's "
-            "own `predict` returns. For labels, add a mixin to the model's class before it is "
-            "saved, and --import its module. "
-            f"Received: {model.name!r}, {said}"
+            f"{listed(own)} would be lost in a {_shown(task)} model; --as plain stores what the "
+            "model's own `predict` returns. For labels, add a mixin to the model's class before it "
+            f"is saved, and --import its module. Received: {model.name!r}, {said}"
         )
-    ready_made = {
-        "classifier": ready.ClassifierModel,
-        "binary": ready.BinaryClassifierModel,
-        "multilabel": ready.MultiLabelClassifierModel,
-    }[kind]
-    dressed = ready_made.from_model(model, **settings)
-    return dressed, f"model {model.name!r} is stored as {kind}, {said}{choose}"
+    dressed = _dress(model, task, settings)
+    return dressed, f"model {model.name!r} is stored as {_shown(task)}, {said}{choose}"
 
 
-def _suggested(model: keras.Model, *, from_logits: bool) -> tuple[str, Sequence[str], str]:
-    """The kind that the outputs suggest, those that are possible, and why."""
-    from kerasext.models import graph  # noqa: PLC0415 - needs Keras
+def _keep_mixin(model: PredictionMixin, kind: str | None, settings: dict[str, Any]) -> str:
+    """Gives a model that has a mixin the settings, and tells the user."""
+    task = model.prediction_metadata()["task"]
+    if kind not in (None, task):
+        raise InputError(f"The model is a {_shown(task)} model already. Received: --as {kind}")
+    for name, value in settings.items():
+        setattr(model, name, value)
+    return f"model {model.name!r} is a {_shown(task)} model"
 
-    outputs = graph.outputs(model)
-    if outputs is None:
-        return "plain", KINDS, "because its file does not tell its last layer"
-    kinds, units_of_heads, reasons = set(), set(), []
-    for head, tensor in graph.heads(outputs).items():
-        units = tensor.shape[-1] if len(tensor.shape) > 1 else None
-        activation = graph.activation(model, head)
-        kinds.add(_kind_of(activation, units, from_logits=from_logits))
-        units_of_heads.add(units)
-        of_head = f"{head!r} " if head else ""
-        reasons.append(f"{of_head}{activation or 'an unknown layer'} over {units} units")
+
+def _dress(
+    model: keras.Model, task: str | dict[str, str | None], settings: dict[str, Any]
+) -> keras.Model:
+    import kerasext.models as ready  # noqa: PLC0415 - needs Keras
+
+    if isinstance(task, str):
+        ready_made: dict[str, type[ready.FromModel]] = {
+            "classifier": ready.ClassifierModel,
+            "binary": ready.BinaryClassifierModel,
+            "multilabel": ready.MultiLabelClassifierModel,
+            "regressor": ready.RegressorModel,
+        }
+        return ready_made[task].from_model(model, **settings)
+    if settings.get("from_logits"):
+        ends = ready.endings(model)
+        settings["from_logits"] = {head: True for head in task if ends[head][0] == "linear"}
+    return ready.PredictionModel.from_model(model, tasks=task, **settings)
+
+
+def _shown(task: str | Mapping[str, str | None] | None) -> str:
+    """A task, or the tasks by head, for a message."""
+    if not isinstance(task, Mapping):
+        return task or "plain"
+    return ", ".join(f"{head!r} {name or 'plain'}" for head, name in task.items())
+
+
+def _suggested(
+    model: keras.Model, *, from_logits: bool
+) -> tuple[str | dict[str, str | None] | None, Sequence[str], str]:
+    """The tasks that the outputs suggest, the kinds that are possible for all heads, and why."""
+    from kerasext import models  # noqa: PLC0415 - needs Keras
+
+    ends = models.endings(model)
+    if not ends:
+        return None, KINDS, "because its file does not tell its last layer"
+    suggested = models.suggest_tasks(model, from_logits=from_logits)
+    tasks = suggested if isinstance(suggested, dict) else {"": suggested}
+    units = {units for _, units in ends.values()}
     possible = ["plain"]
-    if len(kinds) == 1 and units_of_heads == {1}:
-        possible = ["binary", "plain"]
-    elif len(kinds) == 1 and not units_of_heads & {1, None}:
-        possible = ["classifier", "multilabel", "plain"]
-    kind = kinds.pop() if len(kinds) == 1 else "plain"
-    return kind, possible, f"because it ends in {', '.join(reasons)}".replace(" 1 units", " 1 unit")
-
-
-def _kind_of(activation: str | None, units: int | None, *, from_logits: bool) -> str:
-    is_one = units == 1
-    if activation == "sigmoid" and units is not None:
-        return "binary" if is_one else "multilabel"
-    if (activation == "softmax" or (from_logits and activation == "linear")) and units is not None:
-        if not is_one:
-            return "classifier"
-        return "binary" if from_logits else "plain"
-    return "plain"
+    if len(set(tasks.values())) == 1:
+        suggested = next(iter(tasks.values()))
+        if units == {1}:
+            possible = ["binary", "plain"]
+        elif not units & {1, None}:
+            possible = ["classifier", "multilabel", "plain"]
+    return suggested, possible, f"because it ends in {models.reasons(model)}"

@@ -48,6 +48,7 @@ from kerasext.keras_internals.predict.step_batches import (
 from kerasext.keras_internals.private_classes import (
     Functional as Functional,
     graph_of as graph_of,
+    has_automatic_name as has_automatic_name,
     made_by as made_by,
 )
 from kerasext.keras_internals.structures import (

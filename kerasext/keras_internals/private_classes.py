@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
@@ -29,3 +30,13 @@ def made_by(tensor: Any) -> tuple[Any, int]:
     """The operation that a symbolic tensor comes from, and its place among the results."""
     operation, _, index = tensor._keras_history
     return operation, index
+
+
+def has_automatic_name(operation: Any) -> bool:
+    """Whether a layer has the name that Keras gives it: its class in snake case, numbered.
+
+    The number depends on what the process has made before. A name that the user gave counts as
+    automatic if Keras could have made it.
+    """
+    stem = re.sub(r"_\d+$", "", operation.name).replace("_", "")
+    return bool(stem == re.sub(r"[\W_]", "", type(operation).__name__).lower())

@@ -1,14 +1,23 @@
 """What a prediction says: mixins for `keras.Model`, and the same as ready-made models."""
 
 from kerasext.models import graph as graph
-from kerasext.models.binary_classifier import BinaryClassifierMixin, BinaryClassifierModel
-from kerasext.models.classifier import ClassifierMixin, ClassifierModel
+from kerasext.models.from_model import FromModel as FromModel
 from kerasext.models.load_model import load_model
-from kerasext.models.multi_label_classifier import (
+from kerasext.models.mixins import (
+    BinaryClassifierMixin,
+    ClassifierMixin,
     MultiLabelClassifierMixin,
-    MultiLabelClassifierModel,
+    RegressorMixin,
 )
-from kerasext.models.prediction_mixin import PredictionMixin as PredictionMixin
+from kerasext.models.prediction_mixin import PredictionMixin
+from kerasext.models.ready_made import (
+    BinaryClassifierModel,
+    ClassifierModel,
+    MultiLabelClassifierModel,
+    PredictionModel,
+    RegressorModel,
+)
+from kerasext.models.suggest_tasks import endings as endings, reasons as reasons, suggest_tasks
 
 __all__ = [
     "BinaryClassifierMixin",
@@ -17,5 +26,10 @@ __all__ = [
     "ClassifierModel",
     "MultiLabelClassifierMixin",
     "MultiLabelClassifierModel",
+    "PredictionMixin",
+    "PredictionModel",
+    "RegressorMixin",
+    "RegressorModel",
     "load_model",
+    "suggest_tasks",
 ]

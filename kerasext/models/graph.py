@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras.activations import linear
 
-from kerasext.keras_internals import Functional, graph_of, made_by
+from kerasext.keras_internals import (
+    Functional,
+    graph_of,
+    has_automatic_name,
+    made_by,
+)
 
 
 def functional(model: keras.Model) -> Any | None:
@@ -23,11 +29,53 @@ def _is_inherited(name: str, model: keras.Model, base: type) -> bool:
     return name not in vars(model) and getattr(type(model), name) is getattr(base, name)
 
 
-def heads(y_pred: Any) -> dict[str, Any]:
-    """The tensors of a structure by path: `""` for a single one, else `"a"`, `"a/b"` or `"0"`."""
-    return {
-        "/".join(map(str, path)): tensor for path, tensor in keras.tree.flatten_with_path(y_pred)
-    }
+def by_name(model: keras.Model, y_pred: Any) -> Any:
+    """What a model yields, with dicts by the names of heads in place of lists and tuples.
+
+    A head of a list has the name of its layer, if that is neither automatic nor that of another
+    head of the list; else, and where there is no graph, its position.
+    """
+    return _by_name(y_pred, outputs(model))
+
+
+def _by_name(y_pred: Any, symbolic: Any) -> Any:
+    if isinstance(y_pred, Mapping):
+        known = symbolic if isinstance(symbolic, Mapping) else {}
+        return {str(key): _by_name(value, known.get(key)) for key, value in y_pred.items()}
+    if not isinstance(y_pred, list | tuple):
+        return y_pred
+    # An own `postprocess` may pass on other heads than the graph has.
+    is_same = isinstance(symbolic, list | tuple) and len(symbolic) == len(y_pred)
+    parts: Sequence[Any] = symbolic if is_same else [None] * len(y_pred)
+    items = zip(_names(parts), y_pred, parts, strict=True)
+    return {name: _by_name(value, part) for name, value, part in items}
+
+
+def _names(symbolic: Sequence[Any]) -> list[str]:
+    names = [None if keras.tree.is_nested(part) else _layer_name(part) for part in symbolic]
+    return [
+        str(position) if name is None or names.count(name) > 1 else name
+        for position, name in enumerate(names)
+    ]
+
+
+def _layer_name(tensor: Any) -> str | None:
+    """The name that the user gave to the layer, but for those that a position may have."""
+    if tensor is None:
+        return None
+    layer, _ = made_by(tensor)
+    is_taken = has_automatic_name(layer) or layer.name.isdecimal()
+    return None if is_taken else str(layer.name)
+
+
+def heads(named: Any, path: str = "") -> dict[str, Any]:
+    """The tensors of what `by_name` returns: `""` for a single one, else `"a"` or `"a/b"`."""
+    if not isinstance(named, Mapping):
+        return {path: named}
+    found: dict[str, Any] = {}
+    for key, value in named.items():
+        found |= heads(value, f"{path}/{key}" if path else key)
+    return found
 
 
 def outputs(model: keras.Model) -> Any | None:
@@ -42,7 +90,7 @@ def outputs(model: keras.Model) -> Any | None:
 
 def activation(model: keras.Model, head: str) -> str | None:
     """Name of the function that yields an output, such as `"softmax"`; `None` where unknown."""
-    tensor = heads(outputs(model)).get(head)
+    tensor = heads(by_name(model, outputs(model))).get(head)
     while tensor is not None:
         operation, index = made_by(tensor)
         function = getattr(operation, "activation", None)

@@ -21,6 +21,8 @@ def scores_of(names: Sequence[str], probabilities: Any) -> dict[str, Any]:
     Returns:
         Dict from name to a float32 tensor of shape `(batch, ...)`, NaN where any probability is.
     """
+    if not names:
+        return {}
     unknown = ops.any(ops.isnan(probabilities), axis=-1)
     found = {name: ops.cast(SCORES[name](probabilities), "float32") for name in names}
     return {name: ops.where(unknown, float("nan"), score) for name, score in found.items()}

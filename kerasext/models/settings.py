@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping, Set
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kerasext.models.scores import SCORES
+from kerasext.models.tasks import TASKS
 
 
 def checked(name: str, value: Any) -> Any:
@@ -128,6 +130,27 @@ def _check_top_k(name: str, value: Any) -> int | None:
     return int(value)
 
 
+def _check_task(name: str, value: Any) -> str | None:
+    """Checks the name of a task."""
+    if value is None or (isinstance(value, str) and value in TASKS):
+        return value
+    near = difflib.get_close_matches(str(value), TASKS, n=1)
+    remedy = f"; the nearest is {near[0]!r}" if near else ""
+    if value == "auto":
+        remedy = "; `from_model` and `suggest_tasks` take or make what the last layers suggest"
+    raise ValueError(
+        f"`{name}` must be out of {list(TASKS)} or None, one for all heads or a dict by "
+        f"head{remedy}. Received: {name}={value!r}"
+    )
+
+
+def _check_scale(name: str, value: Any) -> str | None:
+    """Checks what the second half of a regressor's units is."""
+    if value not in (None, "std", "log_std"):
+        raise ValueError(f"`{name}` must be 'std', 'log_std' or None. Received: {name}={value!r}")
+    return value  # type: ignore[no-any-return]
+
+
 class Setting(NamedTuple):
     """What a setting is where nobody gave it, and what it must be."""
 
@@ -141,4 +164,6 @@ SETTINGS = {
     "scores": Setting((), _check_scores),
     "threshold": Setting(0.5, _check_threshold),
     "top_k": Setting(None, _check_top_k),
+    "scale": Setting(None, _check_scale),
+    "tasks": Setting(None, _check_task),
 }

@@ -116,6 +116,18 @@ def test_multi_label_probabilities_must_be_in_the_unit_interval(value):
         check_probabilities({"probabilities": np.array([[0.9, value]])}, "multilabel")
 
 
+def test_probabilities_by_head():
+    """Of heads with tasks of their own each is checked by its own task, others are not."""
+    tasks = {"a": "multilabel", "b": "classifier", "c": "regressor", "d": None, "x/e": "classifier"}
+    rows = np.array([[0.9, 0.9]])
+    for head in ("a", "c", "d", "unknown"):
+        check_probabilities({f"{head}/probabilities": rows}, tasks)
+    for head in ("b", "x/e"):
+        with pytest.raises(ValueError, match=rf"sum to 1; .*`tasks=\{{'{head}': None\}}`"):
+            check_probabilities({f"{head}/probabilities": rows}, tasks)
+    check_probabilities({"probabilities": rows}, "regressor")
+
+
 def test_plain_models_may_yield_anything():
     """Without a mixin an output called `probabilities` means what its model says."""
     check_probabilities({"probabilities": np.array([[7.0, 9.0]])}, None)

@@ -54,17 +54,30 @@ def test_choice(rows):
     assert list(model.class_names) == ["a", "b", "c"]
 
 
-def test_heads():
-    """Heads that suggest the same are dressed, others are not."""
+def test_heads(rows):
+    """Heads that suggest the same are dressed in its mixin, others get a task each."""
     inputs = keras.Input((8,))
     softmax = keras.layers.Dense(3, activation="softmax")
     same = {name: keras.layers.Dense(3, activation="softmax")(inputs) for name in "ab"}
     assert dressed(keras.Model(inputs, same))[0].task == "classifier"
     mixed = {"a": softmax(inputs), "b": keras.layers.Dense(1, activation="sigmoid")(inputs)}
+    mixed["c"] = keras.layers.Dense(4)(inputs)
     model, said = dressed(keras.Model(inputs, mixed))
-    assert not hasattr(model, "task")
-    assert "'a' softmax over 3 units, 'b' sigmoid over 1 unit" in said
-    assert "--as" not in said  # one mixin can't take both
+    assert model.prediction_metadata()["task"] == {"a": "classifier", "b": "binary", "c": None}
+    assert "stored as 'a' classifier, 'b' binary, 'c' plain" in said
+    assert "'a' softmax over 3 units, 'b' sigmoid over 1 unit, 'c' linear over 4 units" in said
+    assert "; --as plain chooses otherwise" in said
+    assert model.predict(rows, verbose=0)["c"].shape == (70, 4)
+    model, _ = dressed(keras.Model(inputs, mixed), from_logits=True)
+    assert model.prediction_metadata()["from_logits"] == {"c": True}
+    assert dressed(model)[0] is model
+
+
+def test_regressor(rows):
+    """A regressor is never suggested, and can be asked for."""
+    model, said = dressed(dense(1, None), "regressor")
+    assert model.predict(rows, verbose=0)["prediction"].shape == (70,)
+    assert "stored as regressor" in said
 
 
 def test_model_with_a_mixin():

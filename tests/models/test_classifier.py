@@ -26,43 +26,6 @@ def logits():
     return np.random.default_rng(1).normal(scale=3, size=(9, 4)).astype("float32")
 
 
-@pytest.mark.parametrize("from_logits", [False, True])
-@pytest.mark.parametrize(
-    ("policy", "dtype"),
-    [
-        ("float32", "float32"),
-        ("float64", "float64"),
-        ("mixed_float16", "float32"),
-        ("mixed_bfloat16", "float32"),
-        ("float16", "float32"),
-    ],
-    indirect=["policy"],
-)
-def test_keys_shapes_and_dtypes(logits, policy, dtype, from_logits):
-    """The names, shapes and dtypes that `predict` returns do not depend on the precision."""
-    x = logits if from_logits else softmax(logits)
-    outputs = Echo(dtype=policy, from_logits=from_logits).predict(x, verbose=0)
-    assert {name: (array.shape, array.dtype.name) for name, array in outputs.items()} == {
-        "probabilities": ((9, 4), dtype),
-        "labels": ((9,), "int32"),
-        "confidence": ((9,), "float32"),
-    }
-    assert np.all((outputs["confidence"] >= 0) & (outputs["confidence"] <= 1))
-
-
-@pytest.mark.parametrize("shape", [(6, 3), (6, 5, 3), (4, 3, 2, 5), (2, 3, 2, 2, 4)])
-@pytest.mark.parametrize("from_logits", [False, True])
-def test_leading_axes(shape, from_logits):
-    """Rows, tokens, pixels and voxels are classified along the last axis."""
-    logits = np.random.default_rng(2).normal(scale=2, size=shape).astype("float32")
-    expected = softmax(logits)
-    x = logits if from_logits else expected.astype("float32")
-    outputs = Echo(from_logits=from_logits).predict(x, verbose=0)
-    np.testing.assert_allclose(outputs["probabilities"], expected, rtol=1e-5, atol=1e-7)
-    np.testing.assert_array_equal(outputs["labels"], expected.argmax(axis=-1))
-    np.testing.assert_allclose(outputs["confidence"], expected.max(axis=-1), rtol=1e-5)
-
-
 def test_axes_of_unknown_length():
     """One model classifies sequences of different lengths."""
     inputs = keras.Input((None, 2))
@@ -177,13 +140,6 @@ def test_large_logits(offset):
     assert outputs["labels"].tolist() == [2, 2, 0]
 
 
-@pytest.mark.parametrize("shape", [(4, 1), (4, 3, 1)])
-def test_one_unit(shape):
-    """A model with one unit is sent to the mixin that fits it."""
-    with pytest.raises(ValueError, match=r"BinaryClassifierMixin.*Received: shape="):
-        Echo().predict(np.ones(shape, "float32"), verbose=0)
-
-
 MIXED = [(ClassifierMixin, "digit"), (BinaryClassifierMixin, "even")]
 
 
@@ -231,17 +187,6 @@ def test_an_embedding_beside_a_classifier(rows, path):
     with predict_to_hdf5(Animals(inputs, outputs), rows, path, verbose=0) as predictions:
         assert predictions["embedding"].shape == (70, 4)
         assert predictions["animal/labels"].shape == (70,)
-
-
-def test_no_class_axis():
-    """An output without an axis of classes is refused."""
-
-    class Scalar(Echo):
-        def call(self, inputs):
-            return inputs[:, 0]
-
-    with pytest.raises(ValueError, match="one unit per class"):
-        Scalar().predict(np.ones((4, 2), "float32"), verbose=0)
 
 
 def largest(probabilities, k):

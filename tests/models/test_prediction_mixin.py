@@ -272,20 +272,6 @@ def test_heads(rows, pack, unpack, functional):
         assert_describes(head, softmax(logits))
 
 
-@pytest.mark.parametrize(
-    "mixin", [ClassifierMixin, BinaryClassifierMixin, MultiLabelClassifierMixin]
-)
-def test_integer_outputs(mixin):
-    """A model that already yields class indices is refused."""
-
-    class Indices(mixin, keras.Model):
-        def call(self, inputs):
-            return ops.argmax(inputs, axis=-1, keepdims=True)
-
-    with pytest.raises(ValueError, match=r"floating point.*Received: dtype=.*int"):
-        Indices().predict(np.ones((4, 3), "float32"), verbose=0)
-
-
 @pytest.mark.parametrize("compiled", [{}, *COMPILED])
 def test_own_postprocess(rows, compiled):
     """Outputs that a `postprocess` adds come out beside the mixin's, nested ones too."""
