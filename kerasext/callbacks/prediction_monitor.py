@@ -13,7 +13,7 @@ import numpy as np
 
 from kerasext.callbacks.figures_log import FiguresLog
 from kerasext.callbacks.predict_callback import PredictCallback
-from kerasext.callbacks.step_outputs import by_name, task_of, that_stay, to_rows
+from kerasext.callbacks.step_outputs import by_name, that_stay, to_rows
 from kerasext.evaluation import RunningFigures
 from kerasext.keras_internals import StepTaps
 from kerasext.storage import ClassNames, Head, output_path, setting_of
