@@ -268,5 +268,6 @@ def ready_made(cls: type[Made]) -> type[Made]:
     # Files have the name of the class that users write.
     space = {**space, "__doc__": cls.__doc__, "_held": cls._held}
     space["__qualname__"] = f"{cls.__name__}._functional"
-    cls._functional = register("kerasext")(type(cls.__name__, (cls, Functional), space))
+    bases = (cls, Functional) if isinstance(Functional, type) else (cls,)  # of a later Keras
+    cls._functional = register("kerasext")(type(cls.__name__, bases, space))
     return cls
