@@ -92,7 +92,10 @@ class FromModel(_Model):
                 f"`{cls._class_line(cls)}`. Received: call defined in {cls.__name__}"
             )
         is_ready_made = FromModel in cls.__bases__
-        if not is_ready_made and not issubclass(cls, (Functional, HeldModel)):
+        is_held = issubclass(cls, HeldModel)
+        if isinstance(Functional, type) and not (
+            is_ready_made or is_held or issubclass(cls, Functional)
+        ):
             # As Keras does when it makes the first object, which it would do to the ready-made
             # class as well: keras-team/keras#17270
             cls.__bases__ = (*cls.__bases__, Functional)
@@ -268,6 +271,6 @@ def ready_made(cls: type[Made]) -> type[Made]:
     # Files have the name of the class that users write.
     space = {**space, "__doc__": cls.__doc__, "_held": cls._held}
     space["__qualname__"] = f"{cls.__name__}._functional"
-    bases = (cls, Functional) if isinstance(Functional, type) else (cls,)  # of a later Keras
-    cls._functional = register("kerasext")(type(cls.__name__, bases, space))
+    if isinstance(Functional, type):  # else Keras is another one, and no model has a graph
+        cls._functional = register("kerasext")(type(cls.__name__, (cls, Functional), space))
     return cls
