@@ -21,7 +21,7 @@ from peers import Job, best_size, check_same_rows, compiled_loop, loop_in_memory
 from kerasext.inference import predict_to_hdf5
 
 RUNS = amount(9, smallest=1)
-SHORT_RUNS = amount(21, smallest=1)  # of what takes less than a second
+SHORT_RUNS = amount(21, smallest=1)  # of jobs that take less than a second
 ROWS, MANY_ROWS = amount(200_000, smallest=1000), amount(2_000_000, smallest=1000)
 LARGER_MODEL_ROWS, TOKEN_ROWS = amount(16_384, smallest=256), amount(4096, smallest=256)
 SIZES = (2048, 8192, 32_768, 65_536, 131_072)[: amount(5, smallest=1)]

@@ -272,7 +272,7 @@ class PredictionMonitor(PredictCallback):
         total = (self.params or {}).get("steps")
         if self._total_rows is not None:
             done, skipped, total = self.rows, self._rows_skipped, self._total_rows
-        # Without what is skipped, because the bar extrapolates the time of what is done.
+        # Skipped rows do not count, because the bar estimates the rest from the time of each row.
         self._bar.target = total - skipped if total else done if finalize else None
         shown = [(name, value) for name, value in self._scalars().items() if value]
         self._bar.update(done, shown, finalize=finalize)

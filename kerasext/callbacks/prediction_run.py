@@ -267,8 +267,8 @@ class PredictionRun:
                 rows in a complete file.
         """
         if self._batches is not None:
-            # By their number where that is known. `stop_predicting` may by then be the answer to
-            # another thread, whose `predict` sets it to `False` when it begins.
+            # `stop_predicting` tells nothing: the `predict` of another thread sets it to `False`
+            # when it begins.
             is_whole = self._batches_seen >= self._batches
         elif self._rows is not None:
             is_whole = self.rows_seen >= self._rows

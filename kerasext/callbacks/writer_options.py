@@ -50,7 +50,7 @@ class CheckedOptions:
     """The options with their defaults, checked.
 
     Args:
-        mode: As for `HDF5PredictionWriter`, and so are all others.
+        mode: As for `HDF5PredictionWriter`. All other options are, too.
 
     Raises:
         TypeError: If an option has the wrong type.

@@ -39,9 +39,9 @@ class Comparison:
 
     Attributes:
         rows: Tuple of two ints. Rows of each set.
-        labels: Float. The index of the labels. Its bins are the classes and -1, for no label. A
-            multi-label classifier has an index for each label, with the bins 0, 1 and -1, and this
-            is the largest one.
+        labels: Float. The index of the labels. Its bins are the classes, and -1 for rows without a
+            label. Of a multi-label classifier it is the largest index of a single label, whose bins
+            are 0, 1 and -1.
         confidence: Float. The index of the histogram of confidence; NaN if a set has no confidence
             but NaN.
         index_by_chance: Dict with the keys `"labels"` and `"confidence"`. Rows that are drawn at

@@ -137,7 +137,7 @@ class ArrayJob:
         return bool(model.jit_compile) and not why_not
 
     def _is_faster_compiled(self) -> bool:
-        """Predicts some rows both ways, of which nothing is kept, if the job is long enough."""
+        """Times both ways on some rows if the job is long enough. Keeps none of the outputs."""
         kerass = bool(self._model.jit_compile)
         size = self._fixed_size or remembered(self._model, self._x, self._rows)
         size = size or min(largest_batch(self._x), _SIZE_TO_COMPARE)

@@ -150,6 +150,7 @@ class _Steps:
         self._one_by_one = one_by_one
         self._in_threads = False
         self._together = 0  # before the step is prepared
+        self._several: Callable[[Sequence[Any]], Any] | None = None
         self._gathered: list[tuple[Any, int]] = []
         self._under_way: deque[tuple[Future[Any] | Any, int]] = deque()
         self._has_taken = self._has_gathered = False
@@ -176,12 +177,13 @@ class _Steps:
         self._in_threads = step.in_threads > 1 and not self._one_by_one
         is_long = self._batches >= _MANY * step.together
         self._together = step.together if is_long and not self._one_by_one else 1
+        self._several = step.several if self._together > 1 else None
 
     def _start_gathered(self) -> None:
         gathered, self._gathered = self._gathered, []
-        if len(gathered) == self._together > 1:
+        if self._several is not None and len(gathered) == self._together:
             batches = [batch for batch, _ in gathered]
-            self._compute(self._step.several, batches, sum(rows for _, rows in gathered))
+            self._compute(self._several, batches, sum(rows for _, rows in gathered))
             return
         for batch, rows in gathered:
             self._compute(self._step, batch, rows)

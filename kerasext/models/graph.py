@@ -32,8 +32,8 @@ def _is_inherited(name: str, model: keras.Model, base: type) -> bool:
 def by_name(model: keras.Model, y_pred: Any) -> Any:
     """What a model yields, with dicts by the names of heads in place of lists and tuples.
 
-    A head of a list has the name of its layer, if that is neither automatic nor that of another
-    head of the list; else, and where there is no graph, its position.
+    A head of a list has the name of its layer if the model has a graph, the user gave the name, and
+    no other head of the list has it. Otherwise its name is its position.
     """
     return _by_name(y_pred, outputs(model))
 
@@ -69,7 +69,7 @@ def _layer_name(tensor: Any) -> str | None:
 
 
 def heads(named: Any, path: str = "") -> dict[str, Any]:
-    """The tensors of what `by_name` returns: `""` for a single one, else `"a"` or `"a/b"`."""
+    """The tensors of what `by_name` returns, by name of the head: `"a"`, `"a/b"`; `""` if alone."""
     if not isinstance(named, Mapping):
         return {path: named}
     found: dict[str, Any] = {}

@@ -110,7 +110,7 @@ class BinaryClassifierMixin(PredictionMixin):
 
     - `probabilities`: shape `(batch, ..., 2)`, float32 (float64 for a float64 model).
     - `labels`: shape `(batch, ...)`, int32. 1 where the probability of class 1 is greater than
-      `threshold`, else 0; -1 where it is NaN.
+      `threshold`, -1 where it is NaN, and 0 otherwise.
     - `confidence`: shape `(batch, ...)`, float32 in [0, 1]. The probability of the label given,
       which is below 0.5 for some rows if `threshold` is not 0.5; NaN where the probability is.
 
@@ -185,7 +185,7 @@ class MultiLabelClassifierMixin(PredictionMixin):
 
     - `probabilities`: shape `(batch, ..., labels)`, float32 (float64 for a float64 model).
     - `labels`: same shape, int32 indicators. 1 where the probability is greater than `threshold`,
-      else 0; -1 where it is NaN.
+      -1 where it is NaN, and 0 otherwise.
     - `confidence`: same shape, float32 in [0, 1]. The probability p of an indicator 1, 1 - p of an
       indicator 0; NaN where the probability is.
 

@@ -37,6 +37,7 @@ class Step:
 
     ahead = 0
     together = 1
+    several = None
 
     def __init__(self, in_threads, *, fails_at=None):
         self.in_threads = in_threads

@@ -46,8 +46,12 @@ class JobStep(Protocol):
     def __call__(self, batch: Any) -> Any:
         """Returns the outputs, in the structure and tensors of the model."""
 
-    def several(self, batches: Sequence[Any]) -> Any:
-        """Returns the joined outputs of `together` batches of equal size, each computed alone."""
+    @property
+    def several(self) -> Callable[[Sequence[Any]], Any] | None:
+        """Function from `together` batches of equal size, each computed alone, to joined outputs.
+
+        `None` if `together` is always 1.
+        """
 
     def wait(self, outputs: Any) -> None:
         """Waits until outputs are computed, and raises the error if that fails."""
@@ -66,16 +70,6 @@ def job_step(model: keras.Model, *, jit_compile: bool) -> JobStep:
         "torch": _TorchStep,
     }
     return steps[keras.backend.backend()](model, jit_compile and not model.run_eagerly)
-
-
-class _OneByOne:
-    """What needs no more than a call for each batch."""
-
-    together = 1
-
-    def several(self, batches: Sequence[Any]) -> Any:
-        """Not called."""
-        raise NotImplementedError
 
 
 class _TensorFlowStep:
@@ -238,10 +232,11 @@ def _changes_state(graph: Any) -> bool:
     return any(definition is not None and definition.is_stateful for definition in found)
 
 
-class _JaxStep(_OneByOne):
+class _JaxStep:
     """The jitted `predict_step`. The weights stay in the model while it computes."""
 
-    in_threads = 1
+    in_threads = together = 1
+    several = None
 
     def __init__(self, model: keras.Model, jit_compile: bool) -> None:
         self.ahead = 1
@@ -275,11 +270,12 @@ class _JaxStep(_OneByOne):
         self._jax.block_until_ready(outputs)
 
 
-class _TorchStep(_OneByOne):
+class _TorchStep:
     """Keras's own predict function, which nothing stands before on torch."""
 
-    in_threads = 1
+    in_threads = together = 1
     ahead = 0
+    several = None
 
     def __init__(self, model: keras.Model, jit_compile: bool) -> None:
         self._model = model

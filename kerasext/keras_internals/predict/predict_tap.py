@@ -21,7 +21,10 @@ from kerasext.keras_internals.predict.step_batches import without_keys, without_
 
 
 class StepListener(Protocol):
-    """What is told of each step; held weakly, so that a tap left behind keeps nothing alive."""
+    """An object that hears of each step.
+
+    A tap holds it weakly: a tap that is left behind keeps no file open.
+    """
 
     def on_step_begin(self, rows: int | None, batches: Sequence[Any]) -> bool | None:
         """Called before a step.
