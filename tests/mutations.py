@@ -846,10 +846,10 @@ MUTATIONS = [
     Mutation(
         "fingerprint-without-settings",
         "A model with another threshold is taken for the one that began the file.",
-        "kerasext/callbacks/fingerprint.py",
+        "kerasext/models/fingerprint.py",
         "blake2b(settings.encode(), digest_size=16)",
         "blake2b(digest_size=16)",
-        ("tests/callbacks/test_fingerprint.py",),
+        ("tests/models/test_fingerprint.py",),
     ),
     Mutation(
         "known-rows-not-compared",
