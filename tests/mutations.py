@@ -480,7 +480,7 @@ MUTATIONS = [
     ),
     Mutation(
         "unlabelled-rows-counted",
-        "Rows without a label count as wrong ones in the calibration.",
+        "Rows without a label count as wrong ones in the calibration curve.",
         "kerasext/evaluation/counts.py",
         "        sure[given < 0] = np.nan\n",
         "",
