@@ -18,6 +18,7 @@ from kerasext.evaluation.running_figures import (
     RunningFigures as RunningFigures,
     histogram as histogram,
 )
+from kerasext.evaluation.target_column import TargetColumn as TargetColumn
 
 __all__ = [
     "CalibrationCurve",
