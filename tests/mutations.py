@@ -480,7 +480,7 @@ MUTATIONS = [
     ),
     Mutation(
         "unlabelled-rows-counted",
-        "Rows without a label count as wrong ones in the calibration.",
+        "Rows without a label count as wrong ones in the calibration curve.",
         "kerasext/evaluation/counts.py",
         "        sure[given < 0] = np.nan\n",
         "",
@@ -846,10 +846,10 @@ MUTATIONS = [
     Mutation(
         "fingerprint-without-settings",
         "A model with another threshold is taken for the one that began the file.",
-        "kerasext/callbacks/fingerprint.py",
+        "kerasext/models/fingerprint.py",
         "blake2b(settings.encode(), digest_size=16)",
         "blake2b(digest_size=16)",
-        ("tests/callbacks/test_fingerprint.py",),
+        ("tests/models/test_fingerprint.py",),
     ),
     Mutation(
         "known-rows-not-compared",

@@ -3,7 +3,7 @@
 Knows NumPy and `kerasext.storage`, never Keras.
 """
 
-from kerasext.evaluation.calibration import Calibration
+from kerasext.evaluation.calibration_curve import CalibrationCurve
 from kerasext.evaluation.comparison import Comparison, compare
 from kerasext.evaluation.counts import (
     MOST_ROWS as MOST_ROWS,
@@ -20,7 +20,7 @@ from kerasext.evaluation.running_figures import (
 )
 
 __all__ = [
-    "Calibration",
+    "CalibrationCurve",
     "Comparison",
     "Evaluation",
     "RegressionEvaluation",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasext.evaluation.calibration import CalibrationSums
+from kerasext.evaluation.calibration_curve import CalibrationSums
 from kerasext.evaluation.class_report import class_report
 from kerasext.evaluation.evaluation import Evaluation
 from kerasext.evaluation.label_counts import ClassCounts, IndicatorCounts
@@ -117,7 +117,7 @@ class TargetCounts:
             if self._is_multilabel
             else ClassCounts(self._truth.classes)
         )
-        self._calibration, self._risk = CalibrationSums(bins), RiskSums()
+        self._curve, self._risk = CalibrationSums(bins), RiskSums()
         self._exact = 0
         self.most_rows = max(min(MOST_ROWS, _MOST_NUMBERS // max(self._truth.row_size, 1)), 1)
 
@@ -149,7 +149,7 @@ class TargetCounts:
         is_right = true == given
         sure.clip(0, 1, out=sure)
         sure[given < 0] = np.nan
-        self._calibration.add(sure.ravel(), is_right.ravel())
+        self._curve.add(sure.ravel(), is_right.ravel())
         self._risk.add(sure.ravel(), is_right.ravel())
         self._exact += int(is_right.all(axis=-1).sum()) if self._is_multilabel else 0
 
@@ -159,7 +159,7 @@ class TargetCounts:
         if names is None or len(names) != len(matrix):
             names = [str(number) for number in range(len(matrix))]
         count = int(np.prod(self._shape, dtype=np.int64))
-        calibration, curve = self._calibration.result(), self._risk.result()
+        bins, risk = self._curve.result(), self._risk.result()
         return Evaluation(
             rows=self._shape[0],
             count=count,
@@ -171,8 +171,8 @@ class TargetCounts:
             class_names=names,
             confusion_matrix=matrix,
             class_report=class_report(names, matrix),
-            calibration=calibration,
-            expected_calibration_error=calibration.expected_error,
-            risk_coverage=curve,
-            area_under_risk_coverage=curve.area,
+            calibration_curve=bins,
+            expected_calibration_error=bins.expected_error,
+            risk_coverage=risk,
+            area_under_risk_coverage=risk.area,
         )

@@ -39,7 +39,8 @@ def evaluate(
         threshold: Float in [0, 1], or, of a multi-label head, an array of one per label. Evaluates
             the labels that this threshold gives, from the stored `probabilities` of a binary or
             multi-label head: see `Head.labels_at`. Defaults to `None`, for the labels as stored.
-        bins: Int. Bins of confidence in `calibration`. Defaults to 15, as in Guo et al. (2017).
+        bins: Int. Bins of confidence in `calibration_curve`. Defaults to 15, as in Guo et al.
+            (2017).
         batch_rows: Int. Rows that are read at once, fewer where a row has many numbers. Defaults to
             65,536.
 

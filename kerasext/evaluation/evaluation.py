@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kerasext.evaluation.calibration import Calibration
+from kerasext.evaluation.calibration_curve import CalibrationCurve
 from kerasext.evaluation.class_report import ClassReport
 from kerasext.evaluation.risk_coverage import RiskCoverage
 
@@ -21,7 +21,8 @@ class Evaluation:
             them (tokens, pixels, the labels of a multi-label classifier).
         unlabelled: Int. How many of those are -1, because the model yielded NaN. They count as
             wrong in `accuracy`, `exact_match_ratio` and `risk_coverage`, where they are the least
-            confident, and are left out of `confusion_matrix`, `class_report` and `calibration`.
+            confident, and are left out of `confusion_matrix`, `class_report` and
+            `calibration_curve`.
         class_names: List of strings, one per class; their numbers where the file has no names.
         accuracy: Float. Share of the labels that is right; of a multi-label classifier, of all
             indicators.
@@ -37,8 +38,8 @@ class Evaluation:
             `output_dict=True, labels=range(classes), zero_division=0`, so that classes that never
             occur count as 0 in `"macro avg"`. A name that several classes have is followed by the
             number of the class, as `"cat (3)"`.
-        calibration: `Calibration`. Confidence and accuracy in bins of confidence.
-        expected_calibration_error: Float in [0, 1]: see `Calibration.expected_error`.
+        calibration_curve: `CalibrationCurve`. Confidence and accuracy in bins of confidence.
+        expected_calibration_error: Float in [0, 1]: see `CalibrationCurve.expected_error`.
         risk_coverage: `RiskCoverage`. Share of errors among the most confident labels.
         area_under_risk_coverage: Float in [0, 1]: see `RiskCoverage.area`.
     """
@@ -51,7 +52,7 @@ class Evaluation:
     class_names: list[str] = field(repr=False)
     confusion_matrix: np.ndarray = field(repr=False)
     class_report: ClassReport = field(repr=False)
-    calibration: Calibration = field(repr=False)
+    calibration_curve: CalibrationCurve = field(repr=False)
     expected_calibration_error: float
     risk_coverage: RiskCoverage = field(repr=False)
     area_under_risk_coverage: float

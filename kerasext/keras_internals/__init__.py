@@ -56,3 +56,4 @@ from kerasext.keras_internals.structures import (
     leaves_with_path as leaves_with_path,
     numbered as numbered,
 )
+from kerasext.keras_internals.tensors import to_numpy as to_numpy

@@ -1,6 +1,7 @@
 """What a prediction says: mixins for `keras.Model`, and the same as ready-made models."""
 
 from kerasext.models import graph as graph
+from kerasext.models.fingerprint import fingerprint as fingerprint
 from kerasext.models.from_model import FromModel as FromModel
 from kerasext.models.load_model import load_model
 from kerasext.models.mixins import (

@@ -20,9 +20,9 @@ _LONG_NAME = 6  # characters from which the names of columns are written upwards
 _STRONG = 0.6  # share from which a cell is so dark that its text is light
 
 
-def _calibration(result: Evaluation) -> ET.Element:
+def _reliability(result: Evaluation) -> ET.Element:
     """Whether the model is right as often as it says."""
-    found = result.calibration
+    found = result.calibration_curve
     error = result.expected_calibration_error
     caption = (
         f"How often the model is right (vertical) where it is so sure (horizontal), in "
@@ -63,7 +63,7 @@ def evaluated(result: Evaluation, names: ClassNames | None) -> ET.Element:
         content = _confused_pairs(matrix, names)
     else:
         content = _matrix(matrix, names)
-    charts = tag("div", _calibration(result), _risk_coverage(result), class_="columns")
+    charts = tag("div", _reliability(result), _risk_coverage(result), class_="columns")
     return tag("section", tag("h2", "Compared with the targets"), charts, content)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class CalibrationCurve:
     """Labels in bins of confidence: what a reliability diagram shows.
 
     A bin has the confidences above its lower edge up to its upper edge, the first one 0 too, as in
@@ -71,8 +71,8 @@ class CalibrationSums:
         self._confidence += np.bincount(places, confidence, bins)
         self._right += np.bincount(places[is_right], minlength=bins)
 
-    def result(self) -> Calibration:
-        """The calibration of all labels that were added."""
+    def result(self) -> CalibrationCurve:
+        """The curve of all labels that were added."""
         with np.errstate(invalid="ignore"):
             confidence, accuracy = self._confidence / self._counts, self._right / self._counts
-        return Calibration(self._edges, self._counts, confidence, accuracy)
+        return CalibrationCurve(self._edges, self._counts, confidence, accuracy)
