@@ -127,6 +127,28 @@ def test_ties_are_exact():
         assert not sets.apply(np.nextafter(p, np.float32(0)))[3:, 1].any()
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_doubles_compare_as_float32(dtype):
+    """A probability that float32 rounds up, such as 0.1, reaches the threshold it became."""
+    p = np.tile([0.9, 0.1], (40, 1)).astype(dtype)
+    sets = fit_prediction_sets(p, np.ones(40, int), task="binary")
+    assert sets.threshold == np.float32(0.1) > 0.1
+    assert sets.apply(p).all()
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "u8"])
+def test_dtypes_of_targets(dtype):
+    """Bools and unsigned integers are classes like others."""
+    logits, targets = logits_and_targets(100, 2)
+    p = softmax(logits).astype("f4")
+    for by_class in (False, True):
+        sets, expected = (
+            fit_prediction_sets(p, numbers, task="binary", class_conditional=by_class)
+            for numbers in (targets.astype(dtype), targets)
+        )
+        assert sets == expected
+
+
 def test_classes_with_too_few_rows():
     """They are in every set, and are named."""
     logits, targets = logits_and_targets(300, 5)

@@ -8,7 +8,6 @@ import sklearn
 from overconfident import logits_and_targets
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.frozen import FrozenEstimator
 
 from kerasext.calibration import arguments, fit_temperature
 
@@ -29,6 +28,8 @@ class Fitted(ClassifierMixin, BaseEstimator):
 
 def in_scikit_learn(logits, targets):
     """The temperature that scikit-learn finds."""
+    from sklearn.frozen import FrozenEstimator  # which older versions do not have
+
     classifier = FrozenEstimator(Fitted().fit(logits, targets))
     calibrated = CalibratedClassifierCV(classifier, method="temperature").fit(logits, targets)
     return 1 / calibrated.calibrated_classifiers_[0].calibrators[0].beta_

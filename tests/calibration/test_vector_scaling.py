@@ -84,7 +84,7 @@ def test_a_class_that_others_do_not_overlap(rows, size):
 def test_classes_that_are_told_together():
     """No class is told from all others by its own logit, but biases make all rows right."""
     logits, _ = logits_and_targets(500, 3)
-    targets = (logits + [1, 0, -1]).argmax(axis=1)
+    targets = (logits + np.array([1, 0, -1])).argmax(axis=1)
     with pytest.raises(ValueError, match="classes that overlap"):
         fit_vector_scaling(logits, targets)
 
