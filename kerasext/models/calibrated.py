@@ -86,15 +86,14 @@ def acted_on(outputs: dict[str, Any], setting: Setting) -> dict[str, Any]:
     unknown = ops.isnan(confidence)
     if sets is not None:
         has_axis = len(probabilities.shape) > len(confidence.shape)
-        chosen = probabilities >= _threshold(sets, probabilities.dtype)
-        chosen = ops.logical_and(
-            chosen, ops.logical_not(unknown[..., None] if has_axis else unknown)
-        )
+        is_known = ops.logical_not(unknown[..., None] if has_axis else unknown)
+        reaches = ops.cast(probabilities, "float32") >= _threshold(sets)
+        chosen = ops.logical_and(reaches, is_known)
         added["prediction_set"] = chosen
         added["set_size"] = ops.sum(ops.cast(chosen, "int32"), axis=-1)
     if abstention is not None:
         # TensorFlow makes `<` of "not `>=`", which is another answer for NaN.
-        below = confidence < _threshold(abstention, confidence.dtype)
+        below = confidence < _threshold(abstention)
         added["abstained"] = ops.logical_or(unknown, below)
     return added
 
@@ -116,5 +115,5 @@ def _scaled(logits: Any, calibration: Calibration) -> Any:
     return logits * scale + bias
 
 
-def _threshold(fitted: PredictionSets | Abstention, dtype: Any) -> Any:
-    return ops.convert_to_tensor(fitted.threshold, dtype)
+def _threshold(fitted: PredictionSets | Abstention) -> Any:
+    return ops.convert_to_tensor(fitted.threshold, "float32")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -93,7 +94,7 @@ def _of_data(
     )
     calibration = model._setting("calibration", head)
     uncalibrated = probabilities if calibration is None else calibration.undo(probabilities)
-    targets = _targets(None, view, y)
+    targets = _targets({}, view, y)
     return _checked(model, head, uncalibrated, probabilities, targets)
 
 
@@ -126,7 +127,7 @@ def _of_file(
     return _checked(model, head, uncalibrated, probabilities, targets)
 
 
-def _targets(file: PredictionFile | None, view: Head, y: Any) -> np.ndarray:
+def _targets(file: Mapping[str, Any], view: Head, y: Any) -> np.ndarray:
     column = TargetColumn(file, view, y)
     return column.read(slice(0, view.require("labels").shape[0]))
 

@@ -58,8 +58,10 @@ def stale_settings(model: PredictionMixin) -> dict[str, list[str]]:
         if model._head(head).has(name) and (value := model._setting(name, head)) is not None
     }
     found: dict[str, list[str]] = {}
-    weights = weights_digest(model) if fitted and model.built else None
-    for (head, name), value in fitted.items() if weights else ():
+    if not fitted or not model.built:
+        return found
+    weights = weights_digest(model)
+    for (head, name), value in fitted.items():
         # What was made by hand says nothing of what it was fitted on.
         if value.fitted_on and value.fitted_on != fitted_on(model, head, name, weights):
             found.setdefault(head, []).append(name)

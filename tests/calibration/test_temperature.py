@@ -28,7 +28,7 @@ class Fitted(ClassifierMixin, BaseEstimator):
 
 def in_scikit_learn(logits, targets):
     """The temperature that scikit-learn finds."""
-    from sklearn.frozen import FrozenEstimator  # which older versions do not have
+    from sklearn.frozen import FrozenEstimator  # noqa: PLC0415 - older versions do not have it
 
     classifier = FrozenEstimator(Fitted().fit(logits, targets))
     calibrated = CalibratedClassifierCV(classifier, method="temperature").fit(logits, targets)
