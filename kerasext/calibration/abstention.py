@@ -12,6 +12,7 @@ from kerasext.calibration.arguments import (
     check_share,
     check_task,
     checked_probabilities,
+    listed,
 )
 from kerasext.calibration.binomial import binomial_tail, fewest_rows
 from kerasext.calibration.result import (
@@ -115,8 +116,8 @@ def fit_abstention(
     Deep Neural Networks" (2017). Instead of their search it tests thresholds that are fixed
     beforehand, from the strictest on, until one fails: fixed-sequence testing, Angelopoulos, Bates,
     Candes, Jordan and Lei, "Learn then Test" (2021), which keeps more rows. Each test is the exact
-    bound of Clopper and Pearson (1934), see `binomial_upper_bound`. Thresholds that too few rows
-    reach are passed over; this relies on errors not becoming rarer at lower confidence.
+    bound of Clopper and Pearson (1934), see `binomial_upper_bound`. Thresholds that too few
+    rows reach are passed over; this relies on errors not becoming rarer at lower confidence.
 
     Args:
         labels: Integer array of shape `(rows,)`; of several labels `(rows, labels)` of 0 and 1. -1
@@ -167,7 +168,7 @@ def fit_abstention(
     found = [_lowest_threshold(*column, risk, delta) for column in columns or [(sure, wrong)]]
     failed = [number for number, threshold in enumerate(found) if threshold is None]
     if failed:
-        of = f" of label {', '.join(map(str, failed))}" if several else ""
+        of = f" of label {listed(failed)}" if several else ""
         raise ValueError(
             f"No threshold shows risk {risk:g} at confidence level {confidence_level:g}; add rows, "
             f"or promise less. Received: an error rate{of} of "
@@ -216,10 +217,13 @@ def _lowest_threshold(
     A threshold passes if the bound of its error rate is at most the risk, which is the case if so
     few errors have at most the probability `delta` under the risk.
     """
+    fewest = fewest_rows(risk, delta)
+    # Of many rows, one error among the few at the top must not end the sequence.
+    fewest = max(fewest, min(10 * fewest, len(wrong) // 20))
     order = np.argsort(confidence)  # NaN at the end
     known = confidence[order][: np.count_nonzero(~np.isnan(confidence))]
     errors_from = np.append(np.cumsum(wrong[order][: len(known)][::-1])[::-1], 0)
-    fewest, found = fewest_rows(risk, delta), None
+    found = None
     for threshold, start in zip(THRESHOLDS, np.searchsorted(known, THRESHOLDS), strict=True):
         kept = len(known) - int(start)
         if kept < fewest:

@@ -132,7 +132,7 @@ def test_doubles_compare_as_float32(dtype):
     """A probability that float32 rounds up, such as 0.1, reaches the threshold it became."""
     p = np.tile([0.9, 0.1], (40, 1)).astype(dtype)
     sets = fit_prediction_sets(p, np.ones(40, int), task="binary")
-    assert sets.threshold == np.float32(0.1) > 0.1
+    assert sets.threshold == float(np.float32(0.1)) > 0.1
     assert sets.apply(p).all()
 
 

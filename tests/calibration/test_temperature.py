@@ -1,5 +1,6 @@
 """The one number of temperature scaling."""
 
+import importlib
 import math
 
 import numpy as np
@@ -28,9 +29,8 @@ class Fitted(ClassifierMixin, BaseEstimator):
 
 def in_scikit_learn(logits, targets):
     """The temperature that scikit-learn finds."""
-    from sklearn.frozen import FrozenEstimator  # which older versions do not have
-
-    classifier = FrozenEstimator(Fitted().fit(logits, targets))
+    frozen = importlib.import_module("sklearn.frozen")  # which older versions do not have
+    classifier = frozen.FrozenEstimator(Fitted().fit(logits, targets))
     calibrated = CalibratedClassifierCV(classifier, method="temperature").fit(logits, targets)
     return 1 / calibrated.calibrated_classifiers_[0].calibrators[0].beta_
 
