@@ -12,6 +12,7 @@ from kerasext.calibration.arguments import (
     check_share,
     check_task,
     checked_probabilities,
+    listed,
 )
 from kerasext.calibration.binomial import binomial_tail, fewest_rows
 from kerasext.calibration.result import (
@@ -27,7 +28,7 @@ from kerasext.calibration.result import (
 
 _STEPS_PER_OCTAVE = 8
 _OCTAVES = 20  # of 1 - confidence: up to 0.999999
-_FIRST_ERRORS, _FIRST_SHARE = 3, 0.2  # errors that the first threshold may have, of these rows
+_FIRST_ERRORS, _FIRST_SHARE = 10, 0.2  # errors that the first threshold may have, of these rows
 
 THRESHOLDS = (
     1 - 2.0 ** (-np.arange(_OCTAVES * _STEPS_PER_OCTAVE, -1, -1) / _STEPS_PER_OCTAVE)
@@ -117,8 +118,8 @@ def fit_abstention(
     beforehand, from the strictest on, until one fails: fixed-sequence testing, Angelopoulos, Bates,
     Candes, Jordan and Lei, "Learn then Test" (2021), which keeps more rows. Each test is the exact
     bound of Clopper and Pearson (1934), see `binomial_upper_bound`. The first threshold is the
-    strictest one that enough rows reach for up to three errors to pass, if a fifth of all rows is
-    that many: one unlucky row does not end the search then. Which it is depends on the confidences
+    strictest one that enough rows reach for up to ten errors to pass, if a fifth of all rows is
+    that many: an unlucky row does not end the search then. Which it is depends on the confidences
     alone, not on which rows are wrong, so that the promise holds.
 
     Args:
@@ -170,7 +171,7 @@ def fit_abstention(
     found = [_lowest_threshold(*column, risk, delta) for column in columns or [(sure, wrong)]]
     failed = [number for number, threshold in enumerate(found) if threshold is None]
     if failed:
-        of = f" of label {', '.join(map(str, failed))}" if several else ""
+        of = f" of label {listed(failed)}" if several else ""
         raise ValueError(
             f"No threshold shows risk {risk:g} at confidence level {confidence_level:g}; add rows, "
             f"or promise less. Received: an error rate{of} of "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,12 @@ def row_blocks(rows: int, numbers_per_row: int) -> Iterator[slice]:
     size = max(_BLOCK_NUMBERS // max(numbers_per_row, 1), 1)
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
+
+
+def listed(numbers: Sequence[int] | np.ndarray) -> str:
+    """Numbers of classes or labels for a message, ten of them at most."""
+    more = f" and {len(numbers) - 10} more" if len(numbers) > 10 else ""
+    return ", ".join(map(str, numbers[:10])) + more
 
 
 def check_share(name: str, value: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kerasext.calibration.arguments import row_blocks
+from kerasext.calibration.arguments import listed, row_blocks
 from kerasext.calibration.logits import Logits, centred, softmax
 from kerasext.calibration.temperature import fit_temperature
 
@@ -23,7 +23,8 @@ def fit_vector_scaling(logits: Logits, targets: np.ndarray) -> tuple[np.ndarray,
     row, and the biases sum to 0, because otherwise the result would depend on the constant up to
     which logits are known. Full Newton steps with a line search, from temperature scaling on.
 
-    A step takes time in proportion to `rows * classes**2`.
+    A step takes time in proportion to `rows * classes**2`. With 50,000 rows of 1,000 classes the
+    fit takes about a minute on two cores.
 
     Args:
         logits: Float array of shape `(rows, classes)`; each row may be off by a constant.
@@ -42,8 +43,7 @@ def fit_vector_scaling(logits: Logits, targets: np.ndarray) -> tuple[np.ndarray,
     if len(missing):
         raise ValueError(
             "Vector scaling needs rows of every class; add some, or use method='temperature'. "
-            f"Received: none of class {', '.join(map(str, missing[:10]))}"
-            + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+            f"Received: none of class {listed(missing)}"
         )
     scale = np.full(classes, 1 / fit_temperature(logits, targets))
     _check_overlap(logits, targets)
