@@ -136,7 +136,8 @@ def checked_targets(targets: Any, shape: tuple[int, ...], classes: int) -> np.nd
             f"`targets` must be class numbers from 0 to {classes - 1}; leave out rows of other "
             f"classes. Received: numbers from {least} to {most}"
         )
-    return truth
+    # Bools would be a mask as an index, and NumPy counts no uint64.
+    return truth.astype(np.int64) if truth.dtype in (np.bool_, np.uint64) else truth
 
 
 def check_several_classes(targets: np.ndarray) -> None:

@@ -11,9 +11,11 @@ _HALVINGS = 60
 
 def binomial_tail(errors: int, rows: int, share: float) -> float:
     """The probability of at most `errors` errors in `rows` rows, each with probability `share`."""
+    if errors < 0:
+        return 0.0
     if errors >= rows or share <= 0:
         return 1.0
-    if share >= 1 or errors < 0:
+    if share >= 1:
         return 0.0
     # Logarithms of each term by that of the one before it.
     k = np.arange(1, errors + 1)

@@ -10,7 +10,6 @@ import numpy as np
 
 from kerasext.calibration.arguments import (
     check_choice,
-    check_several_classes,
     checked_probabilities,
     checked_targets,
 )
@@ -123,8 +122,11 @@ def fit_threshold(
     known = ~unknown.any(axis=-1)
     rows = int(np.any(known, axis=1).sum())
     values, truth = (array.reshape(-1, labels)[known.ravel()] for array in (values, truth))
-    if not several_labels or all(len(np.unique(column)) < 2 for column in truth.T):
-        check_several_classes(truth)
+    if (truth == truth[0]).all():
+        raise ValueError(
+            "`targets` must have 0 and 1, of one label at least; add rows of the other class. "
+            f"Received: only {truth[0].astype(int).tolist()}"
+        )
     found = [
         _best_threshold(values[:, k], truth[:, k], metric, float(start))
         for k, start in enumerate(np.broadcast_to(before, labels))

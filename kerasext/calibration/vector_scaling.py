@@ -46,6 +46,7 @@ def fit_vector_scaling(logits: Logits, targets: np.ndarray) -> tuple[np.ndarray,
             + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
         )
     scale = np.full(classes, 1 / fit_temperature(logits, targets))
+    _check_overlap(logits, targets)
     bias = np.zeros(classes)
     loss = _loss(logits, targets, scale, bias)
     spread = _root_mean_square(logits)
@@ -57,9 +58,10 @@ def fit_vector_scaling(logits: Logits, targets: np.ndarray) -> tuple[np.ndarray,
         gain = -float(gradient @ step)
         size = float(max(np.abs(by_scale * spread).max(), np.abs(by_bias).max()))
         if size < _PRECISION:
+            scale, bias = scale + by_scale, bias + by_bias
             break
         if size > _FAR and gain * rows < _FLAT:
-            raise _no_optimum(by_scale * spread, by_bias)
+            raise _no_optimum(np.maximum(np.abs(by_scale * spread), np.abs(by_bias)))
         length = 1.0
         while length > _PRECISION:
             # Rounding of the loss itself must not stop the last steps.
@@ -70,7 +72,7 @@ def fit_vector_scaling(logits: Logits, targets: np.ndarray) -> tuple[np.ndarray,
             length /= 2
         scale, bias, loss = scale + length * by_scale, bias + length * by_bias, new
     else:
-        raise _no_optimum(by_scale * spread, by_bias)
+        raise _no_optimum(np.maximum(np.abs(by_scale * spread), np.abs(by_bias)))
     if (scale <= 0).any():
         worst = int(np.argmin(scale))
         raise ValueError(
@@ -80,9 +82,25 @@ def fit_vector_scaling(logits: Logits, targets: np.ndarray) -> tuple[np.ndarray,
     return scale, bias
 
 
-def _no_optimum(by_scale: np.ndarray, by_bias: np.ndarray) -> ValueError:
-    """The error for factors or biases that grow without end."""
-    worst = int(np.argmax(np.maximum(np.abs(by_scale), np.abs(by_bias))))
+def _check_overlap(logits: Logits, targets: np.ndarray) -> None:
+    """Raises `ValueError` if the logit of a class tells its rows from all others.
+
+    Its factor would be infinite. What several classes do together shows in Newton's steps.
+    """
+    classes = np.arange(logits.shape[1])
+    least, most = np.full(len(classes), np.inf), np.full(len(classes), -np.inf)
+    for rows in row_blocks(*logits.shape):
+        some = centred(np.asarray(logits[rows], np.float64))
+        is_own = targets[rows, None] == classes
+        least = np.minimum(least, np.where(is_own, some, np.inf).min(axis=0))
+        most = np.maximum(most, np.where(is_own, -np.inf, some).max(axis=0))
+    if (least >= most).any():
+        raise _no_optimum(least - most)
+
+
+def _no_optimum(growth: np.ndarray) -> ValueError:
+    """The error for factors or biases that grow without end, the most those of the worst class."""
+    worst = int(np.argmax(growth))
     return ValueError(
         "Vector scaling needs classes that overlap; add rows, or use method='temperature'. "
         "Received: rows on which the likelihood grows without end with the factor or bias of "

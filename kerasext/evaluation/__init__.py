@@ -19,6 +19,7 @@ from kerasext.evaluation.running_figures import (
     histogram as histogram,
 )
 from kerasext.evaluation.set_report import SetReport
+from kerasext.evaluation.target_column import TargetColumn as TargetColumn
 from kerasext.evaluation.uncalibrated import Uncalibrated
 
 __all__ = [
