@@ -28,6 +28,7 @@ from kerasext.calibration.result import (
 
 _STEPS_PER_OCTAVE = 8
 _OCTAVES = 20  # of 1 - confidence: up to 0.999999
+_FIRST_ERRORS, _FIRST_SHARE = 3, 0.2  # errors that the first threshold may have, of these rows
 
 THRESHOLDS = (
     1 - 2.0 ** (-np.arange(_OCTAVES * _STEPS_PER_OCTAVE, -1, -1) / _STEPS_PER_OCTAVE)
@@ -116,8 +117,11 @@ def fit_abstention(
     Deep Neural Networks" (2017). Instead of their search it tests thresholds that are fixed
     beforehand, from the strictest on, until one fails: fixed-sequence testing, Angelopoulos, Bates,
     Candes, Jordan and Lei, "Learn then Test" (2021), which keeps more rows. Each test is the exact
-    bound of Clopper and Pearson (1934), see `binomial_upper_bound`. Thresholds that too few
-    rows reach are passed over; this relies on errors not becoming rarer at lower confidence.
+    bound of Clopper and Pearson (1934), see `binomial_upper_bound`. The first threshold is the
+    strictest one that enough rows reach for up to three errors to pass, if a fifth of all rows is
+    that many: one unlucky row does not end the search then. Which it is depends on the confidences
+    alone, not on which rows are wrong. The promise relies on errors not becoming rarer at lower
+    confidence.
 
     Args:
         labels: Integer array of shape `(rows,)`; of several labels `(rows, labels)` of 0 and 1. -1
@@ -217,13 +221,10 @@ def _lowest_threshold(
     A threshold passes if the bound of its error rate is at most the risk, which is the case if so
     few errors have at most the probability `delta` under the risk.
     """
-    fewest = fewest_rows(risk, delta)
-    # Of many rows, one error among the few at the top must not end the sequence.
-    fewest = max(fewest, min(10 * fewest, len(wrong) // 20))
     order = np.argsort(confidence)  # NaN at the end
     known = confidence[order][: np.count_nonzero(~np.isnan(confidence))]
     errors_from = np.append(np.cumsum(wrong[order][: len(known)][::-1])[::-1], 0)
-    found = None
+    fewest, found = _first_rows(len(confidence), risk, delta), None
     for threshold, start in zip(THRESHOLDS, np.searchsorted(known, THRESHOLDS), strict=True):
         kept = len(known) - int(start)
         if kept < fewest:
@@ -232,3 +233,9 @@ def _lowest_threshold(
             break
         found = threshold
     return found
+
+
+def _first_rows(rows: int, risk: float, delta: float) -> int:
+    """How many rows the first threshold keeps at least."""
+    allowed = [fewest_rows(risk, delta, errors) for errors in range(_FIRST_ERRORS + 1)]
+    return max([first for first in allowed if first <= rows * _FIRST_SHARE], default=allowed[0])

@@ -59,9 +59,9 @@ def binomial_upper_bound(errors: int, rows: int, delta: float) -> float:
     return high
 
 
-def fewest_rows(risk: float, delta: float) -> int:
-    """The number of rows from which on no error shows the risk: 59 for 0.05 and 0.05."""
-    rows = max(math.floor(math.log(delta) / math.log1p(-risk)), 1)
-    while binomial_tail(0, rows, risk) > delta:
+def fewest_rows(risk: float, delta: float, errors: int = 0) -> int:
+    """The number of rows from which on so many errors show the risk: 59 for none, 0.05 and 0.05."""
+    rows = max(math.floor(math.log(delta) / math.log1p(-risk)), 1) + errors
+    while binomial_tail(errors, rows, risk) > delta:
         rows += 1
     return rows

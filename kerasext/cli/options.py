@@ -38,6 +38,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def thresholds(text: str) -> float | list[float]:
+    """A number, or several with commas between them."""
+    try:
+        values = [float(value) for value in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a number, or several with commas between them, not {text!r}"
+        ) from None
+    return values[0] if len(values) == 1 else values
+
+
 def lines(path: Path) -> list[str]:
     """The lines of a text file, in UTF-8."""
     text = path.read_text(encoding="utf-8-sig").removesuffix("\n")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kerasext.calibration import reliability_bins
+
 
 @dataclass(frozen=True, eq=False)
 class CalibrationCurve:
@@ -63,13 +65,10 @@ class CalibrationSums:
                 count.
             is_right: Boolean array of shape `(labels,)`.
         """
-        known = ~np.isnan(confidence)
-        confidence, is_right = confidence[known], is_right[known]
-        bins = len(self._counts)
-        places = np.maximum(np.searchsorted(self._edges, confidence, "left") - 1, 0)
-        self._counts += np.bincount(places, minlength=bins)
-        self._confidence += np.bincount(places, confidence, bins)
-        self._right += np.bincount(places[is_right], minlength=bins)
+        counts, confidences, right = reliability_bins(confidence, is_right, len(self._counts))
+        self._counts += counts
+        self._confidence += confidences
+        self._right += right
 
     def result(self) -> CalibrationCurve:
         """The curve of all labels that were added."""

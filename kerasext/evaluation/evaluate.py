@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 from kerasext.evaluation.counts import MOST_ROWS, TargetCounts, read_blocks
@@ -47,6 +48,10 @@ def evaluate(
     Returns:
         `Evaluation`.
 
+    Warns:
+        UserWarning: If the file says that its calibration, sets or abstention are stale: the model
+            had other weights or settings when they were fitted.
+
     Raises:
         FileNotFoundError: If there is no such file.
         TypeError: If targets or labels are of the wrong dtype.
@@ -74,6 +79,14 @@ def evaluate(
             return evaluate_regression(file, view, targets, batch_rows=batch_rows)
         counts = TargetCounts(file, view, targets, bins=bins)
         most_rows = min(batch_rows, counts.most_rows)
-        for block in read_blocks(counts.labels, counts.confidence, most_rows=most_rows):
+        if view.stale:
+            of_head = f" of head {view.name!r}" if view.name else ""
+            warnings.warn(
+                f"{' and '.join(view.stale)}{of_head} must be fitted on the weights and settings "
+                "that predict; fit again, and predict again. "
+                f"Received: a file with stale={view.stale}",
+                stacklevel=2,
+            )
+        for block in read_blocks(*counts.outputs, most_rows=most_rows):
             counts.take(*block)
         return counts.result()

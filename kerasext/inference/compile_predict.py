@@ -19,7 +19,7 @@ from kerasext.keras_internals import (
     own_methods,
     step_of_arrays,
 )
-from kerasext.models import PredictionMixin
+from kerasext.models import PredictionMixin, warn_if_stale
 from kerasext.storage import TEXT_KINDS
 
 Array = np.ndarray[Any, Any]
@@ -77,6 +77,7 @@ def compile_predict(model: keras.Model) -> Callable[[Any], Any]:
             "their work in `call` or `predict_step`, or call them instead of the function. "
             f"Received: model={model!r} with {listed(own)}"
         )
+    warn_if_stale(model)
     return _CompiledPredict(model)
 
 

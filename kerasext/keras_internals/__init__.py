@@ -45,6 +45,7 @@ from kerasext.keras_internals.predict.step_batches import (
     is_text as is_text,
     without_keys as without_keys,
 )
+from kerasext.keras_internals.predict.xla import is_for_xla as is_for_xla
 from kerasext.keras_internals.private_classes import (
     Functional as Functional,
     graph_of as graph_of,

@@ -18,6 +18,7 @@ from kerasext.models.ready_made import (
     PredictionModel,
     RegressorModel,
 )
+from kerasext.models.stale import warn_if_stale as warn_if_stale
 from kerasext.models.suggest_tasks import endings as endings, reasons as reasons, suggest_tasks
 
 __all__ = [

@@ -1,6 +1,5 @@
 """The one number of temperature scaling."""
 
-import importlib
 import math
 
 import numpy as np
@@ -29,8 +28,9 @@ class Fitted(ClassifierMixin, BaseEstimator):
 
 def in_scikit_learn(logits, targets):
     """The temperature that scikit-learn finds."""
-    frozen = importlib.import_module("sklearn.frozen")  # which older versions do not have
-    classifier = frozen.FrozenEstimator(Fitted().fit(logits, targets))
+    from sklearn.frozen import FrozenEstimator  # noqa: PLC0415 - older versions do not have it
+
+    classifier = FrozenEstimator(Fitted().fit(logits, targets))
     calibrated = CalibratedClassifierCV(classifier, method="temperature").fit(logits, targets)
     return 1 / calibrated.calibrated_classifiers_[0].calibrators[0].beta_
 

@@ -75,6 +75,7 @@ class Head:
         self._columns = columns
         self._path = path
         self._computed: dict[str, DenseOutput | None] = {}
+        self._threshold: Any = None
 
     @property
     def labels(self) -> Output | None:
@@ -154,6 +155,15 @@ class Head:
         """
         task = setting_of(self._metadata, "task", self.name)
         return task if isinstance(task, str) else None
+
+    @property
+    def threshold(self) -> Any:
+        """The probability above which a label of a binary or multi-label head is 1.
+
+        One number, or a list of one per label; `None` if the file does not say.
+        """
+        stored = setting_of(self._metadata, "threshold", self.name)
+        return stored if self._threshold is None else self._threshold
 
     @property
     def is_multilabel(self) -> bool:
@@ -249,6 +259,7 @@ class Head:
             path=self._path,
         )
         labels, confidence = self._relabelled(threshold)
+        head._threshold = threshold
         head._computed = {"labels": labels, "confidence": confidence, "abstained": None}
         return head
 
