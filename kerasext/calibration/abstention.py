@@ -28,7 +28,7 @@ from kerasext.calibration.result import (
 
 _STEPS_PER_OCTAVE = 8
 _OCTAVES = 20  # of 1 - confidence: up to 0.999999
-_FIRST_ERRORS, _FIRST_SHARE = 20, 0.15  # errors that the first threshold may have, of these rows
+_FIRST_ERRORS, _FIRST_SHARE = 10, 0.2  # errors that the first threshold may have, of these rows
 
 THRESHOLDS = (
     1 - 2.0 ** (-np.arange(_OCTAVES * _STEPS_PER_OCTAVE, -1, -1) / _STEPS_PER_OCTAVE)
@@ -118,10 +118,9 @@ def fit_abstention(
     beforehand, from the strictest on, until one fails: fixed-sequence testing, Angelopoulos, Bates,
     Candes, Jordan and Lei, "Learn then Test" (2021), which keeps more rows. Each test is the exact
     bound of Clopper and Pearson (1934), see `binomial_upper_bound`. The first threshold is the
-    strictest one that 15 % of the rows reach, or fewer if 20 errors among them would pass: one
-    unlucky row does not end the search then. Which it is depends on the confidences
-    alone, not on which rows are wrong. The promise relies on errors not becoming rarer at lower
-    confidence.
+    strictest one that enough rows reach for up to ten errors to pass, if a fifth of all rows is
+    that many: an unlucky row does not end the search then. Which it is depends on the confidences
+    alone, not on which rows are wrong, so that the promise holds.
 
     Args:
         labels: Integer array of shape `(rows,)`; of several labels `(rows, labels)` of 0 and 1. -1
@@ -169,10 +168,7 @@ def fit_abstention(
             f"add rows, or promise less. Received: {len(sure)} rows"
         )
     columns = [(sure[:, k], wrong[:, k]) for k in range(sure.shape[1])] if several else []
-    first = _first_rows(len(sure), risk, delta)
-    found = [
-        _lowest_threshold(*column, risk, delta, first) for column in columns or [(sure, wrong)]
-    ]
+    found = [_lowest_threshold(*column, risk, delta) for column in columns or [(sure, wrong)]]
     failed = [number for number, threshold in enumerate(found) if threshold is None]
     if failed:
         of = f" of label {listed(failed)}" if several else ""
@@ -217,7 +213,7 @@ def _numbers(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _lowest_threshold(
-    confidence: np.ndarray, wrong: np.ndarray, risk: float, delta: float, first_rows: int
+    confidence: np.ndarray, wrong: np.ndarray, risk: float, delta: float
 ) -> np.float32 | None:
     """The last threshold before the first that fails its test; `None` if none passes.
 
@@ -227,10 +223,10 @@ def _lowest_threshold(
     order = np.argsort(confidence)  # NaN at the end
     known = confidence[order][: np.count_nonzero(~np.isnan(confidence))]
     errors_from = np.append(np.cumsum(wrong[order][: len(known)][::-1])[::-1], 0)
-    found = None
+    fewest, found = _first_rows(len(confidence), risk, delta), None
     for threshold, start in zip(THRESHOLDS, np.searchsorted(known, THRESHOLDS), strict=True):
         kept = len(known) - int(start)
-        if kept < first_rows:
+        if kept < fewest:
             continue
         if binomial_tail(int(errors_from[start]), kept, risk) > delta:
             break
@@ -240,5 +236,5 @@ def _lowest_threshold(
 
 def _first_rows(rows: int, risk: float, delta: float) -> int:
     """How many rows the first threshold keeps at least."""
-    enough = min(fewest_rows(risk, delta, _FIRST_ERRORS), int(rows * _FIRST_SHARE))
-    return max(fewest_rows(risk, delta), enough)
+    allowed = [fewest_rows(risk, delta, errors) for errors in range(_FIRST_ERRORS + 1)]
+    return max([first for first in allowed if first <= rows * _FIRST_SHARE], default=allowed[0])
