@@ -120,7 +120,8 @@ def fit_abstention(
     bound of Clopper and Pearson (1934), see `binomial_upper_bound`. The first threshold is the
     strictest one that enough rows reach for up to ten errors to pass, if a fifth of all rows is
     that many: an unlucky row does not end the search then. Which it is depends on the confidences
-    alone, not on which rows are wrong, so that the promise holds.
+    alone, not on which rows are wrong, so that the promise holds if errors do not become rarer at
+    lower confidence.
 
     Args:
         labels: Integer array of shape `(rows,)`; of several labels `(rows, labels)` of 0 and 1. -1

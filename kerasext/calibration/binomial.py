@@ -61,7 +61,13 @@ def binomial_upper_bound(errors: int, rows: int, delta: float) -> float:
 
 def fewest_rows(risk: float, delta: float, errors: int = 0) -> int:
     """The number of rows from which on so many errors show the risk: 59 for none, 0.05 and 0.05."""
-    rows = max(math.floor(math.log(delta) / math.log1p(-risk)), 1) + errors
-    while binomial_tail(errors, rows, risk) > delta:
-        rows += 1
-    return rows
+    low, high = errors, errors + 1
+    while binomial_tail(errors, high, risk) > delta:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if binomial_tail(errors, middle, risk) > delta:
+            low = middle
+        else:
+            high = middle
+    return high

@@ -37,7 +37,10 @@ def test_by_hand():
 @pytest.mark.parametrize("risk", [0.01, 0.05, 0.5, 0.99])
 @pytest.mark.parametrize("delta", [0.01, 0.05, 1 - 0.95, 0.9])
 def test_fewest_rows(risk, delta):
-    """It is the least number of rows that show the risk without an error."""
+    """It is the least number of rows that show the risk without an error, or with some."""
+    for errors in (1, 20):
+        rows = fewest_rows(risk, delta, errors)
+        assert binomial_tail(errors, rows, risk) <= delta < binomial_tail(errors, rows - 1, risk)
     rows = fewest_rows(risk, delta)
     assert binomial_upper_bound(0, rows, delta) <= risk * (1 + 1e-9)
     assert rows == 1 or binomial_upper_bound(0, rows - 1, delta) > risk
