@@ -28,7 +28,7 @@ from kerasext.calibration.result import (
 
 _STEPS_PER_OCTAVE = 8
 _OCTAVES = 20  # of 1 - confidence: up to 0.999999
-_FIRST_ERRORS, _FIRST_SHARE = 10, 0.2  # errors that the first threshold may have, of these rows
+_FIRST_ERRORS, _FIRST_SHARE = 8, 0.15  # errors that the first threshold may have, of these rows
 
 THRESHOLDS = (
     1 - 2.0 ** (-np.arange(_OCTAVES * _STEPS_PER_OCTAVE, -1, -1) / _STEPS_PER_OCTAVE)
@@ -118,10 +118,9 @@ def fit_abstention(
     beforehand, from the strictest on, until one fails: fixed-sequence testing, Angelopoulos, Bates,
     Candes, Jordan and Lei, "Learn then Test" (2021), which keeps more rows. Each test is the exact
     bound of Clopper and Pearson (1934), see `binomial_upper_bound`. The first threshold is the
-    strictest one that enough rows reach for up to ten errors to pass, if a fifth of all rows is
+    strictest one that enough rows reach for up to eight errors to pass, if 15 % of all rows are
     that many: an unlucky row does not end the search then. Which it is depends on the confidences
-    alone, not on which rows are wrong, so that the promise holds if errors do not become rarer at
-    lower confidence.
+    alone, not on which rows are wrong, so that the promise holds.
 
     Args:
         labels: Integer array of shape `(rows,)`; of several labels `(rows, labels)` of 0 and 1. -1

@@ -61,7 +61,7 @@ class Calibration(Result):
       and bias; a head of several labels has one column, scale and bias per label.
 
     Probabilities below 1.2e-38 count as 1.2e-38; of a head of several labels, `1 - p` below 3e-8
-    counts as 3e-8.
+    counts as 3e-8, as near to 1 as float32 comes.
 
     Attributes:
         method: String. `"temperature"`, `"vector"` or `"platt"`.

@@ -13,9 +13,9 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 """The least probability that has a logarithm of its own: smaller ones count as this one."""
 
 SMALLEST_COMPLEMENT = 2.0**-25
-"""The least `1 - p` of a label: half of the distance from 1 to the next smaller float32.
+"""The least `1 - p` of "yes": half of the distance from 1 to the next smaller float32.
 
-A sigmoid in float32 is 1.0 from a logit of 17 on. With `SMALLEST` these labels would get the logit
+A sigmoid in float32 is 1.0 from a logit of 17 on. With `SMALLEST` these rows would get the logit
 87, and a single wrong one among them would decide the fit.
 """
 

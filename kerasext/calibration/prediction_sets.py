@@ -13,7 +13,6 @@ from kerasext.calibration.arguments import (
     check_share,
     checked_rows,
 )
-from kerasext.calibration.calibration import rows_digest
 from kerasext.calibration.conformal import conformal_threshold, fewest_rows
 from kerasext.calibration.result import (
     Numbers,
@@ -48,7 +47,6 @@ class PredictionSets(Result):
             The mean over rows, where a row has several positions or labels.
         mean_size: Float. On the fitted rows: the mean number of classes in a set.
         fitted_on: String. What the model was at the time; set by the caller.
-        rows_digest: String. See `rows_digest`.
     """
 
     method: str
@@ -59,7 +57,6 @@ class PredictionSets(Result):
     coverage: float
     mean_size: float
     fitted_on: str = ""
-    rows_digest: str = ""
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, METHODS)
@@ -79,7 +76,7 @@ class PredictionSets(Result):
         for name, high in (("coverage", 1), ("mean_size", np.inf)):
             check_single(name, getattr(self, name))
             check_numbers(name, getattr(self, name), 0, high)
-        check_texts(fitted_on=self.fitted_on, rows_digest=self.rows_digest)
+        check_texts(fitted_on=self.fitted_on)
 
     def __str__(self) -> str:
         each = " for each class" if self.class_conditional else ""
@@ -157,7 +154,7 @@ def fit_prediction_sets(
         fitted_on: String. Kept in the result. Defaults to `""`.
 
     Returns:
-        `PredictionSets`. Its `rows_digest` is that of `probabilities` as given.
+        `PredictionSets`.
 
     Raises:
         ValueError: If an argument is not possible, or there are too few rows for the level: 0.9
@@ -198,7 +195,6 @@ def fit_prediction_sets(
         coverage=float(shares[counted].mean()),
         mean_size=float((values.astype(np.float32, copy=False) >= threshold).sum(axis=-1).mean()),
         fitted_on=fitted_on,
-        rows_digest=rows_digest(values, truth),
     )
 
 

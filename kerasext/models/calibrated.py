@@ -9,9 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasext.calibration import Abstention, Calibration, PredictionSets
-
-TINY = float(np.finfo(np.float32).tiny)
+from kerasext.calibration import (
+    SMALLEST,
+    SMALLEST_COMPLEMENT,
+    Abstention,
+    Calibration,
+    PredictionSets,
+)
 
 Setting = Callable[[str], Any]
 
@@ -40,8 +44,9 @@ def class_probabilities(y_pred: Any, setting: Setting) -> Any:
     if calibration.method == "vector":
         # Floored as probabilities are: the mean of a row with -inf would be -inf.
         logits = ops.log_softmax(y_pred, axis=-1) if from_logits else _log(y_pred)
-        logits = _at_least(logits, float(np.log(TINY)))
-        logits -= ops.mean(logits, axis=-1, keepdims=True)
+        logits = _at_least(logits, float(np.log(SMALLEST)))
+        # Not `mean`, which makes float32 of float64 on JAX.
+        logits -= ops.sum(logits, axis=-1, keepdims=True) / len(calibration.scale)
     else:
         logits = y_pred if from_logits else _log(y_pred)
     return ops.softmax(_scaled(logits, calibration), axis=-1)
@@ -60,7 +65,8 @@ def binary_probabilities(y_pred: Any, setting: Setting) -> Any:
     y_pred, from_logits = at_least_float32(y_pred), setting("from_logits")
     calibration: Calibration | None = setting("calibration")
     if calibration is not None:
-        logits = y_pred if from_logits else _log(y_pred) - _log(1 - y_pred)
+        no = _at_least(1 - y_pred, SMALLEST_COMPLEMENT)
+        logits = y_pred if from_logits else _log(y_pred) - ops.log(no)
         y_pred, from_logits = _scaled(logits, calibration), True
     if from_logits:
         # 1 - sigmoid(x) loses every digit where x is large, sigmoid(-x) none.
@@ -99,7 +105,7 @@ def acted_on(outputs: dict[str, Any], setting: Setting) -> dict[str, Any]:
 
 
 def _log(probabilities: Any) -> Any:
-    return ops.log(_at_least(probabilities, TINY))
+    return ops.log(_at_least(probabilities, SMALLEST))
 
 
 def _at_least(tensor: Any, least: float) -> Any:

@@ -21,6 +21,7 @@ from kerasext.calibration import (
 )
 from kerasext.models.fitting_rows import FittingRows
 from kerasext.models.stale import fitted_on, weights_digest
+from kerasext.storage import relabelled
 
 if TYPE_CHECKING:
     from kerasext.models.prediction_mixin import PredictionMixin
@@ -121,17 +122,13 @@ def tune_threshold(model: PredictionMixin, rows: FittingRows, metric: str) -> Th
 
 
 def _labelled(rows: FittingRows, threshold: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and confidence as the compiled step makes them, of probabilities without NaN."""
+    """Labels and confidence as the compiled step makes them."""
     p = rows.probabilities
-    if rows.task == "classifier":
-        unknown = np.isnan(p).any(axis=-1)
-        labels = np.where(unknown, -1, p.argmax(axis=-1))
-        return labels, np.where(unknown, np.nan, p.max(axis=-1)).astype(np.float32)
-    positive = p if rows.task == "multilabel" else p[..., 1]
-    negative = 1 - p if rows.task == "multilabel" else p[..., 0]
-    above = positive > np.asarray(threshold, p.dtype)
-    labels = np.where(np.isnan(positive), -1, above.astype(np.int64))
-    return labels, np.where(above, positive, negative).astype(np.float32)
+    if rows.task != "classifier":
+        return relabelled(p, np.asarray(threshold), rows.task == "multilabel")
+    unknown = np.isnan(p).any(axis=-1)
+    labels = np.where(unknown, -1, p.argmax(axis=-1))
+    return labels, np.where(unknown, np.nan, p.max(axis=-1)).astype(np.float32)
 
 
 def _set(model: PredictionMixin, name: str, head: str, value: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kerasext.calibration import Calibration
+from kerasext.calibration import SMALLEST_COMPLEMENT, Calibration
 from kerasext.common import to_json
 from kerasext.evaluation import TargetColumn
 from kerasext.models import graph
@@ -192,4 +192,8 @@ def _checked(
         )
     task = model._task_of(head)
     assert task is not None
+    if task == "binary" and not model._setting("from_logits", head):
+        # As in the compiled step: where "yes" is rounded to 1, nobody knows how small "no" is.
+        least = np.array([SMALLEST_COMPLEMENT, 0], uncalibrated.dtype)
+        uncalibrated = np.maximum(uncalibrated, least)
     return FittingRows(head, task, uncalibrated, probabilities, targets)

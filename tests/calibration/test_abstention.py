@@ -68,11 +68,11 @@ def test_by_definition():
     wrong = rng.uniform(size=3000) > confidence**0.7
     zeros = np.zeros(3000, int)
     found = fit_abstention(wrong.astype(int), confidence, zeros, task="classifier")
-    first = next(n for n in range(11, 600) if binomial_upper_bound(10, n, 0.05) <= RISK)
+    first = next(n for n in range(9, 600) if binomial_upper_bound(8, n, 0.05) <= RISK)
     expected = None
     for threshold in THRESHOLDS:
         kept = confidence >= threshold
-        if kept.sum() < first:  # at which ten errors may be
+        if kept.sum() < first:  # at which eight errors may be
             continue
         if binomial_upper_bound(int(wrong[kept].sum()), int(kept.sum()), 0.05) > RISK:
             break

@@ -267,6 +267,22 @@ def test_tune_threshold(data, metric, path):
     assert np.all(np.asarray(choice.value_after) >= np.asarray(choice.value_before))
 
 
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+def test_saturated_sigmoid(data, task):
+    """A sigmoid that is rounded to 1 counts as near to 1 as float32 comes, in fit and step."""
+    random = np.random.default_rng(0)
+    logits = random.normal(scale=15, size=(400, 1)).astype("float32")
+    y = (random.logistic(size=(400, 1)) < 0.3 * logits).astype(int)
+    y[logits.argmax()] = 0  # the surest one is wrong
+    inputs = keras.Input((1,))
+    outputs = keras.layers.Activation("sigmoid")(inputs)
+    model = PredictionModel(inputs, outputs, tasks=task)
+    calibration = model.calibrate(logits, y if task == "multilabel" else y[:, 0])
+    assert 0.2 < np.ravel(calibration.scale).item() < 0.4
+    p = model.predict(np.float32([[100], [18]]), verbose=0)["probabilities"]
+    assert p[0, -1] == p[1, -1] < 1
+
+
 class Tokens(PredictionMixin, keras.Model):
     """A class for each of five positions."""
 
