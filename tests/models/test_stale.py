@@ -9,6 +9,9 @@ import pytest
 from kerasext import HDF5PredictionWriter, PredictionFile, compile_predict, predict_to_hdf5
 from kerasext.models import ClassifierModel, PredictionModel
 
+# What Keras says of torch's tensors, which `pytest.warns` passes on as if it came from here.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 STALE = r"fitted on; fit it again with `model.calibrate`.*other ones than calibration"
 
 
@@ -55,7 +58,7 @@ def test_same_weights(model, rows, path, tmp_path):
     model.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras", compile=False)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         for other in (model, loaded, PredictionModel.from_model(loaded)):
             other.predict(rows, callbacks=[HDF5PredictionWriter(path, mode="w")], verbose=0)
             with PredictionFile(path) as predictions:
@@ -72,7 +75,7 @@ def test_settings_that_change_what_was_fitted(rows, targets):
     model.abstain(rows, targets, risk=0.5)
     model.class_names = ["no", "yes"]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         model.predict(rows, verbose=0)
     model.threshold = 0.4
     with pytest.warns(UserWarning, match="`model.abstain`.*other ones than abstention"):
