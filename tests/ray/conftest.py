@@ -1,7 +1,12 @@
 """What the tests of Ray Data share: it is an extra, and a model in a file."""
 
+import os
+
 import keras
 import pytest
+
+# Ray lets its workers wait for everybody else: beside other tests their imports take minutes.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 pytest.importorskip("ray.data")
 
