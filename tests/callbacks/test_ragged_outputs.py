@@ -185,7 +185,6 @@ ROWS_IN = np.stack([LENGTHS, np.arange(70)], axis=1)
         (False, {}, 1),
         (False, {}, 100),
         (False, {"run_eagerly": True}, 23),
-        (False, {"steps_per_execution": 2}, 23),
         (True, {"steps_per_execution": 2}, 23),
     ],
 )

@@ -18,11 +18,17 @@ IDS = np.arange(ROWS) + 2**40
 TARGETS = np.arange(ROWS) % 4
 
 
-@pytest.fixture
-def model():
+def make_model():
     """A classifier of four classes."""
     inputs = keras.Input((8,))
     return ClassifierModel(inputs, keras.layers.Dense(4, activation="softmax")(inputs))
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Such a classifier, which is compiled once."""
+    keras.utils.set_random_seed(0)
+    return make_model()
 
 
 def unsure(step):
@@ -52,8 +58,9 @@ def content(path):
         pytest.param(3, marks=pytest.mark.backends("tensorflow", "jax", reason="torch has none")),
     ],
 )
-def test_the_rows_that_are_kept(steps_per_execution, model, path):
+def test_the_rows_that_are_kept(steps_per_execution, path):
     """The file has the kept rows of every output and column, in order, and their numbers."""
+    model = make_model()
     model.compile(steps_per_execution=steps_per_execution)
     plain = model.predict(DATA, batch_size=8, verbose=0)
     predict(model, path, ids=IDS, targets=TARGETS)

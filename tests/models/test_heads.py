@@ -102,8 +102,14 @@ MODELS = {
 
 
 @pytest.fixture(params=MODELS)
-def model(request):
+def fresh(request):
     """A model with a softmax, a sigmoid, a three-label, a regression head and an embedding."""
+    return built(MODELS[request.param]())
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request):
+    """Such a model, whose predict step is compiled once."""
     return built(MODELS[request.param]())
 
 
@@ -149,11 +155,11 @@ def test_predict(model, rows):
             np.testing.assert_allclose(outputs[head][name], array, rtol=1e-4, atol=1e-6)
 
 
-def test_metadata(model, rows):
+def test_metadata(fresh, rows):
     """The task is told by head, as JSON, before and after a predict."""
-    before = model.prediction_metadata()
-    model.predict(rows, verbose=0)
-    metadata = model.prediction_metadata()
+    before = fresh.prediction_metadata()
+    fresh.predict(rows, verbose=0)
+    metadata = fresh.prediction_metadata()
     assert json.loads(json.dumps(metadata)) == metadata
     assert metadata["task"] == TASKS
     assert set(before["task"].items()) <= set(TASKS.items())
@@ -173,15 +179,15 @@ def test_file(model, rows, path):
     predict_to_hdf5(model, rows, path, batch_size=23, mode="resume", verbose=0).close()
 
 
-def test_round_trip(model, rows, tmp_path):
+def test_round_trip(fresh, rows, tmp_path):
     """A model is saved and loaded with its tasks and settings."""
-    model.save(tmp_path / "model.keras")
+    fresh.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
-    assert type(again) is type(model)
-    assert again.get_config()["tasks"] == model.get_config()["tasks"]
-    expected, outputs = (m.predict(rows, verbose=0) for m in (model, again))
+    assert type(again) is type(fresh)
+    assert again.get_config()["tasks"] == fresh.get_config()["tasks"]
+    expected, outputs = (m.predict(rows, verbose=0) for m in (fresh, again))
     keras.tree.map_structure(np.testing.assert_array_equal, outputs, expected)
-    assert set(json.loads(json.dumps(model.get_config()))["tasks"].items()) <= set(TASKS.items())
+    assert set(json.loads(json.dumps(fresh.get_config()))["tasks"].items()) <= set(TASKS.items())
 
 
 def test_a_fresh_process(rows, tmp_path, keras_server):

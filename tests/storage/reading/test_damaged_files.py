@@ -304,7 +304,7 @@ def test_chunk_that_can_not_be_read(path):
 @pytest.mark.parametrize(
     ("program", "cases"),
     [
-        ("fuzz_prediction_file.py", 200),
+        ("fuzz_prediction_file.py", 100),
         ("fuzz_index.py", 50),
         pytest.param("fuzz_prediction_file.py", 2000, marks=pytest.mark.slow),
         pytest.param("fuzz_index.py", 350, marks=pytest.mark.slow),

@@ -69,7 +69,7 @@ def test_interrupt_at_any_line_and_further_steps(path, every):
 
 # What is interrupted between opening a file and entering its `with` is closed by the collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("every", [13, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [29, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", ["x", "w", "a"])
 def test_interrupt_in_the_first_step(tmp_path, mode, every):
     """Ctrl-C anywhere in the first step leaves no file, the old one, or one of whole rows."""
