@@ -35,6 +35,9 @@ class ClassifierMixin(PredictionMixin):
     - `margin`: shape `(batch, ...)`, float32 in [0, 1]. The difference of the two largest
       probabilities; NaN where any is NaN.
 
+    What `calibrate`, `conformalize` and `abstain` fit changes and adds outputs as in
+    `PredictionMixin`.
+
     List the mixin before the Keras class. A class whose own `predict_step` calls neither
     `super().predict_step` nor `postprocess` hides the mixin, and a warning says so. Settings may
     also be class attributes, which `keras.models.clone_model` keeps where it keeps the class: of a
@@ -122,6 +125,9 @@ class BinaryClassifierMixin(PredictionMixin):
     - `margin`: shape `(batch, ...)`, float32 in [0, 1]. The difference of the two probabilities,
       whatever the `threshold`; NaN where the probability is.
 
+    What `calibrate`, `conformalize` and `abstain` fit changes and adds outputs as in
+    `PredictionMixin`.
+
     List the mixin before the Keras class. A class whose own `predict_step` calls neither
     `super().predict_step` nor `postprocess` hides the mixin, and a warning says so. Settings may
     also be class attributes, which `keras.models.clone_model` keeps where it keeps the class: of a
@@ -196,6 +202,9 @@ class MultiLabelClassifierMixin(PredictionMixin):
       `0 * log(0)` is 0; NaN where the probability is.
     - `margin`: same shape, float32 in [0, 1]. `|2 * p - 1|`, whatever the `threshold`; NaN where
       the probability is.
+
+    What `calibrate`, `conformalize` and `abstain` fit changes and adds outputs as in
+    `PredictionMixin`.
 
     List the mixin before the Keras class. A class whose own `predict_step` calls neither
     `super().predict_step` nor `postprocess` hides the mixin, and a warning says so. Settings may

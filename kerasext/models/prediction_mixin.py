@@ -52,6 +52,16 @@ class PredictionMixin(_Model):
     the model has a graph and the name is unique and not one that Keras gives (`dense_3`); else
     their position, as `"0"`.
 
+    `calibrate`, `conformalize`, `abstain` and `tune_threshold` fit settings to rows with targets.
+    With a calibration `probabilities`, `labels` and `confidence` are calibrated. Prediction sets
+    and abstention add outputs to heads that yield probabilities:
+
+    - `prediction_set`: bool of the shape of `probabilities`. The classes, or labels, whose
+      probability reaches a threshold; none where `confidence` is NaN.
+    - `set_size`: shape `(batch, ...)`, int32. How many these are, possibly 0.
+    - `abstained`: bool of the shape of `confidence`. Whether that is below a threshold, or NaN;
+      `labels` are the same either way.
+
     `fit`, `evaluate`, `model(x)` and `export` are not touched: only what `predict` and
     `predict_on_batch` return changes.
 
@@ -71,6 +81,11 @@ class PredictionMixin(_Model):
         threshold: Setting of a binary or multilabel head.
         top_k: Setting of a classifier head.
         scale: Setting of a regressor head.
+        calibration: `kerasext.calibration.Calibration`, or a dict of them by head. What
+            `calibrate` has fitted. Defaults to `None`; so do the next two.
+        prediction_sets: `PredictionSets`, or a dict of them by head. What `conformalize` has
+            fitted.
+        abstention: `Abstention`, or a dict of them by head. What `abstain` has fitted.
 
     Raises:
         TypeError: If the mixin stands right of the Keras class, or a setting has the wrong type.
