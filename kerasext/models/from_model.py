@@ -101,7 +101,7 @@ class FromModel(_Model):
             return super().from_config(config, **options)
         model = keras.saving.deserialize_keras_object(config[_MODEL], **options)
         settings = {name: config[name] for name in ("name", *cls._settings) if name in config}
-        made: Self = (cls._form_of or cls).from_model(model, **settings)
+        made: Self = cls.from_model(model, **settings)
         return made
 
     @classmethod
@@ -146,6 +146,7 @@ class FromModel(_Model):
         outputs = PredictionModel.from_model(model, tasks="auto").predict(images)
         ```
         """
+        cls = cls._form_of or cls  # noqa: PLW0642 - a form makes those of the class that it is of
         check_model(model)
         parameters = inspect.signature(cls).parameters.values()
         named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -160,8 +161,9 @@ class FromModel(_Model):
             return cls(functional.input, functional.output, **settings)
         cls._check_form(model, model_class)
         dressed: Self = sharing_state(cls._form(model_class), model)
-        for name in {*SETTINGS, "_heads"} & vars(dressed).keys():
-            del vars(dressed)[name]
+        if isinstance(model, PredictionMixin):
+            for name in (*SETTINGS, "_heads"):
+                vars(dressed).pop(name, None)
         dressed.name = settings["name"]
         for name in cls._settings:
             default = getattr(cls, name, SETTINGS[name].default)
