@@ -24,31 +24,31 @@ class Mixin(ClassifierMixin, keras.Model):
         return inputs
 
 
-class TopK(Mixin):
-    """Both from one operation."""
+class OnePass(Mixin):
+    """Both from `top_k`."""
 
-    def _describe(self, y_pred, head):  # noqa: ARG002 - one head
-        unknown = ops.any(ops.isnan(y_pred), axis=-1)
+    def postprocess(self, y_pred):
+        """Largest value and its index at once."""
         confidence, labels = ops.top_k(y_pred, 1)
-        return {
-            "probabilities": y_pred,
-            "labels": ops.where(unknown, -1, ops.squeeze(labels, -1)),
-            "confidence": ops.where(unknown, float("nan"), ops.squeeze(confidence, -1)),
-        }
+        return outputs(y_pred, ops.squeeze(labels, -1), ops.squeeze(confidence, -1))
 
 
-class FirstOfLargest(Mixin):
-    """`argmax` of integers, which Keras passes on; for floats it adds tests of their sign."""
+class TwoPasses(Mixin):
+    """Each from an operation of its own."""
 
-    def _describe(self, y_pred, head):  # noqa: ARG002 - one head
-        unknown = ops.any(ops.isnan(y_pred), axis=-1)
-        confidence = ops.max(y_pred, axis=-1, keepdims=True)
-        labels = ops.argmax(ops.cast(y_pred == confidence, "int8"), axis=-1)
-        return {
-            "probabilities": y_pred,
-            "labels": ops.where(unknown, -1, ops.cast(labels, "int32")),
-            "confidence": ops.where(unknown, float("nan"), ops.squeeze(confidence, -1)),
-        }
+    def postprocess(self, y_pred):
+        """Largest value, then its index."""
+        return outputs(y_pred, ops.argmax(y_pred, axis=-1), ops.max(y_pred, axis=-1))
+
+
+def outputs(y_pred, labels, confidence):
+    """The outputs of the mixin."""
+    unknown = ops.any(ops.isnan(y_pred), axis=-1)
+    return {
+        "probabilities": y_pred,
+        "labels": ops.where(unknown, -1, ops.cast(labels, "int32")),
+        "confidence": ops.where(unknown, float("nan"), confidence),
+    }
 
 
 def rows_with_ties(classes: int) -> np.ndarray:
@@ -79,7 +79,7 @@ def figures() -> Iterator[Figure]:
         rows = rows_with_ties(classes)
         for is_jitted in (False, True):
             case = f"{ROWS:,} rows of {classes} classes{', XLA' if is_jitted else ''}"
-            models = {made.__name__: made() for made in (Mixin, TopK, FirstOfLargest)}
+            models = {made.__name__: made() for made in (Mixin, OnePass, TwoPasses)}
             for name, model in models.items():
                 model.compile(jit_compile=is_jitted)
                 yield Figure(f"{case}, {name}: wrong", wrong_rows(model, rows), "rows", "<= 0")
@@ -87,7 +87,7 @@ def figures() -> Iterator[Figure]:
                 RUNS,
                 **{name: lambda m=model, x=rows: steps(m, x) for name, model in models.items()},
             )
-            for name in (TopK.__name__, FirstOfLargest.__name__):
+            for name in (OnePass.__name__, TwoPasses.__name__):
                 faster = ratio(seconds, Mixin.__name__, name)
                 yield Figure(f"{case}, {name}: speed", faster, "times the mixin's", runs=seconds)
 

@@ -18,6 +18,7 @@ __all__ = [
     "HDF5PredictionWriter",
     "PredictionFile",
     "__version__",
+    "calibration",
     "callbacks",
     "compile_predict",
     "evaluation",
@@ -33,6 +34,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from kerasext import (
+        calibration,
         callbacks,
         evaluation,
         inference,

@@ -18,6 +18,7 @@ LAYERS = [
     {"models"},
     {"evaluation", "shards"},
     {"storage"},
+    {"calibration"},
     {"keras_internals"},
     {"common"},
 ]
@@ -34,7 +35,7 @@ FLOORS_OF_STORAGE = [
 ]
 """The folders of `kerasext.storage` from the top down."""
 
-WITHOUT_KERAS = {"storage", "evaluation", "shards", "common"}
+WITHOUT_KERAS = {"storage", "evaluation", "shards", "calibration", "common"}
 
 
 def imports(path):

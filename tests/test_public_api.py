@@ -17,7 +17,7 @@ PACKAGES = [
         f"kerasext.{name}"
         for name in (
             *("models", "callbacks", "storage", "inference"),
-            *("evaluation", "report", "shards", "ray", "cli"),
+            *("calibration", "evaluation", "report", "shards", "ray", "cli"),
         )
     ),
 ]
@@ -49,7 +49,8 @@ def test_type_information_is_installed():
 def test_reading_loads_no_backend():
     """A machine that only reads, evaluates or indexes files loads neither Keras nor a backend."""
     loaded = run_python(
-        "import kerasext.storage, kerasext.evaluation, kerasext.report, kerasext.shards\n"
+        "import kerasext.calibration, kerasext.storage, kerasext.evaluation\n"
+        "import kerasext.report, kerasext.shards\n"
         "from kerasext import PredictionFile, shards, storage\n"
         "import sys\n"
         "print(*{name.partition('.')[0] for name in sys.modules})",

@@ -79,14 +79,19 @@ for line in (
 
 
 def test_python(run):
-    """Files are read, followed, evaluated, compared, indexed and merged."""
+    """Files are read, followed, evaluated, compared, calibrated, indexed and merged."""
     run("""
 import kerasext
+from kerasext.calibration import fit_calibration
 from kerasext.evaluation import compare, evaluate
 from kerasext.shards import index_shards, merge_shards
 
 assert evaluate("job/digits.h5").accuracy == 0.8
 assert compare("job/digits.h5", "job/digits.h5").labels == 0
+with kerasext.PredictionFile("job/digits.h5") as predictions:
+    known = predictions["labels"][:] >= 0
+    p, truth = predictions["probabilities"][:][known], [1, 1, 0, 1]
+    assert fit_calibration(p, truth, task="classifier", method="temperature").temperature > 0
 index_shards("job")
 merge_shards("job", "all.h5")
 with kerasext.PredictionFile("job/index.h5") as predictions:

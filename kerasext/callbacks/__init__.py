@@ -17,7 +17,6 @@ from kerasext.callbacks.step_outputs import (
     check_probabilities as check_probabilities,
     check_rows as check_rows,
     choose as choose,
-    to_numpy as to_numpy,
     to_rows as to_rows,
 )
 from kerasext.callbacks.writer_options import (

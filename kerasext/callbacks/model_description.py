@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import keras
 
-from kerasext.callbacks.fingerprint import fingerprint
 from kerasext.callbacks.step_outputs import Task
 from kerasext.common import to_json
+from kerasext.models import fingerprint
 
 
 class ModelDescription(NamedTuple):

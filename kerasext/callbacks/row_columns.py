@@ -15,8 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasext.callbacks.step_outputs import by_name, to_numpy, to_rows
-from kerasext.keras_internals import is_text, predict_loop
+from kerasext.callbacks.step_outputs import by_name, to_rows
+from kerasext.keras_internals import is_text, predict_loop, to_numpy
 from kerasext.storage import (
     DEFAULT_STRING_BYTES,
     IDS,

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import ml_dtypes
 import numpy as np
 
-from kerasext.keras_internals import leaves_with_path
+from kerasext.keras_internals import leaves_with_path, to_numpy
 from kerasext.storage import RaggedRows, find_outputs
 
 Task = str | Mapping[str, str | None] | None
@@ -67,27 +66,6 @@ def choose(named: Mapping[str, Any], names: Sequence[str] | None) -> dict[str, A
         return dict(named)
     found = find_outputs(named, names, argument="outputs", where="of the model")
     return {output: tensor for output, tensor in named.items() if output in found}
-
-
-def to_numpy(tensor: Any) -> np.ndarray:
-    """The values of a tensor, without a copy where the backend allows it."""
-    # `convert_to_numpy` copies, and makes dense what is ragged or sparse.
-    if keras.backend.backend() != "torch" or not hasattr(tensor, "detach"):
-        if hasattr(tensor, "numpy") and tensor.shape == ():
-            tensor = tensor.numpy()  # TensorFlow's `__array__` makes no array of one bfloat16
-        return np.asarray(tensor)
-    # Nor does `np.asarray` know a tensor that has a gradient, is on a GPU or of bfloat16.
-    torch: Any = importlib.import_module("torch")  # by name: it need not be installed
-    tensor = tensor.detach()
-    if tensor.layout != torch.strided or tensor.is_nested:
-        array = np.empty((), dtype=object)  # as NumPy makes of others' sparse tensors
-        array[()] = tensor
-        return array
-    if tensor.is_floating_point() and tensor.element_size() < 4 and tensor.dtype != torch.float16:
-        bits = {1: torch.uint8, 2: torch.uint16}[tensor.element_size()]
-        dtype = getattr(ml_dtypes, str(tensor.dtype).removeprefix("torch."))
-        return np.asarray(tensor.view(bits).numpy(force=True).view(dtype))
-    return np.asarray(tensor.numpy(force=True))
 
 
 def that_stay(outputs: Any, names: Sequence[str] | None) -> Any:

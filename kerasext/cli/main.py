@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from kerasext._version import __version__
-from kerasext.cli import export, index, info, merge, predict, report, verify
+from kerasext.cli import calibrate, evaluate, export, index, info, merge, predict, report, verify
 from kerasext.cli.exit_codes import FAILED, INTERRUPTED, exit_code
 from kerasext.cli.messages import describe, say
 
@@ -28,7 +28,7 @@ _CALLED_HERE = {
         f"`{name}`": f"--{name.replace('_', '-')}"
         for name in (
             *("batch_size", "class_names", "from_logits", "head", "ids", "images"),
-            *("outputs", "rows", "targets", "title"),
+            *("outputs", "rows", "targets", "threshold", "title"),
         )
     },
 }
@@ -85,7 +85,17 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (predict, info, export, verify, report, index, merge):
+    for module in (
+        predict,
+        calibrate,
+        info,
+        export,
+        verify,
+        evaluate,
+        report,
+        index,
+        merge,
+    ):
         name, _, summary = (module.__doc__ or "").partition(": ")
         command = commands.add_parser(
             name.strip("`").removeprefix("kerasext "),

@@ -38,6 +38,28 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    """A number between 0 and 1, the ends left out."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, not {text!r}")
+    return value
+
+
+def thresholds(text: str) -> float | list[float]:
+    """A number, or several with commas between them."""
+    try:
+        values = [float(value) for value in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a number, or several with commas between them, not {text!r}"
+        ) from None
+    return values[0] if len(values) == 1 else values
+
+
 def lines(path: Path) -> list[str]:
     """The lines of a text file, in UTF-8."""
     text = path.read_text(encoding="utf-8-sig").removesuffix("\n")

@@ -3,7 +3,7 @@
 Knows NumPy and `kerasext.storage`, never Keras.
 """
 
-from kerasext.evaluation.calibration import Calibration
+from kerasext.evaluation.calibration_curve import CalibrationCurve
 from kerasext.evaluation.comparison import Comparison, compare
 from kerasext.evaluation.counts import (
     MOST_ROWS as MOST_ROWS,
@@ -13,18 +13,24 @@ from kerasext.evaluation.counts import (
 from kerasext.evaluation.evaluate import evaluate
 from kerasext.evaluation.evaluation import Evaluation
 from kerasext.evaluation.regression import RegressionEvaluation
-from kerasext.evaluation.risk_coverage import RiskCoverage
+from kerasext.evaluation.risk_coverage import AbstentionReport, RiskCoverage
 from kerasext.evaluation.running_figures import (
     RunningFigures as RunningFigures,
     histogram as histogram,
 )
+from kerasext.evaluation.set_report import SetReport
+from kerasext.evaluation.target_column import TargetColumn as TargetColumn
+from kerasext.evaluation.uncalibrated import Uncalibrated
 
 __all__ = [
-    "Calibration",
+    "AbstentionReport",
+    "CalibrationCurve",
     "Comparison",
     "Evaluation",
     "RegressionEvaluation",
     "RiskCoverage",
+    "SetReport",
+    "Uncalibrated",
     "compare",
     "evaluate",
 ]

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from kerasext.evaluation.calibration import CalibrationSums
+from kerasext.evaluation.calibration_curve import CalibrationSums
 from kerasext.evaluation.class_report import class_report
 from kerasext.evaluation.evaluation import Evaluation
 from kerasext.evaluation.label_counts import ClassCounts, IndicatorCounts
+from kerasext.evaluation.probability_counts import ProbabilityCounts
 from kerasext.evaluation.risk_coverage import RiskSums
 from kerasext.evaluation.target_column import MOST_LABEL, TargetColumn
 from kerasext.storage import (
@@ -25,33 +26,27 @@ from kerasext.storage import (
 MOST_ROWS = 65536
 """Rows that are read at once."""
 
-_BLOCK_BYTES = 2**21  # of labels and confidence together; counting takes some times as much
+_BLOCK_BYTES = 2**21  # of all outputs together; counting takes some times as much
 _MOST_NUMBERS = 2**18  # of targets, which one-hot ones have for each class
 _ROUNDING = 1e-3  # by which half precision, or a sum, may exceed 1
 
 Output = DenseOutput | RaggedOutput
 
 
-def read_blocks(
-    labels: Output | None, confidence: Output | None, *, most_rows: int = MOST_ROWS
-) -> Iterator[tuple[slice, Any, Any]]:
+def read_blocks(*outputs: Output | None, most_rows: int = MOST_ROWS) -> Iterator[tuple[Any, ...]]:
     """Reads outputs of a head from the first row to the last, in constant memory.
 
     Args:
-        labels: `labels` of a head, or any other output; `None` if it is not stored.
-        confidence: `confidence` of the head; `None` if it is not stored.
+        *outputs: Outputs such as `labels`; `None` for those that are not stored.
         most_rows: Int. Rows that are read at once at most.
 
     Yields:
-        Tuple of the rows, as a slice, and these rows of the two, `None` if not stored.
+        Tuple of the rows, as a slice, and these rows of each output, `None` if not stored.
     """
-    outputs = labels, confidence
     stored = [output for output in outputs if output is not None]
     for start, stop in row_blocks(stored, _BLOCK_BYTES, most_rows=most_rows) if stored else ():
-        some, sure = (
-            None if output is None else read_rows(output, start, stop) for output in outputs
-        )
-        yield slice(start, stop), some, sure
+        of_rows = (None if some is None else read_rows(some, start, stop) for some in outputs)
+        yield slice(start, stop), *of_rows
 
 
 def labels_and_confidence(head: Head) -> tuple[Output, Output]:
@@ -82,7 +77,7 @@ def labels_and_confidence(head: Head) -> tuple[Output, Output]:
 
 
 class TargetCounts:
-    """Counts labels and confidences of a head by what is true of them.
+    """Counts the outputs of a head by what is true of them.
 
     Args:
         predictions: The file.
@@ -91,7 +86,7 @@ class TargetCounts:
         bins: Int. Bins of confidence.
 
     Attributes:
-        labels, confidence: The outputs to read.
+        outputs: Tuple of the outputs to read, `None` for those that are not stored.
         most_rows: Int. Rows that should be read at once.
 
     Raises:
@@ -102,14 +97,14 @@ class TargetCounts:
     def __init__(
         self, predictions: PredictionFile, head: Head, targets: Any = None, *, bins: int = 15
     ) -> None:
-        self.labels, self.confidence = labels_and_confidence(head)
-        if isinstance(self.labels, RaggedOutput) or isinstance(self.confidence, RaggedOutput):
+        labels, confidence = labels_and_confidence(head)
+        if isinstance(labels, RaggedOutput) or isinstance(confidence, RaggedOutput):
             raise ValueError(
                 "Rows of different shapes can't be evaluated; predict with padding. "
-                f"Received: output {self.labels.name!r} of shape {self.labels.shape}"
+                f"Received: output {labels.name!r} of shape {labels.shape}"
             )
         self._is_multilabel = head.is_multilabel
-        self._shape = self.labels.shape
+        self._shape = labels.shape
         self._names = None if head.class_names is None else [*map(str, head.class_names)]
         self._truth = TargetColumn(predictions, head, targets)
         self._counts: ClassCounts | IndicatorCounts = (
@@ -117,17 +112,20 @@ class TargetCounts:
             if self._is_multilabel
             else ClassCounts(self._truth.classes)
         )
-        self._calibration, self._risk = CalibrationSums(bins), RiskSums()
+        self._curve, self._risk = CalibrationSums(bins), RiskSums()
         self._exact = 0
+        self._more = ProbabilityCounts(head, self._shape, self._truth.classes, bins=bins)
+        self.outputs = (labels, confidence, *self._more.outputs)
         self.most_rows = max(min(MOST_ROWS, _MOST_NUMBERS // max(self._truth.row_size, 1)), 1)
 
-    def take(self, rows: slice, labels: Any, confidence: Any) -> None:
+    def take(self, rows: slice, labels: Any, confidence: Any, *others: Any) -> None:
         """Counts rows.
 
         Args:
             rows: Slice. Which they are.
             labels: Integer array of shape `(rows, ...)`.
             confidence: Array of floats of the same shape.
+            *others: The rows of the other `outputs`.
 
         Raises:
             ValueError: If targets or labels are none of the classes, or confidence not in [0, 1].
@@ -135,22 +133,23 @@ class TargetCounts:
         if labels.min() < -1 or labels.max() > MOST_LABEL:
             raise ValueError(
                 "Labels must be -1 (no label) or numbers of classes. "
-                f"Received: {self.labels.name!r} from {labels.min()} to {labels.max()}"
+                f"Received: {self.outputs[0].name!r} from {labels.min()} to {labels.max()}"
             )
         sure = confidence.astype(np.float64)
         least, most = np.nanmin(sure, initial=0), np.nanmax(sure, initial=0)
         if least < -_ROUNDING or most > 1 + _ROUNDING:
             raise ValueError(
                 "Confidence must be in [0, 1], as the mixins predict it. "
-                f"Received: {self.confidence.name!r} from {least} to {most}"
+                f"Received: {self.outputs[1].name!r} from {least} to {most}"
             )
         true, given = self._truth.read(rows), labels.astype(np.int64)
         self._counts.add(true, given)
         is_right = true == given
         sure.clip(0, 1, out=sure)
         sure[given < 0] = np.nan
-        self._calibration.add(sure.ravel(), is_right.ravel())
+        self._curve.add(sure.ravel(), is_right.ravel())
         self._risk.add(sure.ravel(), is_right.ravel())
+        self._more.add(true, is_right, confidence, others)
         self._exact += int(is_right.all(axis=-1).sum()) if self._is_multilabel else 0
 
     def result(self) -> Evaluation:
@@ -159,7 +158,7 @@ class TargetCounts:
         if names is None or len(names) != len(matrix):
             names = [str(number) for number in range(len(matrix))]
         count = int(np.prod(self._shape, dtype=np.int64))
-        calibration, curve = self._calibration.result(), self._risk.result()
+        bins, risk = self._curve.result(), self._risk.result()
         return Evaluation(
             rows=self._shape[0],
             count=count,
@@ -171,8 +170,9 @@ class TargetCounts:
             class_names=names,
             confusion_matrix=matrix,
             class_report=class_report(names, matrix),
-            calibration=calibration,
-            expected_calibration_error=calibration.expected_error,
-            risk_coverage=curve,
-            area_under_risk_coverage=curve.area,
+            calibration_curve=bins,
+            expected_calibration_error=bins.expected_error,
+            risk_coverage=risk,
+            area_under_risk_coverage=risk.area,
+            **self._more.result(),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 from kerasext.evaluation.counts import MOST_ROWS, TargetCounts, read_blocks
@@ -39,12 +40,17 @@ def evaluate(
         threshold: Float in [0, 1], or, of a multi-label head, an array of one per label. Evaluates
             the labels that this threshold gives, from the stored `probabilities` of a binary or
             multi-label head: see `Head.labels_at`. Defaults to `None`, for the labels as stored.
-        bins: Int. Bins of confidence in `calibration`. Defaults to 15, as in Guo et al. (2017).
+        bins: Int. Bins of confidence in `calibration_curve`. Defaults to 15, as in Guo et al.
+            (2017).
         batch_rows: Int. Rows that are read at once, fewer where a row has many numbers. Defaults to
             65,536.
 
     Returns:
         `Evaluation`.
+
+    Warns:
+        UserWarning: If the file says that its calibration, sets or abstention are stale: the model
+            had other weights or settings when they were fitted.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -73,6 +79,14 @@ def evaluate(
             return evaluate_regression(file, view, targets, batch_rows=batch_rows)
         counts = TargetCounts(file, view, targets, bins=bins)
         most_rows = min(batch_rows, counts.most_rows)
-        for block in read_blocks(counts.labels, counts.confidence, most_rows=most_rows):
+        if view.stale:
+            of_head = f" of head {view.name!r}" if view.name else ""
+            warnings.warn(
+                f"{' and '.join(view.stale)}{of_head} must be fitted on the weights and settings "
+                "that predict; fit again, and predict again. "
+                f"Received: a file with stale={view.stale}",
+                stacklevel=2,
+            )
+        for block in read_blocks(*counts.outputs, most_rows=most_rows):
             counts.take(*block)
         return counts.result()

@@ -66,7 +66,7 @@ def evaluate_regression(
         )
     units = output.shape[-1] if output.ndim > 1 else 1
     sums = ErrorSums(units)
-    for rows, predicted, _ in read_blocks(output, None, most_rows=batch_rows):
+    for rows, predicted in read_blocks(output, most_rows=batch_rows):
         values = np.asarray(true[rows])
         if np.isinf(values).any():
             raise ValueError(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from kerasext.calibration import Abstention
 
 # The bits of a float32 without these are the exponent and 11 bits of the mantissa.
 _DROPPED_BITS = 12
@@ -38,6 +40,70 @@ class RiskCoverage:
         (ICLR 2019), section 3; labels that are added at once count as equally confident.
         """
         return float(np.sum(np.diff(self.coverage, prepend=0) * self.risk))
+
+
+@dataclass(frozen=True, eq=False)
+class AbstentionReport:
+    """What abstaining leaves of the labels in a file, and how many of those are wrong.
+
+    Attributes:
+        risk: Float. The error rate that was promised for the labels that are kept; of a multi-label
+            classifier for each label.
+        confidence_level: Float. With which probability it was: it may be exceeded in a share of
+            `1 - confidence_level` of all fits.
+        coverage: Float. Share of the labels that is kept.
+        error_rate: Float. Share of those that is wrong; NaN if none is kept.
+        by_label: Dict with the keys `"coverage"` and `"error_rate"`: the same for each label of a
+            multi-label classifier, arrays of shape `(labels,)`, float64; else `None`.
+    """
+
+    risk: float
+    confidence_level: float
+    coverage: float
+    error_rate: float
+    by_label: dict[str, np.ndarray] | None = field(repr=False)
+
+
+class AbstentionSums:
+    """Counts the labels that are kept, batch for batch.
+
+    Args:
+        fitted: `Abstention`. When the model abstains.
+        labels: Int. Labels of a multi-label classifier on the last axis, 0 for one label.
+    """
+
+    def __init__(self, fitted: Abstention, labels: int) -> None:
+        self._fitted, self._labels = fitted, labels
+        self._count = 0
+        self._kept, self._wrong = np.zeros((2, max(labels, 1)), np.int64)
+
+    def add(self, abstained: np.ndarray, is_right: np.ndarray) -> None:
+        """Adds labels.
+
+        Args:
+            abstained: Boolean array of the shape of the labels.
+            is_right: Boolean array of the same shape.
+        """
+        kept = ~abstained.reshape(-1, len(self._kept))
+        self._count += len(kept)
+        self._kept += kept.sum(axis=0)
+        self._wrong += (kept & ~is_right.reshape(kept.shape)).sum(axis=0)
+
+    def result(self) -> AbstentionReport:
+        """What all labels that were added say; at least one."""
+        kept, wrong = int(self._kept.sum()), int(self._wrong.sum())
+        with np.errstate(invalid="ignore"):
+            by_label = {
+                "coverage": self._kept / self._count,
+                "error_rate": self._wrong / self._kept,
+            }
+        return AbstentionReport(
+            risk=self._fitted.risk,
+            confidence_level=self._fitted.confidence_level,
+            coverage=kept / (self._count * len(self._kept)),
+            error_rate=wrong / kept if kept else float("nan"),
+            by_label=by_label if self._labels else None,
+        )
 
 
 class RiskSums:

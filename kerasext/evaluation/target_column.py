@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from kerasext.storage import (
     TARGETS,
     TEXT_KINDS,
     Head,
-    PredictionFile,
     RaggedOutput,
     output_path,
 )
@@ -24,7 +24,7 @@ class TargetColumn:
     """Targets in the shape of the labels that they are compared with, read some rows at a time.
 
     Args:
-        predictions: The file.
+        predictions: Mapping from name to column or output: the file.
         head: The head that is evaluated.
         targets: As `evaluate` takes them.
 
@@ -39,7 +39,7 @@ class TargetColumn:
 
     def __init__(
         self,
-        predictions: PredictionFile,
+        predictions: Mapping[str, Any],
         head: Head,
         targets: Any,
     ) -> None:
@@ -141,7 +141,7 @@ class TargetColumn:
         )
 
 
-def find_targets(predictions: PredictionFile, head: Head, targets: Any) -> tuple[str, Any]:
+def find_targets(predictions: Mapping[str, Any], head: Head, targets: Any) -> tuple[str, Any]:
     """The targets that `evaluate` was given, or those of the head.
 
     Returns:

@@ -19,7 +19,7 @@ from kerasext.keras_internals import (
     own_methods,
     step_of_arrays,
 )
-from kerasext.models import PredictionMixin
+from kerasext.models import PredictionMixin, warn_if_stale
 from kerasext.storage import TEXT_KINDS
 
 Array = np.ndarray[Any, Any]
@@ -73,6 +73,7 @@ def compile_predict(model: keras.Model) -> Callable[[Any], Any]:
     ```
     """
     check_model(model)
+    warn_if_stale(model)
     if own_methods(model, "predict", "make_predict_function"):
         return own_predict(model)
     return _CompiledPredict(model)

@@ -9,9 +9,16 @@ from typing import Any
 
 import keras
 
-from kerasext.callbacks import Ids, no_such_key, to_numpy
+from kerasext.callbacks import Ids, no_such_key
 from kerasext.inference.row_slices import can_slice
-from kerasext.keras_internals import is_frame, jax_state, own_methods, takes_dict, without_keys
+from kerasext.keras_internals import (
+    is_frame,
+    jax_state,
+    own_methods,
+    takes_dict,
+    to_numpy,
+    without_keys,
+)
 
 
 def take_ids(model: keras.Model, x: Any, key: str) -> tuple[Any, Ids]:

@@ -130,7 +130,9 @@ def own_predict(model: keras.Model) -> Callable[[Any], Any]:
 
 
 def _check_parameters(model: keras.Model, options: dict[str, Any]) -> None:
-    parameters = inspect.signature(model.predict).parameters
+    owner = own_methods(model, "predict")["predict"]  # past that of a mixin, which shows Keras's
+    method = model.predict if owner is None else vars(owner)["predict"]
+    parameters = inspect.signature(method).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     missing = sorted(options.keys() - parameters.keys())

@@ -37,6 +37,7 @@ from kerasext.keras_internals import (
     shuffles_its_file_paths,
     weights_kept,
 )
+from kerasext.models import warn_if_stale
 from kerasext.storage import PredictionFile
 
 
@@ -147,6 +148,7 @@ def predict_to_hdf5(
     why_keras = _why_keras_must_predict(model, x, others)
     if not why_keras:
         _check_options_of_arrays(steps, options)
+        warn_if_stale(model)
         _predict_arrays(
             model,
             x,

@@ -16,10 +16,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasext.callbacks import to_numpy
 from kerasext.inference.input_dtypes import as_text, is_other_float, read_frame
 from kerasext.inference.read_ahead import read_ahead
-from kerasext.keras_internals import filled, numbered
+from kerasext.keras_internals import filled, numbered, to_numpy
 from kerasext.storage import TEXT_KINDS
 
 # Cut at once from arrays in memory: less makes the calls for it count, more leaves the cache.

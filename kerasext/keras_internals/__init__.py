@@ -47,6 +47,7 @@ from kerasext.keras_internals.predict.step_batches import (
     is_text as is_text,
     without_keys as without_keys,
 )
+from kerasext.keras_internals.predict.xla import is_for_xla as is_for_xla
 from kerasext.keras_internals.private_classes import (
     Functional as Functional,
     graph_of as graph_of,
@@ -59,3 +60,4 @@ from kerasext.keras_internals.structures import (
     leaves_with_path as leaves_with_path,
     numbered as numbered,
 )
+from kerasext.keras_internals.tensors import to_numpy as to_numpy

@@ -1,8 +1,8 @@
 """An object of another class for a model, with the same layers and variables.
 
-Keras 3.12 to 3.15 keep all of a model's state in its `__dict__`, in which two entries belong to the
-object itself: `Layer.__new__` wraps its `build` and `quantize`. `Model.__init__` begins with that of
-its first base, the trainer, which sets everything that `compile` and the loops use.
+Keras 3.12 to 3.15 keep the state of a model in its `__dict__`. Two entries belong to the object:
+`Layer.__new__` wraps its `build` and `quantize`. `Model.__init__` begins with that of its first
+base, the trainer, which sets what `compile` and the loops use.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def sharing_state(cls: type[Made], model: keras.Model) -> Made:
         Object with the layers, variables and attributes of the model. Attributes that are set on
         one of the two later are not set on the other.
     """
-    made = keras.Model.__new__(cls)
+    made: Made = keras.Model.__new__(cls)
     state = vars(made)
     own = {name: state[name] for name in _OF_THE_OBJECT}
     state |= {

@@ -1,6 +1,7 @@
 """What a prediction says: mixins for `keras.Model`, and the same as ready-made models."""
 
 from kerasext.models import graph as graph
+from kerasext.models.fingerprint import fingerprint as fingerprint
 from kerasext.models.from_model import FromModel as FromModel
 from kerasext.models.load_model import load_model
 from kerasext.models.mixins import (
@@ -17,6 +18,7 @@ from kerasext.models.ready_made import (
     PredictionModel,
     RegressorModel,
 )
+from kerasext.models.stale import warn_if_stale as warn_if_stale
 from kerasext.models.suggest_tasks import endings as endings, reasons as reasons, suggest_tasks
 
 __all__ = [

@@ -21,7 +21,7 @@ from kerasext.keras_internals import (
 )
 from kerasext.models import graph
 from kerasext.models.prediction_mixin import PredictionMixin
-from kerasext.models.settings import SETTINGS, as_json, checked
+from kerasext.models.settings import SETTINGS, checked
 from kerasext.models.suggest_tasks import reasons, suggest_tasks
 from kerasext.models.tasks import has_setting, task_of
 
@@ -45,8 +45,7 @@ class CarriedModel:
     def get_config(self: Any) -> dict[str, Any]:
         """The config, with that of the model that was dressed."""
         model = keras.saving.serialize_keras_object(sharing_state(self._dressed, self))
-        tasks = {} if self.tasks is None else {"tasks": as_json(self.tasks)}
-        return {"name": self.name, _MODEL: model, **self._settings_as_json(), **tasks}
+        return {"name": self.name, _MODEL: model, **self._settings_as_json()}
 
     def get_build_config(self) -> None:
         """Nothing: the model that was dressed builds itself."""
@@ -98,7 +97,8 @@ class FromModel(_Model):
         """Makes the model that `get_config` described."""
         options = {} if custom_objects is None else {"custom_objects": custom_objects}
         if _MODEL not in config:
-            return super().from_config(config, **options)
+            plain: Self = super().from_config(config, **options)
+            return plain
         model = keras.saving.deserialize_keras_object(config[_MODEL], **options)
         settings = {name: config[name] for name in ("name", *cls._settings) if name in config}
         made: Self = cls.from_model(model, **settings)
@@ -162,34 +162,33 @@ class FromModel(_Model):
         cls._check_form(model, model_class)
         dressed: Self = sharing_state(cls._form(model_class), model)
         if isinstance(model, PredictionMixin):
-            for name in (*SETTINGS, "_heads"):
-                vars(dressed).pop(name, None)
+            state: Any = vars(dressed)
+            for name in (*SETTINGS, "_heads", "_half_heads"):
+                state.pop(name, None)
         dressed.name = settings["name"]
         for name in cls._settings:
             default = getattr(cls, name, SETTINGS[name].default)
             value = settings.get(name)
             setattr(dressed, name, default if value is None else value)
-        if graph.outputs(dressed) is not None and dressed._passes_its_outputs():
-            dressed._check(graph.heads(graph.by_name(dressed, graph.outputs(dressed))))
+        outputs = graph.outputs(dressed)
+        if outputs is not None and dressed._passes_its_outputs():
+            dressed._checked_heads(graph.heads(graph.by_name(dressed, outputs)))
         return dressed
 
     @classmethod
-    def _form(cls, model_class: type) -> type[Self]:
+    def _form(cls, model_class: Any) -> type[Self]:
         """The class that is made of this one and a class of models."""
-        if issubclass(model_class, cls):
-            return model_class
-        for made in model_class.__subclasses__():
-            if vars(made).get("_form_of") is cls:
-                return made
-        space = {
-            **{name: getattr(cls, name) for name in ("task", "_settings", "__module__", "__doc__")},
-            "_form_of": cls,
-            "_dressed": model_class,
-        }
-        bases = (cls, model_class) if model_class is Functional else (cls, CarriedModel, model_class)
-        form: type[Self] = type(cls.__name__, bases, space)
-        saving.share_registered_name(form, cls)
-        return form
+        known = [made for made in model_class.__subclasses__() if vars(made).get("_form_of") is cls]
+        form: Any = model_class if issubclass(model_class, cls) else next(iter(known), None)
+        if form is None:
+            names = ("task", "_settings", "__module__", "__doc__")
+            space = {name: getattr(cls, name) for name in names}
+            saved = () if model_class is Functional else (CarriedModel,)
+            bases = (cls, *saved, model_class)
+            form = type(cls.__name__, bases, {**space, "_form_of": cls, "_dressed": model_class})
+            saving.share_registered_name(form, cls)
+        made_of_both: type[Self] = form
+        return made_of_both
 
     @classmethod
     def _check_carried(cls, model: keras.Model, model_class: type) -> None:
@@ -215,7 +214,7 @@ class FromModel(_Model):
             )
 
     @classmethod
-    def _check_form(cls, model: keras.Model, model_class: type) -> None:
+    def _check_form(cls, model: keras.Model, model_class: Any) -> None:
         """Checks that a class can be made of this one and that of the model, and its object."""
         has_graph = issubclass(model_class, Functional)
         has_constructor = implementation(cls, "__init__")[0] not in _KERAS_CLASSES
@@ -289,7 +288,6 @@ class FromModel(_Model):
             return model.task
         tasks: dict[str, str | None] = dict.fromkeys(heads, model.task)
         return {**tasks, **(model.tasks or {})}
-
 
 
 def _own_class(model: keras.Model) -> type:

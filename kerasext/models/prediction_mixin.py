@@ -5,16 +5,22 @@ from __future__ import annotations
 import difflib
 import functools
 import itertools
+import os
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import keras
 
-from kerasext.keras_internals import cooperative, hides_next, saving
-from kerasext.models import graph
+from kerasext.calibration import Abstention, Calibration, PredictionSets, ThresholdChoice
+from kerasext.keras_internals import cooperative, hides_next, is_for_xla, saving
+from kerasext.models import fitting, graph
+from kerasext.models.fitting_rows import fitting_rows
+from kerasext.models.head_checks import check_heads, check_same_heads, warn_of_activation
 from kerasext.models.settings import SETTINGS, as_json, checked
-from kerasext.models.tasks import TASKS, Head, has_setting, task_of
+from kerasext.models.stale import stale_settings, warn_if_stale
+from kerasext.models.tasks import FITTED, TASKS, ModelHead, task_of
+from kerasext.storage import PredictionFile
 
 if TYPE_CHECKING:
     from keras import Model as _Model
@@ -24,6 +30,8 @@ else:
 
 
 _versions = itertools.count(1)
+_HALF = ("float16", "bfloat16")
+_ONLY_IF_SET = ("tasks", *FITTED)  # in configs and files
 
 
 class PredictionMixin(_Model):
@@ -86,11 +94,15 @@ class PredictionMixin(_Model):
     from_logits: Any = SETTINGS["from_logits"].default
     class_names: Any = SETTINGS["class_names"].default
     scores: Any = SETTINGS["scores"].default
+    calibration: Any = SETTINGS["calibration"].default
+    prediction_sets: Any = SETTINGS["prediction_sets"].default
+    abstention: Any = SETTINGS["abstention"].default
 
     settings_version = 0  # another one after each change, for what compiles the settings
     task: ClassVar[str | None] = None  # of heads that `tasks` does not name
     _settings: ClassVar[tuple[str, ...]] = tuple(SETTINGS)
     _heads: tuple[str, ...] = ()  # of the last trace
+    _half_heads: frozenset[str] = frozenset()  # that yield less than float32
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -131,6 +143,9 @@ class PredictionMixin(_Model):
         threshold: float | Sequence[float] | Mapping[str, float | Sequence[float]] | None = None,
         top_k: int | Mapping[str, int] | None = None,
         scale: str | Mapping[str, str] | None = None,
+        calibration: Calibration | Mapping[str, Calibration] | None = None,
+        prediction_sets: PredictionSets | Mapping[str, PredictionSets] | None = None,
+        abstention: Abstention | Mapping[str, Abstention] | None = None,
         **kwargs: Any,
     ) -> None:
         given = {
@@ -141,6 +156,9 @@ class PredictionMixin(_Model):
             "threshold": threshold,
             "top_k": top_k,
             "scale": scale,
+            "calibration": calibration,
+            "prediction_sets": prediction_sets,
+            "abstention": abstention,
         }
         settings = {name: given.pop(name) for name in self._settings}
         # The class right of a mixin may have an argument that is a setting of other mixins.
@@ -154,7 +172,7 @@ class PredictionMixin(_Model):
             setattr(self, name, default if value is None else value)
         # What a Sequential ends with shows later.
         if graph.functional(self) is self and self._passes_its_outputs():
-            self._check(graph.heads(graph.by_name(self, graph.outputs(self))))
+            self._checked_heads(graph.heads(graph.by_name(self, graph.outputs(self))))
 
     @classmethod
     def _check_settings(cls, given: Iterable[str], known: Collection[str]) -> None:
@@ -191,12 +209,17 @@ class PredictionMixin(_Model):
             NotImplementedError: If Keras would refuse to save the model without the mixin.
         """
         config = saving.config_without_mixin(self, PredictionMixin, super().get_config)
-        tasks = {} if self.tasks is None else {"tasks": as_json(self.tasks)}
-        config.pop("tasks", None)  # Keras puts arguments with defaults there
-        return {**config, **self._settings_as_json(), **tasks}
+        for name in _ONLY_IF_SET:  # Keras puts arguments with defaults there
+            config.pop(name, None)
+        return {**config, **self._settings_as_json()}
 
     def _settings_as_json(self) -> dict[str, Any]:
-        return {name: as_json(getattr(self, name)) for name in self._settings if name != "tasks"}
+        values = {name: getattr(self, name) for name in self._settings}
+        return {
+            name: as_json(value)
+            for name, value in values.items()
+            if value is not None or name not in _ONLY_IF_SET
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
@@ -248,31 +271,251 @@ class PredictionMixin(_Model):
         ```
         """
         named = graph.by_name(self, y_pred)
-        tensors = graph.heads(named)
-        heads, passes = tuple(tensors), self._passes_its_outputs()
-        if passes and self._heads and set(heads) != set(self._heads):
-            raise ValueError(
-                "A model must return the same heads in every call; return all of them each time, "
-                f"or make a model for each set of heads. Received: {self._shown(heads)} after "
-                f"{self._shown(self._heads)}"
-            )
-        self._check(tensors)
-        if heads != self._heads:  # once, not in every trace
-            self._heads = heads
-            for head in heads if passes else ():
-                self._warn_of_activation(head)
-        return self._postprocess(named, "")
+        tensors, passes = graph.heads(named), self._passes_its_outputs()
+        if passes:
+            check_same_heads(tensors, self._heads)
+        heads = self._checked_heads(tensors)
+        if tuple(heads) != self._heads:  # once, not in every trace
+            self._heads = tuple(heads)
+            for head in heads.values() if passes else ():
+                warn_of_activation(head, type(self).__name__, has_tasks=self.tasks is not None)
+        return self._by_task(named, heads, "")
 
-    def _postprocess(self, named: Any, head: str) -> Any:
+    def _checked_heads(self, tensors: Mapping[str, Any]) -> dict[str, ModelHead]:
+        heads = {name: self._head(name, tensor) for name, tensor in tensors.items()}
+        half = [name for name, tensor in tensors.items() if _is_half(tensor)]
+        self._half_heads = frozenset(half)
+        settings = {name: getattr(self, name) for name in self._settings}
+        check_heads({name: (head, tensors[name]) for name, head in heads.items()}, settings)
+        return heads
+
+    def _by_task(self, named: Any, heads: Mapping[str, ModelHead], name: str) -> Any:
         if isinstance(named, Mapping):
-            items = named.items()
             return {
-                key: self._postprocess(value, f"{head}/{key}".lstrip("/")) for key, value in items
+                key: self._by_task(value, heads, f"{name}/{key}" if name else key)
+                for key, value in named.items()
             }
-        task = self._task_of(head)
-        if task is None:
-            return named
-        return TASKS[task].outputs(named, functools.partial(self._setting, head=head))
+        head = heads[name]
+        return named if head.task is None else TASKS[head.task].outputs(named, head)
+
+    @cooperative
+    @functools.wraps(keras.Model.predict)
+    def predict(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - Keras's own
+        warn_if_stale(self)
+        return super().predict(*args, **kwargs)
+
+    def calibrate(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        method: str | None = None,
+        head: str = "",
+        rows: Any = None,
+        batch_size: int | None = None,
+    ) -> Calibration:
+        """Fits a map of the probabilities, so that a confidence of 0.8 is right 8 times out of 10.
+
+        Fit it on rows that the model was not trained on. It becomes the setting `calibration`: from
+        now on `predict` returns calibrated probabilities, and labels and confidence made of them.
+        Prediction sets and abstention that were fitted before are dropped, with a warning.
+
+        Args:
+            x: Rows to predict, as `predict` takes them; or a `PredictionFile`, or the path of one,
+                of this model and these weights, which needs no second pass.
+            y: The target of each row: integer classes of the shape of `labels`, one-hot, or names
+                of `class_names`; of several labels 0 and 1. Of a file also the name of a column.
+                Defaults to `None`, for the targets that the file has.
+            method: String. `"temperature"` scales the logits of all classes by one number, which
+                changes no label (Guo et al., 2017); `"vector"` those of each class on their own,
+                with a bias, which needs many rows of each class and may change labels; `"platt"`
+                fits a scale and a bias for a binary head, or for each label of several (Platt,
+                1999). Defaults to `None`, for `"temperature"`, or `"platt"` if the head is binary
+                or has several labels.
+            head: String. The head. Defaults to `""`, for the only one that yields probabilities.
+            rows: Slice or array of indices: which rows of a file are used. Defaults to `None`, for
+                all.
+            batch_size: Int. As of `predict`.
+
+        Returns:
+            `kerasext.calibration.Calibration`, which is also the new setting.
+
+        Raises:
+            TypeError: If the targets are of the wrong dtype.
+            ValueError: If the targets are no classes of the head, or of another length; if there
+                are too few rows, all are right, or the model is worse than chance; if the head does
+                not yield probabilities, or in half precision; if the file is of another model,
+                incomplete, has rows that `keep` chose, or has no probabilities of full precision.
+                The model is unchanged then.
+
+        Example:
+
+        ```python
+        print(model.calibrate(x_val, y_val))
+        model.calibrate("validation.h5")  # was written with targets
+        model.save("calibrated.keras")
+        ```
+        """
+        given = {name: getattr(self, name) for name in FITTED}
+        if not isinstance(x, PredictionFile | str | os.PathLike):
+            # What a calibration has made 0 or 1 can't be undone.
+            self.calibration = self.prediction_sets = self.abstention = None
+        try:
+            found = fitting_rows(self, x, y, head=head, rows=rows, batch_size=batch_size)
+        finally:
+            for name, value in given.items():
+                setattr(self, name, value)
+        return fitting.calibrate(self, found, method)
+
+    def conformalize(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        confidence_level: float = 0.9,
+        method: str = "lac",
+        class_conditional: bool = False,
+        head: str = "",
+        rows: Any = None,
+        batch_size: int | None = None,
+    ) -> PredictionSets:
+        """Fits prediction sets, which hold the target of a row with a probability that you choose.
+
+        They become the setting `prediction_sets`: from now on `predict` also returns
+        `prediction_set` and `set_size`. The promise is for rows that are like the fitting rows
+        (exchangeable), and on average over all of them. It is kept whatever the model is like; a
+        worse model has larger sets.
+
+        - One class for each row: a class is in the set if its probability reaches a threshold
+          (LAC; Sadinle, Lei and Wasserman, 2019).
+        - One class for each position, as in pixels and tokens: the share of the positions of a row
+          whose class is in its set is `confidence_level` on average (conformal risk control;
+          Angelopoulos et al., 2024).
+        - Several labels: so is the share of the true labels of a row that are in its set.
+
+        Args:
+            x: As of `calibrate`. Vector scaling must have been fitted on other rows.
+            y: As of `calibrate`.
+            confidence_level: Float in (0, 1). 0.95 needs 19 rows, 0.99 needs 99.
+            method: String. `"lac"` is the only one.
+            class_conditional: Bool. Whether the promise holds for the rows of each class, by a
+                threshold of its own (Vovk, 2012). A class with too few rows is in every set.
+            head: As of `calibrate`.
+            rows: As of `calibrate`.
+            batch_size: As of `calibrate`.
+
+        Returns:
+            `kerasext.calibration.PredictionSets`, which is also the new setting.
+
+        Raises:
+            TypeError: As `calibrate`.
+            ValueError: As `calibrate`; if `confidence_level` is not in (0, 1), there are too few
+                rows for it, or vector scaling was fitted on the same rows.
+
+        Example:
+
+        ```python
+        model.conformalize(x_val, y_val, confidence_level=0.9)
+        outputs = model.predict(x)
+        outputs["prediction_set"]  # bool, (rows, classes): 90 % of them hold the true class
+        ```
+        """
+        return fitting.conformalize(
+            self,
+            fitting_rows(self, x, y, head=head, rows=rows, batch_size=batch_size),
+            confidence_level=confidence_level,
+            method=method,
+            class_conditional=class_conditional,
+        )
+
+    def abstain(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        risk: float = 0.05,
+        confidence_level: float = 0.95,
+        head: str = "",
+        rows: Any = None,
+        batch_size: int | None = None,
+    ) -> Abstention:
+        """Fits the confidence below which the model abstains, so that the rest is rarely wrong.
+
+        It becomes the setting `abstention`: from now on `predict` also returns `abstained`. Of the
+        labels of rows that are not abstained at most `risk` are wrong, in at least
+        `confidence_level` of all draws of fitting rows. Labels stay as they are.
+
+        The threshold is not looked up on a curve, which would break the promise in more than half
+        of all draws: thresholds fixed beforehand are tested from the strictest one on by an exact
+        binomial bound, until one fails (Learn then Test; Angelopoulos et al., 2021).
+
+        Args:
+            x: As of `calibrate`.
+            y: As of `calibrate`.
+            risk: Float in (0, 1). The share of kept labels that may be wrong.
+            confidence_level: Float in (0, 1). How often the promise must hold.
+            head: As of `calibrate`. Several labels get a threshold each, and the promise is for
+                each on its own. A head with a class for each position has none, because positions
+                of one row depend on each other.
+            rows: As of `calibrate`.
+            batch_size: As of `calibrate`.
+
+        Returns:
+            `kerasext.calibration.Abstention`, which is also the new setting.
+
+        Raises:
+            TypeError: As `calibrate`.
+            ValueError: As `calibrate`; if a level is not in (0, 1), or no threshold keeps the
+                promise.
+
+        Example:
+
+        ```python
+        model.abstain(x_val, y_val, risk=0.05)
+        outputs = model.predict(x)
+        doubtful = x[outputs["abstained"]]  # for a person
+        ```
+        """
+        found = fitting_rows(self, x, y, head=head, rows=rows, batch_size=batch_size)
+        return fitting.abstain(self, found, risk=risk, confidence_level=confidence_level)
+
+    def tune_threshold(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        metric: str = "f1",
+        head: str = "",
+        rows: Any = None,
+        batch_size: int | None = None,
+    ) -> ThresholdChoice:
+        """Sets `threshold` to the one with the best metric, for each label on its own.
+
+        Args:
+            x: As of `calibrate`.
+            y: As of `calibrate`.
+            metric: String. `"f1"`, the harmonic mean of precision and recall, as scikit-learn's
+                `f1_score`; or `"youden"`, recall plus specificity minus 1 (Youden, 1950).
+            head: As of `calibrate`. It must be binary or have several labels.
+            rows: As of `calibrate`.
+            batch_size: As of `calibrate`.
+
+        Returns:
+            `kerasext.calibration.ThresholdChoice`.
+
+        Raises:
+            TypeError: As `calibrate`.
+            ValueError: As `calibrate`; if the head is neither binary nor multi-label, or there is
+                no such metric.
+
+        Example:
+
+        ```python
+        model.tune_threshold(x_val, y_val, metric="f1").threshold
+        ```
+        """
+        found = fitting_rows(self, x, y, head=head, rows=rows, batch_size=batch_size)
+        return fitting.tune_threshold(self, found, metric)
 
     def prediction_metadata(self) -> dict[str, Any]:
         """What a file of predictions should say of the model's outputs.
@@ -284,10 +527,14 @@ class PredictionMixin(_Model):
             `super()`.
         """
         settings = self._settings_as_json()
+        settings.pop("tasks", None)
         names = settings.get("class_names")
         if isinstance(names, list) and self._heads not in ((), ("",)):
-            named = [head for head in self._heads if self._has("class_names", head)]
+            named = [head for head in self._heads if self._head(head).has("class_names")]
             settings["class_names"] = dict.fromkeys(named, names)
+        stale: Any = stale_settings(self)
+        if stale:
+            settings["stale"] = stale.get("", stale)
         return {"task": self._task_by_head(), **settings}
 
     def _task_by_head(self) -> str | dict[str, str | None] | None:
@@ -308,8 +555,17 @@ class PredictionMixin(_Model):
         """The name of the task of a head."""
         return task_of(head, self.tasks, self.task)
 
-    def _has(self, setting: str, head: str) -> bool:
-        return has_setting(self._task_of(head), setting)
+    def _head(self, name: str, tensor: Any = None) -> ModelHead:
+        return ModelHead(
+            name,
+            self._task_of(name),
+            functools.partial(self._setting, head=name),
+            functools.partial(self._way_to, head=name),
+            tuple(getattr(tensor, "shape", ())),
+            graph.activation(self, name) if self._passes_its_outputs() else None,
+            # `top_k` takes half the time on TensorFlow, up to twice as much where XLA sorts.
+            keras.backend.backend() == "tensorflow" and not is_for_xla(self),
+        )
 
     def _setting(self, name: str, head: str) -> Any:
         # A mixin has no settings of other tasks, which `tasks` may give its heads.
@@ -317,95 +573,6 @@ class PredictionMixin(_Model):
         if isinstance(value, Mapping):
             return value.get(head, SETTINGS[name].default)
         return value
-
-    @staticmethod
-    def _shown(heads: Iterable[str]) -> str:
-        heads = sorted(heads)
-        return "one output only" if heads == [""] else f"the heads {heads}"
-
-    def _check(self, tensors: Mapping[str, Any]) -> None:
-        for name in self._settings:
-            value = getattr(self, name)
-            for head in sorted(value) if isinstance(value, Mapping) else ():
-                self._check_entry(name, head, tensors)
-        self._check_one_kind(tensors)
-        for head, tensor in tensors.items():
-            if self._task_of(head) is not None:
-                self._check_head(head, tensor)
-
-    def _check_entry(self, name: str, head: str, heads: Collection[str]) -> None:
-        """Checks that a setting by head is for a head, and one that has it."""
-        if head not in heads:
-            near = difflib.get_close_matches(head, heads, n=1)
-            raise ValueError(
-                f"`{name}` given as a dict must be by head, and the model has "
-                f"{self._shown(heads)}{f'; the nearest is {near[0]!r}' if near else ''}. "
-                f"Received: {name} for {[head]}"
-            )
-        if name != "tasks" and not self._has(name, head):
-            of = [task.name for task in TASKS.values() if name in task.settings]
-            raise ValueError(
-                f"`{name}` is a setting of heads with one of the tasks {of}; drop it for head "
-                f"{head!r}, or give that another task with `tasks`. "
-                f"Received: {name} for {[head]}, whose task is {self._task_of(head)!r}"
-            )
-
-    def _check_one_kind(self, tensors: Mapping[str, Any]) -> None:
-        if self.task not in ("classifier", "binary") or isinstance(self.tasks, str):
-            return
-        named: Mapping[str, Any] = self.tasks or {}
-        rest = {head: tensor for head, tensor in tensors.items() if head not in named}
-        one = {head for head, tensor in rest.items() if tuple(tensor.shape)[-1:] == (1,)}
-        if not one or len(one) == len(rest):
-            return
-        others: dict[str, str | None] = dict.fromkeys(sorted(one), "binary")
-        if self.task == "binary":
-            fitting = {"sigmoid": "multilabel", "linear": None}
-            squashed = {head: graph.activation(self, head) for head in sorted(rest.keys() - one)}
-            others = {
-                head: fitting.get(name or "", "classifier") for head, name in squashed.items()
-            }
-        raise ValueError(
-            "All heads must be of one kind if `tasks` does not name them, and this model has heads "
-            f"of one unit beside heads of several; pass `tasks={others}`, with `None` for a head "
-            "to pass on, or override `postprocess`: pass the heads that fit to "
-            "`super().postprocess` in a dict, and add the others to what it returns. "
-            f"Received: the heads {sorted(rest)}, of which {sorted(one)} have one unit"
-        )
-
-    def _check_head(self, head: str, tensor: Any) -> None:
-        task = TASKS[self._task_of(head) or ""]
-        known = Head(
-            head,
-            tuple(getattr(tensor, "shape", ())),
-            functools.partial(self._setting, head=head),
-            functools.partial(self._way_to, head=head),
-        )
-        dtype = getattr(tensor, "dtype", None)
-        if dtype is None or not keras.backend.is_float_dtype(dtype):
-            what = "a number" if task.name == "regressor" else "probabilities or logits"
-            shown = None if dtype is None else keras.backend.standardize_dtype(dtype)
-            raise ValueError(
-                f"The output{known.of} must be floating point, {what}; "
-                f"{self._way_to(None, head)} passes on a head as it is. Received: dtype={shown}"
-            )
-        classes = task.check_shape(known)
-        names = self._setting("class_names", head) if self._has("class_names", head) else None
-        if names is not None and classes is not None and len(names) != classes:
-            raise ValueError(
-                f"`class_names` must name each of the {classes} classes{known.of}. "
-                f"Received: {len(names)} names"
-            )
-        squashed = graph.activation(self, head) if self._passes_its_outputs() else None
-        if self._from_logits(head) and squashed in ("softmax", "sigmoid"):
-            raise ValueError(
-                f"`from_logits=True` needs logits, but the last layer{known.of} applies "
-                f"{squashed}; drop `from_logits`, or the activation. Received: from_logits=True"
-            )
-        task.check_settings(known)
-
-    def _from_logits(self, head: str) -> bool:
-        return self._has("from_logits", head) and bool(self._setting("from_logits", head))
 
     def _way_to(self, task: str | None, head: str) -> str:
         """How the user gives a head another task."""
@@ -417,23 +584,7 @@ class PredictionMixin(_Model):
         value = {head: task} if head else task
         return f"`tasks={value!r}`"
 
-    def _warn_of_activation(self, head: str) -> None:
-        name, squashed = self._task_of(head), graph.activation(self, head)
-        expected = None if name is None else TASKS[name].activation
-        if expected is None or self._from_logits(head) or squashed in (None, expected):
-            return
-        if squashed == "linear":
-            flag = f"{{{head!r}: True}}" if head else "True"
-            remedy = f"pass `from_logits={flag}` if it yields logits"
-            if head:
-                remedy += f", or {self._way_to(None, head)} if it is no classifier"
-        elif squashed in ("softmax", "sigmoid"):
-            remedy = "use the mixin that fits it" if self.tasks is None else "use a task that fits"
-        else:
-            return
-        warnings.warn(
-            f"{type(self).__name__} expects probabilities from a last layer with "
-            f"activation='{expected}'; {remedy}. "
-            f"Received: activation='{squashed}'" + (f" of head {head!r}" if head else ""),
-            stacklevel=2,
-        )
+
+def _is_half(tensor: Any) -> bool:
+    dtype = getattr(tensor, "dtype", None)
+    return dtype is not None and str(keras.backend.standardize_dtype(dtype)) in _HALF

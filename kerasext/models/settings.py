@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Set
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from kerasext.calibration import Abstention, Calibration, PredictionSets
 from kerasext.models.scores import SCORES
 from kerasext.models.tasks import TASKS
+
+Fitted = TypeVar("Fitted", Calibration, PredictionSets, Abstention)
 
 
 def checked(name: str, value: Any) -> Any:
@@ -21,7 +24,7 @@ def checked(name: str, value: Any) -> Any:
         ValueError: If it is out of range.
     """
     check = SETTINGS[name].check
-    if isinstance(value, Mapping) and not (name == "class_names" and _numbers_classes(value)):
+    if isinstance(value, Mapping) and not SETTINGS[name].is_one(value):
         return MappingProxyType({str(head): check(name, entry) for head, entry in value.items()})
     return check(name, value)
 
@@ -30,6 +33,8 @@ def as_json(value: Any) -> Any:
     """The setting in the types that a Keras config and JSON have."""
     if isinstance(value, Mapping):
         return {head: as_json(entry) for head, entry in value.items()}
+    if isinstance(value, Calibration | PredictionSets | Abstention):
+        return value.as_json()
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -151,19 +156,49 @@ def _check_scale(name: str, value: Any) -> str | None:
     return value  # type: ignore[no-any-return]
 
 
+def _fitted(kind: type[Fitted]) -> Setting:
+    """A setting that a method of the model fits: an object of a class, or its JSON."""
+
+    def check(name: str, value: Any) -> Fitted | None:
+        if value is None or isinstance(value, kind):
+            return value
+        if isinstance(value, Mapping):
+            return kind.from_json(value)
+        raise TypeError(
+            f"`{name}` must be a `{kind.__name__}`, its `as_json()` or None. "
+            f"Received: {name}={value!r}"
+        )
+
+    return Setting(None, check, lambda value: not all(map(_may_be_fitted, value.values())))
+
+
+def _may_be_fitted(value: Any) -> bool:
+    return value is None or isinstance(value, Mapping | Calibration | PredictionSets | Abstention)
+
+
 class Setting(NamedTuple):
-    """What a setting is where nobody gave it, and what it must be."""
+    """What a setting is where nobody gave it, and what it must be.
+
+    Args:
+        default: The value where nobody gave one.
+        check: Function from the name of the setting and a value to the value in its one form.
+        is_one: Function from a dict to whether it is one value, not a dict by head.
+    """
 
     default: Any
     check: Callable[[str, Any], Any]
+    is_one: Callable[[Mapping[Any, Any]], bool] = lambda _: False
 
 
 SETTINGS = {
     "from_logits": Setting(False, _check_flag),
-    "class_names": Setting(None, _check_class_names),
+    "class_names": Setting(None, _check_class_names, _numbers_classes),
     "scores": Setting((), _check_scores),
     "threshold": Setting(0.5, _check_threshold),
     "top_k": Setting(None, _check_top_k),
     "scale": Setting(None, _check_scale),
     "tasks": Setting(None, _check_task),
+    "calibration": _fitted(Calibration),
+    "prediction_sets": _fitted(PredictionSets),
+    "abstention": _fitted(Abstention),
 }

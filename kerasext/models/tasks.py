@@ -5,31 +5,55 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, final
 
-import keras
 from keras import ops
 
+from kerasext.models.calibrated import (
+    acted_on,
+    at_least_float32,
+    binary_probabilities,
+    class_probabilities,
+)
 from kerasext.models.scores import scores_of
 
+FITTED = ("calibration", "prediction_sets", "abstention")
+"""Settings that the methods of a model fit to rows."""
 
-class Head(NamedTuple):
-    """What a task knows of one head.
+
+class ModelHead(NamedTuple):
+    """One head of a model, as its task and settings make it.
 
     Args:
         name: String. `""` for the only head of a model.
-        shape: Tuple of the shape, with `None` for lengths that are not known.
+        task: String. The name of its task, `None` if it is passed on as it is.
         setting: Function from the name of a setting to its value for this head.
         way_to: Function from the name of another task to how the user gives it to this head.
+        shape: Tuple of the shape, with `None` for lengths that are not known.
+        activation: String. What the last layer applies, `None` if unknown.
+        one_pass: Bool. Whether `top_k` finds the largest value and its index at once faster than
+            `max` and `argmax` do.
     """
 
     name: str
-    shape: tuple[int | None, ...]
+    task: str | None
     setting: Callable[[str], Any]
-    way_to: Callable[[str], str]
+    way_to: Callable[[str | None], str]
+    shape: tuple[int | None, ...] = ()
+    activation: str | None = None
+    one_pass: bool = False
 
     @property
     def of(self) -> str:
         """The head in a message, nothing if it is the only one."""
         return f" of head {self.name!r}" if self.name else ""
+
+    def has(self, setting: str) -> bool:
+        """Whether heads with this task have a setting."""
+        return has_setting(self.task, setting)
+
+    @property
+    def from_logits(self) -> bool:
+        """Whether it yields logits."""
+        return self.has("from_logits") and bool(self.setting("from_logits"))
 
 
 class Task(Protocol):
@@ -50,13 +74,13 @@ class Task(Protocol):
     @property
     def settings(self) -> tuple[str, ...]: ...  # noqa: D102
 
-    def check_shape(self, head: Head) -> int | None:
+    def check_shape(self, head: ModelHead) -> int | None:
         """Returns the number of classes, `None` if unknown; raises `ValueError` if it can't be."""
 
-    def check_settings(self, head: Head) -> None:
+    def check_settings(self, head: ModelHead) -> None:
         """Raises `ValueError` if a setting does not fit the shape."""
 
-    def outputs(self, y_pred: Any, setting: Callable[[str], Any]) -> dict[str, Any]:
+    def outputs(self, y_pred: Any, head: ModelHead) -> dict[str, Any]:
         """The named outputs, made of `keras.ops` because this runs in the compiled step."""
 
 
@@ -66,9 +90,9 @@ class Classifier:
 
     name = "classifier"
     activation = "softmax"
-    settings = ("from_logits", "class_names", "scores", "top_k")
+    settings = ("from_logits", "class_names", "scores", "top_k", *FITTED)
 
-    def check_shape(self, head: Head) -> int | None:
+    def check_shape(self, head: ModelHead) -> int | None:
         """The number of units."""
         if len(head.shape) < 2 or head.shape[-1] == 1:
             raise ValueError(
@@ -77,7 +101,7 @@ class Classifier:
             )
         return head.shape[-1]
 
-    def check_settings(self, head: Head) -> None:
+    def check_settings(self, head: ModelHead) -> None:
         """`top_k` is at most the number of classes."""
         top_k, classes = head.setting("top_k"), head.shape[-1]
         if top_k is not None and classes is not None and top_k > classes:
@@ -86,27 +110,26 @@ class Classifier:
                 f"Received: top_k={top_k}"
             )
 
-    def outputs(self, y_pred: Any, setting: Callable[[str], Any]) -> dict[str, Any]:
+    def outputs(self, y_pred: Any, head: ModelHead) -> dict[str, Any]:
         """See `ClassifierMixin`."""
-        probabilities = at_least_float32(y_pred)
-        if setting("from_logits"):
-            probabilities = ops.softmax(probabilities, axis=-1)
+        probabilities = class_probabilities(y_pred, head.setting)
         unknown = ops.any(ops.isnan(probabilities), axis=-1)
-        confidence = ops.cast(ops.max(probabilities, axis=-1), "float32")
-        labels = ops.cast(ops.argmax(probabilities, axis=-1), "int32")
+        confidence, labels = _largest(probabilities, head.one_pass)
+        labels = ops.where(unknown, -1, ops.cast(labels, "int32"))
         outputs = {
             "probabilities": probabilities,
-            "labels": ops.where(unknown, -1, labels),
-            "confidence": ops.where(unknown, float("nan"), confidence),
+            "labels": labels,
+            "confidence": ops.where(unknown, float("nan"), ops.cast(confidence, "float32")),
         }
-        top_k = setting("top_k")
+        top_k = head.setting("top_k")
         if top_k is not None:
             unknown = unknown[..., None]
             largest, indices = ops.top_k(probabilities, k=top_k)
             indices = _beginning_with(labels[..., None], ops.cast(indices, "int32"))
             outputs["top_k_labels"] = ops.where(unknown, -1, indices)
             outputs["top_k_probabilities"] = ops.where(unknown, float("nan"), largest)
-        return {**outputs, **scores_of(setting("scores"), probabilities)}
+        outputs |= acted_on(outputs, head.setting)
+        return {**outputs, **scores_of(head.setting("scores"), probabilities)}
 
 
 @final
@@ -115,9 +138,9 @@ class Binary:
 
     name = "binary"
     activation = "sigmoid"
-    settings = ("from_logits", "class_names", "scores", "threshold")
+    settings = ("from_logits", "class_names", "scores", "threshold", *FITTED)
 
-    def check_shape(self, head: Head) -> int:
+    def check_shape(self, head: ModelHead) -> int:
         """Two classes, of one unit."""
         if len(head.shape) < 2 or head.shape[-1] not in (1, None):
             raise ValueError(
@@ -127,7 +150,7 @@ class Binary:
             )
         return 2
 
-    def check_settings(self, head: Head) -> None:
+    def check_settings(self, head: ModelHead) -> None:
         """The threshold is one number."""
         threshold = head.setting("threshold")
         if isinstance(threshold, tuple):
@@ -135,25 +158,21 @@ class Binary:
                 f"`threshold` must be one number for a binary output. Received: {threshold}"
             )
 
-    def outputs(self, y_pred: Any, setting: Callable[[str], Any]) -> dict[str, Any]:
+    def outputs(self, y_pred: Any, head: ModelHead) -> dict[str, Any]:
         """See `BinaryClassifierMixin`."""
-        y_pred = at_least_float32(y_pred)
-        if setting("from_logits"):
-            # 1 - sigmoid(x) loses every digit where x is large, sigmoid(-x) none.
-            negative, positive = ops.sigmoid(-y_pred), ops.sigmoid(y_pred)
-        else:
-            negative, positive = 1 - y_pred, y_pred
-        probabilities = ops.concatenate([negative, positive], axis=-1)
+        both = binary_probabilities(y_pred, head.setting)
+        probabilities = ops.concatenate(both, axis=-1)
         negative, positive = probabilities[..., 0], probabilities[..., 1]
-        above = positive > setting("threshold")
+        above = positive > head.setting("threshold")
         labels = ops.where(ops.isnan(positive), -1, ops.cast(above, "int32"))
         confidence = ops.where(above, positive, negative)
-        return {
+        outputs = {
             "probabilities": probabilities,
             "labels": ops.cast(labels, "int32"),
             "confidence": ops.cast(confidence, "float32"),
-            **scores_of(setting("scores"), probabilities),
         }
+        outputs |= acted_on(outputs, head.setting)
+        return {**outputs, **scores_of(head.setting("scores"), probabilities)}
 
 
 @final
@@ -162,9 +181,9 @@ class MultiLabel:
 
     name = "multilabel"
     activation = "sigmoid"
-    settings = ("from_logits", "class_names", "scores", "threshold")
+    settings = ("from_logits", "class_names", "scores", "threshold", *FITTED)
 
-    def check_shape(self, head: Head) -> int | None:
+    def check_shape(self, head: ModelHead) -> int | None:
         """The number of units."""
         if len(head.shape) < 2:
             raise ValueError(
@@ -173,7 +192,7 @@ class MultiLabel:
             )
         return head.shape[-1]
 
-    def check_settings(self, head: Head) -> None:
+    def check_settings(self, head: ModelHead) -> None:
         """There is one threshold, or one for each label."""
         threshold, labels = head.setting("threshold"), head.shape[-1]
         if isinstance(threshold, tuple) and labels not in (None, len(threshold)):
@@ -182,12 +201,10 @@ class MultiLabel:
                 f"Received: {len(threshold)} numbers"
             )
 
-    def outputs(self, y_pred: Any, setting: Callable[[str], Any]) -> dict[str, Any]:
+    def outputs(self, y_pred: Any, head: ModelHead) -> dict[str, Any]:
         """See `MultiLabelClassifierMixin`."""
-        probabilities = at_least_float32(y_pred)
-        if setting("from_logits"):
-            probabilities = ops.sigmoid(probabilities)
-        threshold = ops.convert_to_tensor(setting("threshold"), probabilities.dtype)
+        _, probabilities = binary_probabilities(y_pred, head.setting)
+        threshold = ops.convert_to_tensor(head.setting("threshold"), probabilities.dtype)
         above = probabilities > threshold
         labels = ops.where(ops.isnan(probabilities), -1, ops.cast(above, "int32"))
         confidence = ops.where(above, probabilities, 1 - probabilities)
@@ -196,9 +213,10 @@ class MultiLabel:
             "labels": ops.cast(labels, "int32"),
             "confidence": ops.cast(confidence, "float32"),
         }
-        if setting("scores"):
+        outputs |= acted_on(outputs, head.setting)
+        if head.setting("scores"):
             two_classes = ops.stack([1 - probabilities, probabilities], axis=-1)
-            outputs.update(scores_of(setting("scores"), two_classes))
+            outputs |= scores_of(head.setting("scores"), two_classes)
         return outputs
 
 
@@ -210,7 +228,7 @@ class Regressor:
     activation = None
     settings = ("scale",)
 
-    def check_shape(self, head: Head) -> None:
+    def check_shape(self, head: ModelHead) -> None:
         """There are no classes."""
         if not head.shape:
             raise ValueError(
@@ -218,7 +236,7 @@ class Regressor:
                 f"Received: shape={head.shape}"
             )
 
-    def check_settings(self, head: Head) -> None:
+    def check_settings(self, head: ModelHead) -> None:
         """With `scale` the units are halved."""
         scale = head.setting("scale")
         units = head.shape[-1] if len(head.shape) > 1 else 1
@@ -229,9 +247,9 @@ class Regressor:
                 f"Received: scale={scale!r} for shape={head.shape}"
             )
 
-    def outputs(self, y_pred: Any, setting: Callable[[str], Any]) -> dict[str, Any]:
+    def outputs(self, y_pred: Any, head: ModelHead) -> dict[str, Any]:
         """See `RegressorMixin`."""
-        y_pred, scale = at_least_float32(y_pred), setting("scale")
+        y_pred, scale = at_least_float32(y_pred), head.setting("scale")
         if scale is None:
             return {"prediction": _of_units(y_pred)}
         prediction, deviation = ops.split(y_pred, 2, axis=-1)
@@ -258,17 +276,18 @@ def has_setting(task: str | None, setting: str) -> bool:
     return task is not None and setting in TASKS[task].settings
 
 
-def at_least_float32(y_pred: Any) -> Any:
-    """The tensor, raised to at least float32: half precision ties and sums badly."""
-    # Not by `keras.backend.result_type`, whose float64 is float32 on JAX and torch.
-    dtype = str(keras.backend.standardize_dtype(y_pred.dtype))
-    return ops.cast(y_pred, dtype if dtype == "float64" else "float32")
-
-
 def _of_units(tensor: Any) -> Any:
     """Without the last axis if that is one unit."""
     has_one_unit = len(tensor.shape) > 1 and tensor.shape[-1] == 1
     return ops.squeeze(tensor, axis=-1) if has_one_unit else tensor
+
+
+def _largest(probabilities: Any, one_pass: bool) -> tuple[Any, Any]:
+    """The largest value on the last axis, and its index, the first one of equals."""
+    if not one_pass:
+        return ops.max(probabilities, axis=-1), ops.argmax(probabilities, axis=-1)
+    values, indices = ops.top_k(probabilities, k=1)
+    return ops.squeeze(values, axis=-1), ops.squeeze(indices, axis=-1)
 
 
 def _beginning_with(label: Any, indices: Any) -> Any:

@@ -151,7 +151,7 @@ class KerasPredictor:
 def _load(model: Any, custom_objects: Mapping[str, Any] | None) -> keras.Model:
     import keras  # noqa: PLC0415 - in the actor only
 
-    import kerasext.models  # noqa: F401, PLC0415 - by which Keras knows its classes
+    import kerasext.models  # noqa: PLC0415 - by which Keras knows its classes
     from kerasext.keras_internals import predict_loop  # noqa: PLC0415
 
     is_path = isinstance(model, str | os.PathLike)
@@ -168,6 +168,7 @@ def _load(model: Any, custom_objects: Mapping[str, Any] | None) -> keras.Model:
             f"Received: a {type(made).__name__}"
         )
     predict_loop.leave_training(made)
+    kerasext.models.warn_if_stale(made)
     return made
 
 

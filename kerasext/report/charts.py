@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kerasext.common import optional_package
+from kerasext.evaluation import CalibrationCurve
 
 _MOST_POINTS = 400  # of a curve: more are not seen at this size
 
@@ -66,34 +67,43 @@ def confidence_histogram(counts: np.ndarray) -> ET.Element:
 
 
 def reliability_diagram(
-    counts: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray
+    curve: CalibrationCurve, before: CalibrationCurve | None = None
 ) -> ET.Element:
     """Accuracy over mean confidence, one dot for each bin that has rows.
 
     Args:
-        counts: Array of shape `(bins,)`: rows in each bin.
-        confidence: Array of shape `(bins,)`: their mean confidence.
-        accuracy: Array of shape `(bins,)`: the share of them that is right.
+        curve: `CalibrationCurve`.
+        before: `CalibrationCurve` of the same rows without the calibration. Defaults to `None`.
     """
 
     def draw(axes: Any) -> None:
-        used = counts > 0
-        x, y, share = confidence[used], accuracy[used], counts[used] / max(counts.sum(), 1)
         axes.plot([0, 1], [0, 1], "--", color=_MUTED, linewidth=1, label="as sure as right")
-        axes.vlines(x, x, y, color=_WARM, linewidth=1.5, label="difference")
-        axes.scatter(x, y, 20 + 240 * share, color=_ACCENT, linewidth=0, zorder=3, label="bin")
+        if before is not None:
+            used = before.counts > 0
+            x, y = before.confidence[used], before.accuracy[used]
+            axes.plot(x, y, "o-", color=_WARM, markersize=3, linewidth=1, label="not calibrated")
+        used = curve.counts > 0
+        x, y = curve.confidence[used], curve.accuracy[used]
+        share = curve.counts[used] / max(curve.counts.sum(), 1)
+        if before is None:
+            axes.vlines(x, x, y, color=_WARM, linewidth=1.5, label="difference")
+        name = "bin" if before is None else "calibrated"
+        axes.scatter(x, y, 20 + 240 * share, color=_ACCENT, linewidth=0, zorder=3, label=name)
         axes.set(xlabel="Mean confidence", ylabel="Accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
         axes.legend(loc="upper left", markerscale=0.8)
 
     return _chart("reliability", draw)
 
 
-def risk_coverage_curve(coverage: np.ndarray, risk: np.ndarray) -> ET.Element:
+def risk_coverage_curve(
+    coverage: np.ndarray, risk: np.ndarray, threshold: tuple[float, float] | None = None
+) -> ET.Element:
     """The share that is wrong among the most confident rows, over how many those are.
 
     Args:
         coverage: Array of shape `(points,)`, ascending in [0, 1].
         risk: Array of shape `(points,)`.
+        threshold: Tuple of the coverage and the risk where the model abstains. Defaults to `None`.
     """
 
     def draw(axes: Any) -> None:
@@ -101,10 +111,35 @@ def risk_coverage_curve(coverage: np.ndarray, risk: np.ndarray) -> ET.Element:
         x, y = np.asarray(coverage)[shown], np.asarray(risk)[shown]
         axes.fill_between(x, y, color=_ACCENT, alpha=0.12, linewidth=0)
         axes.plot(x, y, color=_ACCENT, linewidth=1.8)
+        if threshold is not None:
+            axes.axvline(threshold[0], color=_WARM, linewidth=1, linestyle="--")
+            axes.scatter(*threshold, 40, color=_WARM, linewidth=0, zorder=3, label="threshold")
+            axes.legend(loc="upper left")
         axes.set(xlabel="Coverage: share kept", ylabel="Risk: share wrong", xlim=(0, 1))
         axes.set_ylim(0, max(float(y.max(initial=0)) * 1.1, 0.01))
 
     return _chart("risk", draw)
+
+
+def set_sizes(counts: np.ndarray) -> ET.Element:
+    """How many prediction sets have each size.
+
+    Args:
+        counts: Array of shape `(classes + 1,)`: sets of 0, 1, 2, ... classes.
+    """
+
+    def draw(axes: Any) -> None:
+        largest = int(np.flatnonzero(counts).max(initial=1))
+        sizes = np.arange(largest + 1)
+        # One outline, because a bar for each of thousands of sizes would make a large page.
+        axes.stairs(counts[sizes], np.arange(largest + 2) - 0.5, fill=True, color=_ACCENT)
+        axes.set(xlabel="Classes in the set", ylabel="Sets", xlim=(-0.6, largest + 0.6))
+        ticker = optional_package("matplotlib.ticker", needed_by="write_report")
+        axes.yaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_major_locator().set_params(integer=True)
+
+    return _chart("sizes", draw)
 
 
 def _chart(name: str, draw: Callable[[Any], None]) -> ET.Element:

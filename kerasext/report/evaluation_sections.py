@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kerasext.evaluation import Evaluation
-from kerasext.report.charts import reliability_diagram, risk_coverage_curve
+from kerasext.evaluation import Evaluation, SetReport
+from kerasext.report.charts import reliability_diagram, risk_coverage_curve, set_sizes
 from kerasext.report.labels import label_name
-from kerasext.report.markup import captioned, table, tag
-from kerasext.report.sections import figure, percent
+from kerasext.report.markup import Child, captioned, table, tag
+from kerasext.report.sections import MOST_CLASSES, bar, figure, percent
 from kerasext.storage import ClassNames
 
 _MOST_IN_MATRIX = 30  # classes
@@ -20,19 +20,21 @@ _LONG_NAME = 6  # characters from which the names of columns are written upwards
 _STRONG = 0.6  # share from which a cell is so dark that its text is light
 
 
-def _calibration(result: Evaluation) -> ET.Element:
+def _reliability(result: Evaluation) -> ET.Element:
     """Whether the model is right as often as it says."""
-    found = result.calibration
-    error = result.expected_calibration_error
+    found, before = result.calibration_curve, result.uncalibrated
+    error = f"{result.expected_calibration_error:.3f}"
+    if before is not None:
+        error += f", without the calibration {before.expected_calibration_error:.3f}"
     caption = (
         f"How often the model is right (vertical) where it is so sure (horizontal), in "
         f"{len(found.counts)} bins of confidence; a larger dot has more of them. Below the dashed "
         "line it is surer than right. The expected calibration error, the mean difference "
-        f"weighted by their number, is {error:.3f}."
+        f"weighted by their number, is {error}."
     )
     return figure(
-        reliability_diagram(found.counts, found.confidence, found.accuracy),
-        f"Reliability diagram: the expected calibration error is {error:.3f}.",
+        reliability_diagram(found, before.calibration_curve if before else None),
+        f"Reliability diagram: the expected calibration error is {error}.",
         "Reliability diagram.",
         caption,
     )
@@ -46,8 +48,16 @@ def _risk_coverage(result: Evaluation) -> ET.Element:
         "share of rows kept (horizontal). The right end is the whole file; the faster the curve "
         f"falls to the left, the better confidence tells right from wrong. Its area is {area:.4f}."
     )
+    found, threshold = result.abstention, None
+    if found is not None:
+        caption += (
+            f" The model keeps {percent(found.coverage)}, of which {percent(found.error_rate)} are "
+            f"wrong; at most {percent(found.risk)} were promised."
+        )
+        if found.by_label is None and found.coverage:  # several thresholds are no point of it
+            threshold = found.coverage, found.error_rate
     return figure(
-        risk_coverage_curve(curve.coverage, curve.risk),
+        risk_coverage_curve(curve.coverage, curve.risk, threshold),
         f"Risk-coverage curve: the area under it is {area:.4f}.",
         "Risk-coverage curve.",
         caption,
@@ -63,8 +73,48 @@ def evaluated(result: Evaluation, names: ClassNames | None) -> ET.Element:
         content = _confused_pairs(matrix, names)
     else:
         content = _matrix(matrix, names)
-    charts = tag("div", _calibration(result), _risk_coverage(result), class_="columns")
-    return tag("section", tag("h2", "Compared with the targets"), charts, content)
+    charts = tag("div", _reliability(result), _risk_coverage(result), class_="columns")
+    section = tag("section", tag("h2", "Compared with the targets"), charts)
+    if result.prediction_sets is not None:
+        parts = (_set_sizes(result.prediction_sets), _coverage(result.prediction_sets, names))
+        section.append(tag("div", *parts, class_="columns"))
+    section.append(content)
+    return section
+
+
+def _set_sizes(sets: SetReport) -> ET.Element:
+    """How many classes the sets have, and how often they are right."""
+    caption = (
+        f"How many sets have how many classes; the mean is {sets.mean_size:.2f}, and "
+        f"{percent(sets.empty_share)} are empty. {percent(sets.coverage)} hold the target; "
+        f"{percent(sets.confidence_level)} were promised."
+    )
+    if sets.expected_interval is not None:
+        low, high = map(percent, sets.expected_interval)
+        caption += f" From {low} to {high} is no more than chance explains in 95 % of cases."
+    alternative = f"Sizes of prediction sets: the mean is {sets.mean_size:.2f}."
+    return figure(set_sizes(sets.size_counts), alternative, "Prediction sets.", caption)
+
+
+def _coverage(sets: SetReport, names: ClassNames | None) -> ET.Element:
+    """How often the sets hold the target, by class, against the level that was promised."""
+    order = np.argsort(sets.coverage_by_class, kind="stable")  # NaN last
+    rows: list[list[Child]] = [
+        [
+            label_name(place, names),
+            f"{sets.class_counts[place]:,}",
+            percent(sets.coverage_by_class[place]),
+            bar(sets.coverage_by_class[place], mark=sets.confidence_level),
+        ]
+        for place in order[:MOST_CLASSES].tolist()
+    ]
+    caption = (
+        "How many targets of each class are in their set, the least covered first; the line is "
+        f"the promised {percent(sets.confidence_level)}."
+    )
+    if len(order) > MOST_CLASSES:
+        caption += f" These are {MOST_CLASSES} of {len(order):,} classes."
+    return table(["Class", "Targets", "Covered", ""], rows, numbers=[1, 2], caption=caption)
 
 
 def _matrix(matrix: np.ndarray, names: ClassNames | None) -> ET.Element:

@@ -73,14 +73,15 @@ class RowTally:
             elif head.targets is not None and labels is not None and 0 not in labels.shape:
                 targets = TargetCounts(predictions, head)
         most_rows = targets.most_rows if targets else MOST_ROWS
-        for rows, some, sure in read_blocks(labels, confidence, most_rows=most_rows):
+        outputs = targets.outputs if targets else (labels, confidence)
+        for rows, some, sure, *others in read_blocks(*outputs, most_rows=most_rows):
             if some is not None:
                 self._count(some)
             if sure is not None:
                 self._rank(sure, rows.start)
             if targets and not self.refused:
                 with self._noting_refusal():
-                    targets.take(rows, some, sure)
+                    targets.take(rows, some, sure, *others)
         if targets and not self.refused:
             self.evaluation = targets.result()
 

@@ -34,6 +34,15 @@ def percent(share: float) -> str:
     return f"{share:.1%}" if np.isfinite(share) else "none"
 
 
+def bar(share: float, *, mark: float | None = None) -> ET.Element:
+    """A bar of the share of a width, and a line at another share."""
+    shown = tag("span", class_="bar", aria_hidden="true")
+    shown.append(tag("span", style=f"width:{np.nan_to_num(share):.2%}"))
+    if mark is not None:
+        shown.append(tag("i", style=f"left:{mark:.2%}"))
+    return shown
+
+
 def outputs(predictions: PredictionFile) -> ET.Element:
     """What is stored of each row."""
 
@@ -77,7 +86,7 @@ def _classes(tally: RowTally, names: ClassNames | None) -> ET.Element:
             label_name(label, names),
             f"{counts[label]:,}",
             percent(counts[label] / max(tally.labels, 1)),
-            _bar(counts[label] / max(largest, 1)),
+            bar(counts[label] / max(largest, 1)),
         ]
         for label in shown
     ]
@@ -193,11 +202,6 @@ def run(predictions: PredictionFile) -> Iterator[ET.Element]:
 
 def _short_number(value: float) -> str:
     return f"{value:,.3f}" if value < 1 else f"{value:,.1f}"
-
-
-def _bar(share: float) -> ET.Element:
-    inner = tag("span", style=f"width:{share:.2%}")
-    return tag("span", inner, class_="bar", aria_hidden="true")
 
 
 def _dtype(dtype: np.dtype[Any]) -> str:

@@ -30,10 +30,10 @@ def write_report(
 
     Counts per class, how sure the model was, the rows that it is least sure of, how the run went
     and where the file comes from; with stored targets also a reliability diagram, a risk-coverage
-    curve and the confusion matrix. The page needs nothing beside itself: it has no script, loads
-    nothing and links to nothing. Text of the file is escaped. The file is read in blocks, in
-    constant memory. The page appears under its name when it is whole, and replaces one that is
-    there.
+    curve, the confusion matrix, and size and coverage of prediction sets. The page needs nothing
+    beside itself: it has no script, loads nothing and links to nothing. Text of the file is
+    escaped. The file is read in blocks, in constant memory. The page appears under its name when it
+    is whole, and replaces one that is there.
 
     Args:
         predictions: `PredictionFile`, open; or string or path-like, the path of one.
@@ -88,6 +88,9 @@ def _page(
     parts = [_header(predictions, title, view.name), _facts(predictions, tally, names)]
     if tally.refused:
         parts.append(tag("p", f"Not compared with the targets: {tally.refused}", class_="warning"))
+    if view.stale:
+        text = f"Fitted on other weights or settings of the model: {', '.join(view.stale)}."
+        parts.append(tag("p", tag("strong", "Stale."), f" {short(text)}", class_="warning"))
     if tally.labels or tally.confidences:
         parts.append(sections.predicted(tally, names))
     if isinstance(result, Evaluation):
@@ -136,6 +139,10 @@ def _facts(predictions: PredictionFile, tally: RowTally, names: ClassNames | Non
         of_each = " of each label" if tally.is_multi_label else ""
         facts.append((f"Accuracy{of_each}", sections.percent(result.accuracy)))
         facts.append(("Calibration error", f"{result.expected_calibration_error:.3f}"))
+        if result.prediction_sets is not None:
+            facts.append(("Coverage of sets", sections.percent(result.prediction_sets.coverage)))
+        if result.abstention is not None:
+            facts.append(("Kept", sections.percent(result.abstention.coverage)))
     shown = pairs(facts)
     shown.set("class", "facts")
     return shown

@@ -57,6 +57,7 @@ from kerasext.storage.prediction_file import PredictionFile, opened as opened
 from kerasext.storage.reading.dense_output import DenseOutput
 from kerasext.storage.reading.file_source import FileSource as FileSource
 from kerasext.storage.reading.head import Head, setting_of as setting_of
+from kerasext.storage.reading.labels_at import relabelled as relabelled
 from kerasext.storage.reading.ragged_output import RaggedOutput
 from kerasext.storage.reading.row_blocks import read_rows as read_rows, row_blocks as row_blocks
 from kerasext.storage.writing.background_writer import BackgroundWriter

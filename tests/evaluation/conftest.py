@@ -11,8 +11,9 @@ from kerasext.storage import PredictionFileWriter, RaggedRows
 def store(path):
     """Writes columns into a file, in steps of some rows, and gives its path."""
 
-    def write(columns, *, complete=True, task=None, step=23, **options):
-        described = {"prediction_metadata": json.dumps({"task": task})} if task else {}
+    def write(columns, *, complete=True, task=None, step=23, metadata=None, **options):
+        metadata = {**({"task": task} if task else {}), **(metadata or {})}
+        described = {"prediction_metadata": json.dumps(metadata)} if metadata else {}
         ragged = [name for name, values in columns.items() if isinstance(values, RaggedRows)]
         writer = PredictionFileWriter(
             path, mode="w", attributes=described, ragged=ragged, **options

@@ -94,9 +94,9 @@ def test_batches(store, batch_rows, make):
     right, sure = columns["labels"] == columns["targets"], columns["confidence"]
     assert result.accuracy == pytest.approx(right.mean(), rel=1e-12)
     np.testing.assert_array_equal(result.confusion_matrix, whole.confusion_matrix)
-    np.testing.assert_array_equal(result.calibration.counts, whole.calibration.counts)
+    np.testing.assert_array_equal(result.calibration_curve.counts, whole.calibration_curve.counts)
     np.testing.assert_array_equal(result.risk_coverage.risk, whole.risk_coverage.risk)
-    assert result.calibration.counts.sum() == right.size
+    assert result.calibration_curve.counts.sum() == right.size
     assert result.expected_calibration_error == pytest.approx(
         whole.expected_calibration_error, rel=1e-12
     )
@@ -115,7 +115,7 @@ def test_expected_calibration_error(store, bins):
     for number in range(bins):
         chosen = (sure > number / bins) & (sure <= (number + 1) / bins)
         total += abs(right[chosen].sum() - sure[chosen].sum(dtype="f8"))
-        assert result.calibration.counts[number] == chosen.sum()
+        assert result.calibration_curve.counts[number] == chosen.sum()
     assert result.expected_calibration_error == pytest.approx(total / ROWS, rel=1e-9)
 
 
@@ -178,7 +178,9 @@ def test_without_a_label(store, make, confidence):
     assert result.unlabelled == nowhere.sum()
     assert result.count == right.size
     assert result.accuracy == pytest.approx(right.sum() / right.size)
-    assert result.confusion_matrix.sum() == result.calibration.counts.sum() == (~nowhere).sum()
+    assert (
+        result.confusion_matrix.sum() == result.calibration_curve.counts.sum() == (~nowhere).sum()
+    )
     assert result.risk_coverage.risk[-1] == pytest.approx(1 - result.accuracy)
     before = result.risk_coverage.coverage[-2], result.risk_coverage.risk[-2]
     assert before == pytest.approx(((~nowhere).mean(), 1 - right[~nowhere].mean()))
@@ -192,9 +194,9 @@ def test_a_little_above_one(store, dtype):
     columns = classified()
     columns["confidence"] = np.linspace(-0.0005, 1.0005, ROWS, dtype=dtype)
     result = evaluate(store(columns))
-    assert result.calibration.counts.sum() == ROWS
+    assert result.calibration_curve.counts.sum() == ROWS
     assert result.risk_coverage.coverage[-1] == 1
-    assert 0.9 < result.calibration.confidence[-1] < 1
+    assert 0.9 < result.calibration_curve.confidence[-1] < 1
 
 
 def test_one_probability_a_row(store):
@@ -266,9 +268,9 @@ def test_fixed_point(store, dtype):
     result = evaluate(file)
     sure = PredictionFile(file)["confidence"][:]
     assert result.accuracy == (columns["labels"] == columns["targets"]).mean()
-    filled = result.calibration.counts > 0
+    filled = result.calibration_curve.counts > 0
     mean = np.average(
-        result.calibration.confidence[filled], weights=result.calibration.counts[filled]
+        result.calibration_curve.confidence[filled], weights=result.calibration_curve.counts[filled]
     )
     assert mean == pytest.approx(sure.mean(dtype="f8"), rel=1e-6)
 
@@ -384,8 +386,10 @@ def test_another_threshold_is_that_of_a_model(path, rows, kind):
         found.append(evaluate(path, threshold=again))
     first, second = found
     np.testing.assert_array_equal(first.confusion_matrix, second.confusion_matrix)
-    np.testing.assert_array_equal(first.calibration.counts, second.calibration.counts)
-    np.testing.assert_array_equal(first.calibration.confidence, second.calibration.confidence)
+    np.testing.assert_array_equal(first.calibration_curve.counts, second.calibration_curve.counts)
+    np.testing.assert_array_equal(
+        first.calibration_curve.confidence, second.calibration_curve.confidence
+    )
     assert first.area_under_risk_coverage == second.area_under_risk_coverage
 
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from kerasext.evaluation.risk_coverage import RiskSums
+from kerasext.calibration import Abstention
+from kerasext.evaluation.risk_coverage import AbstentionSums, RiskSums
 
 RNG = np.random.default_rng(0)
 
@@ -78,3 +79,29 @@ def test_without_confidence():
     curve = summed(np.array([np.nan, 0, 1]), np.array([False, True, True]))
     np.testing.assert_allclose(curve.coverage, [1 / 3, 2 / 3, 1])
     np.testing.assert_allclose(curve.risk, [0, 0, 1 / 3])
+
+
+def test_abstention():
+    """The labels that are kept are counted, in whatever batches they come."""
+    abstained, is_right = RNG.random((2, 90, 4)) < 0.5
+    sums = AbstentionSums(Abstention(0.7, 0.1, 0.9, 50, 0.5, 0.4, 0.1), 0)
+    for some, right in zip(np.array_split(abstained, 4), np.array_split(is_right, 4), strict=True):
+        sums.add(some, right)
+    found = sums.result()
+    assert found.coverage == pytest.approx(1 - abstained.mean())
+    assert found.error_rate == pytest.approx(1 - is_right[~abstained].mean())
+    assert (found.risk, found.confidence_level, found.by_label) == (0.1, 0.9, None)
+
+
+def test_abstention_from_everything():
+    """Of nothing no share is wrong, of a label too that is never kept."""
+    fitted = Abstention((0.7, 0.7), 0.1, 0.9, 50, (0.5, 0.5), (0.4, 0.4), (0.1, 0.1))
+    sums = AbstentionSums(fitted, 2)
+    sums.add(np.array([[True, False], [True, True]]), np.array([[True, True], [True, False]]))
+    found = sums.result()
+    assert (found.coverage, found.error_rate) == (0.25, 0)
+    np.testing.assert_array_equal(found.by_label["coverage"], [0, 0.5])
+    np.testing.assert_array_equal(found.by_label["error_rate"], [np.nan, 0])
+    sums = AbstentionSums(fitted, 2)
+    sums.add(np.ones((3, 2), bool), np.zeros((3, 2), bool))
+    assert np.isnan(sums.result().error_rate)

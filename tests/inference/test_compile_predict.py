@@ -698,14 +698,14 @@ def test_own_predict(rows):
 
 def test_own_predict_without_verbose():
     """An own `predict` that can't be made silent is refused before it is called."""
-    own = type("Own", (keras.Model,), {"predict": lambda self, x: x})
+    own = type("Own", (keras.Model,), {"predict": lambda _, x: x})
     with pytest.raises(TypeError, match=r"add `\*\*kwargs` to it.*verbose.*`predict` of Own"):
         compile_predict(functional(own))
 
 
 def test_own_predict_on_batch(rows):
     """An own `predict_on_batch`, which `predict` does not go through, changes nothing."""
-    own = type("Own", (keras.Model,), {"predict_on_batch": lambda self, x: 0})
+    own = type("Own", (keras.Model,), {"predict_on_batch": lambda *_: 0})
     model = functional(own)
     expected = model.predict(rows, batch_size=70, verbose=0)
     np.testing.assert_array_equal(compile_predict(model)(rows), expected)

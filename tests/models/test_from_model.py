@@ -419,7 +419,7 @@ def test_carried_on(kind, way, tmp_path):
         model.save(tmp_path / "model.keras")
         other = load_model(tmp_path / "model.keras")
     elif way == "pickle":
-        other = pickle.loads(pickle.dumps(model))
+        other = pickle.loads(pickle.dumps(model))  # noqa: S301 - our own
     elif way == "deepcopy":
         other = copy.deepcopy(model)
     elif way == "again":
@@ -564,8 +564,8 @@ def test_names_of_the_mixin(rows, names):
 
 def test_own_postprocess_without_a_mixin():
     """A `postprocess` that is not the mixin's is refused; a `top_k` that this one lacks is not."""
-    own = type("Own", (Net,), {"postprocess": lambda self, y_pred: {"boxes": y_pred}})
-    with pytest.raises(TypeError, match="`postprocess` of the model would be hidden.*rename it in"):
+    own = type("Own", (Net,), {"postprocess": lambda _, y_pred: {"boxes": y_pred}})
+    with pytest.raises(TypeError, match=r"`postprocess` of the model would be.*rename it in Own"):
         ClassifierModel.from_model(own())
     model = Net()
     model.top_k = 5
@@ -583,7 +583,7 @@ def test_own_build(rows):
             return ops.softmax(inputs @ self.kernel)
 
     model = Building()
-    with pytest.raises(ValueError, match="must be built.*call it on a batch first"):
+    with pytest.raises(ValueError, match=r"must be built.*call it on a batch first"):
         ClassifierModel.from_model(model)
     model(rows)
     dressed = ClassifierModel.from_model(model)

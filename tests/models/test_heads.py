@@ -348,7 +348,7 @@ def test_other_heads_in_another_call(rows, appears):
 
 def test_heads_of_a_mixin(rows, path):
     """What the errors of a mixin with a task say to write is written, and works."""
-    with pytest.raises(ValueError, match=r"of one kind.*`tasks=\{'sick': 'binary'\}`"):
+    with pytest.raises(ValueError, match=r"'sick' must.*`tasks=\{'sick': 'binary'\}`"):
         functional(ClassifierModel)
     model = functional(ClassifierModel, tasks={"sick": "binary", "signs": "multilabel"})
     message = r"pass `tasks=\{'age': None\}`, or override `postprocess`"

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+from five_heads import TASKS, five_heads, rows_and_targets
 
 from kerasext import PredictionFile
+from kerasext.evaluation import evaluate
 from kerasext.ray import HDF5Datasink, KerasPredictor
 from kerasext.storage import PredictionFileWriter
 
@@ -257,3 +259,42 @@ def test_a_node_is_removed(source, tmp_path, data, classifier, model_path):
     assert ended.returncode == 0, ended.stderr[-3000:]
     check(tmp_path / "out", data, classifier)
     assert Path(tmp_path / "out/index.h5").exists()
+
+
+def test_five_heads(cluster, tmp_path):
+    """Heads of all tasks, calibrated, and their targets go through a job by their names."""
+    model = five_heads()
+    x, targets = rows_and_targets(600, seed=1)
+    for head in ("kind", "sick", "signs"):
+        model.calibrate(x[:300], targets[head][:300], head=head)
+        model.conformalize(x[300:], targets[head][300:], head=head)
+    model.save(tmp_path / "five.keras")
+    x, targets = rows_and_targets(200)
+    columns = {f"targets/{name}": values for name, values in targets.items()}
+    dataset = ray.data.from_items(
+        [
+            {"id": row, "x": x[row], **{name: values[row] for name, values in columns.items()}}
+            for row in range(200)
+        ]
+    ).repartition(3)
+    dataset.map_batches(
+        KerasPredictor,
+        fn_constructor_args=(str(tmp_path / "five.keras"),),
+        fn_constructor_kwargs={"keep_columns": ["id", *columns]},
+        batch_size=50,
+        compute=ray.data.ActorPoolStrategy(size=1),
+    ).write_datasink(HDF5Datasink(str(tmp_path / "out")))
+    index = tmp_path / "out" / "index.h5"
+    expected = model.predict(x, verbose=0)
+    with PredictionFile(index) as file:
+        assert sorted(file.heads) == ["age", "embedding", "kind", "sick", "signs"]
+        for name in TASKS:
+            for output, values in expected[name].items():
+                found = file.head(name).get(output)[:]
+                np.testing.assert_allclose(found, values, rtol=1e-5, atol=1e-6)
+            np.testing.assert_array_equal(file.head(name).targets[:], targets[name])
+    for name in ("kind", "sick", "signs"):
+        result = evaluate(index, head=name)
+        assert result.negative_log_likelihood < result.uncalibrated.negative_log_likelihood
+        assert 0.8 < result.prediction_sets.coverage < 1
+    assert evaluate(index, head="age").root_mean_squared_error == pytest.approx(0.1, abs=0.03)

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from kerasext.calibration import Abstention, Calibration, PredictionSets, fit_prediction_sets
 from kerasext.report import write_report
 from kerasext.storage import (
     DamagedFileError,
@@ -136,6 +137,65 @@ def test_targets(report, outputs):
     assert np.array([[int(cell) for cell in row[1:]] for row in matrix]).tolist() == (
         expected.tolist()
     )
+
+
+def fitted(outputs, targets):
+    """The metadata of a model with a calibration, sets and an abstention."""
+    known = ~np.isnan(outputs["confidence"])
+    sets = fit_prediction_sets(outputs["probabilities"][known], targets[known], task="classifier")
+    figures = (0.9, 0.7, 0.2, 0.05)
+    return {
+        "task": "classifier",
+        "calibration": Calibration("temperature", 0.5, 0.0, 300, *figures).as_json(),
+        "prediction_sets": sets.as_json(),
+        "abstention": Abstention(0.6, 0.1, 0.95, 300, 0.8, 0.4, 0.1).as_json(),
+    }
+
+
+def test_calibrated(report, outputs):
+    """Reliability before and after, set sizes, coverage by class, and the threshold are shown."""
+    targets = np.arange(200) % 4
+    metadata = fitted(outputs, targets)
+    page = report({**outputs, "targets": targets}, class_names=NAMES, prediction_metadata=metadata)
+    assert len(page.attributes("svg")) == 4
+    for text in ("not calibrated", "threshold", "without the calibration", "Prediction sets."):
+        assert text in page.text
+    for text in ("90.0% were promised", "at most 10.0% were promised", "Coverage of sets", "Kept"):
+        assert text in page.text
+    rows = page.table("Class", "Targets", "Covered")
+    assert sorted(row[0] for row in rows) == sorted(NAMES)
+    assert [row[1] for row in rows] == ["50"] * 4
+    shares = [float(row[2].removesuffix("%")) for row in rows]
+    assert shares == sorted(shares)
+    assert {"style": "left:90.00%"} in page.attributes("i")
+    assert "Stale." not in page.text
+
+
+def test_sets_of_labels(report):
+    """Of a multi-label head the coverage by label is shown, and no point of the curve."""
+    p = np.random.default_rng(0).random((100, 3)).astype("f4")
+    columns = {
+        "probabilities": p,
+        "labels": (p > 0.5).astype("i4"),
+        "targets": (p > 0.6).astype(int),
+    }
+    columns["confidence"] = np.maximum(p, 1 - p)
+    sets = PredictionSets("lac", 0.9, False, 0.3, 50, 0.9, 1.5)
+    of_labels = [(0.8,) * 3, (0.4,) * 3, (0.1,) * 3]
+    abstention = Abstention((0.6, 0.7, 0.8), 0.1, 0.95, 300, *of_labels)
+    metadata = {"task": "multilabel", "prediction_sets": sets.as_json()}
+    metadata["abstention"] = abstention.as_json()
+    page = report(columns, class_names=NAMES[:3], prediction_metadata=metadata)
+    assert [row[2] for row in page.table("Class", "Targets", "Covered")] == ["100.0%"] * 3
+    assert "The model keeps" in page.text
+    assert "chance explains" not in page.text
+    assert "threshold" not in page.text.partition("Origin")[0]
+
+
+def test_stale(report, outputs):
+    """What was fitted on other weights is named above all figures."""
+    page = report(outputs, prediction_metadata={"stale": ["calibration", "<b>"]})
+    assert "Stale. Fitted on other weights or settings of the model: calibration, <b>." in page.text
 
 
 def test_every_chart_has_a_caption_and_a_text(report, outputs):
@@ -278,7 +338,7 @@ def test_groups_of_a_plain_model(report):
 
 
 def test_the_file_is_read_once(report, outputs, monkeypatch):
-    """Labels, confidence and targets are read in one pass, whatever the page shows of them."""
+    """Outputs and targets are read in one pass, whatever the page shows of them."""
     read = Counter()
     of_slice = DenseOutput._read_slice
 
@@ -290,7 +350,7 @@ def test_the_file_is_read_once(report, outputs, monkeypatch):
     monkeypatch.setattr(DenseOutput, "_read_slice", counted)
     page = report({**outputs, "targets": np.arange(200) % 4})
     assert "Compared with the targets" in page.text
-    assert read == {"labels": 200, "confidence": 200, "targets": 200}
+    assert read == dict.fromkeys(("labels", "confidence", "probabilities", "targets"), 200)
 
 
 def test_a_regressor(report):

@@ -20,6 +20,7 @@ import keras
 
 from kerasext.keras_internals.predict import jax_state, predict_loop
 from kerasext.keras_internals.predict.predict_functions import PredictFunctions
+from kerasext.keras_internals.predict.xla import tracing_for
 from kerasext.keras_internals.structures import filled, numbered
 
 
@@ -114,13 +115,13 @@ class _TensorFlowStep:
 
     def _trace_several(self, batches: Sequence[Any]) -> Any:
         """A loop in the graph over batches, which takes a fourth of the time of calls for each."""
-        tf, numbers, model = self._tf, numbered(batches[0]), self._model
+        tf, numbers = self._tf, numbered(batches[0])
         inputs = len(_tensors(batches[0]))
 
         def predict_steps(*tensors: Any) -> Any:
             stacked = [tf.stack(tensors[at::inputs]) for at in range(inputs)]
             outputs = tf.map_fn(
-                lambda batch: model.predict_step(filled(numbers, batch)),
+                functools.partial(self._step, numbers),
                 stacked,
                 fn_output_signature=tf.nest.map_structure(
                     lambda t: tf.TensorSpec(t.shape, t.dtype), self.of_any_rows.structured_outputs
@@ -136,7 +137,7 @@ class _TensorFlowStep:
         tensors = _tensors(batch)
 
         def predict_step(*tensors: Any) -> Any:
-            return self._model.predict_step(filled(numbers, tensors))
+            return self._step(numbers, tensors)
 
         function = self._tf.function(
             predict_step, autograph=False, jit_compile=self._jit_compile or None
@@ -147,6 +148,10 @@ class _TensorFlowStep:
         except Exception:  # noqa: BLE001 - its own, raised again if it is not about the open axis
             function.get_concrete_function(*tensors)
             return function, None
+
+    def _step(self, numbers: Any, tensors: Any) -> Any:
+        with tracing_for(jit_compile=self._jit_compile):
+            return self._model.predict_step(filled(numbers, tensors))
 
     def __call__(self, batch: Any) -> Any:
         if self._model.run_eagerly:

@@ -26,6 +26,7 @@ COORDINATES = "coordinates"
 _MOST_AXES = 3000
 # What netCDF writes for a dimension that has a length and no values.
 _NO_VALUES = "This is a netCDF dimension but not a netCDF variable.{:10d}"
+_BY_CLASS = ("probabilities", "prediction_set")  # outputs that always have classes last
 _MARK, _SCALE = "CLASS", b"DIMENSION_SCALE"
 
 
@@ -38,10 +39,11 @@ def has_classes_last(name: str, row_shapes: Mapping[str, tuple[int, ...]]) -> bo
             one shape.
     """
     # Labels of tokens may be as many as there are classes: those of several labels a row have the
-    # shape of their probabilities.
+    # shape of their probabilities, or of their prediction set.
     head, last = head_and_output(name)
-    shape = row_shapes.get(output_path(head, "probabilities"), ())
-    is_one = last in {"probabilities", "labels", "confidence"}
+    paths = (output_path(head, output) for output in _BY_CLASS)
+    shape = next((row_shapes[path] for path in paths if path in row_shapes), ())
+    is_one = last in {*_BY_CLASS, "labels", "confidence", "abstained"}
     return is_one and shape != () and row_shapes.get(name) == shape
 
 
@@ -128,7 +130,8 @@ def _scale_of_rows(file: h5py.File, axis: str) -> h5py.Dataset:
 
 def _scale_of_classes(file: h5py.File, axis: str, output: h5py.Dataset) -> h5py.Dataset:
     head, _ = head_and_output(output.name[1:])
-    names: Any = file[output_path(head, "probabilities")].attrs.get(CLASS_NAMES, ())
+    paths = (output_path(head, name) for name in _BY_CLASS)
+    names: Any = next(file[path].attrs.get(CLASS_NAMES, ()) for path in paths if path in file)
     # Text of variable length, which both of xarray's engines read as text, has no null characters.
     if not len(names) or len(names) != output.shape[-1] or any(b"\0" in name for name in names):
         return _scale_without_values(file, axis, output.shape[-1])

@@ -55,7 +55,7 @@ RESERVED = frozenset({GROUP})
 """Names at the root that are not for outputs."""
 
 CLASS_NAMES = "class_names"
-CLASS_OUTPUTS = ("labels", "probabilities", "top_k_labels")
+CLASS_OUTPUTS = ("labels", "prediction_set", "probabilities", "top_k_labels")
 """The attribute with the names of the classes, and what the outputs that have it are called."""
 
 

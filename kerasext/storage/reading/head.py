@@ -17,7 +17,10 @@ from kerasext.storage.reading.labels_at import RelabelledColumn, checked_thresho
 from kerasext.storage.reading.row_blocks import Output
 
 _OUTPUTS_OF_TASKS = frozenset(
-    ("probabilities", "labels", "confidence", "prediction", "top_k_labels", "top_k_probabilities")
+    (
+        *("probabilities", "labels", "confidence", "top_k_labels", "top_k_probabilities"),
+        *("prediction_set", "set_size", "abstained", "prediction"),
+    )
 )
 """What makes a group a head, whatever else is in it."""
 
@@ -71,7 +74,8 @@ class Head:
         self._metadata = metadata
         self._columns = columns
         self._path = path
-        self._computed: dict[str, DenseOutput] = {}
+        self._computed: dict[str, DenseOutput | None] = {}
+        self._threshold: Any = None
 
     @property
     def labels(self) -> Output | None:
@@ -100,6 +104,42 @@ class Head:
         return self.get("scale")
 
     @property
+    def prediction_set(self) -> Output | None:
+        """Whether each class, or label, on the last axis is in the prediction set."""
+        return self.get("prediction_set")
+
+    @property
+    def set_size(self) -> Output | None:
+        """How many classes, or labels, are in each prediction set."""
+        return self.get("set_size")
+
+    @property
+    def abstained(self) -> Output | None:
+        """Whether the model abstains from each label, of the shape of `labels`."""
+        return self.get("abstained")
+
+    @property
+    def calibration(self) -> dict[str, Any] | None:
+        """The calibration of `probabilities`, as its `as_json` gives it; `None` without one."""
+        return self._fitted("calibration")
+
+    @property
+    def prediction_sets(self) -> dict[str, Any] | None:
+        """How `prediction_set` is made, as `PredictionSets.as_json` gives it."""
+        return self._fitted("prediction_sets")
+
+    @property
+    def abstention(self) -> dict[str, Any] | None:
+        """How `abstained` is made, as `Abstention.as_json` gives it."""
+        return self._fitted("abstention")
+
+    @property
+    def stale(self) -> list[str]:
+        """Which of these three were fitted on other weights or settings than predicted here."""
+        names = setting_of(self._metadata, "stale", self.name)
+        return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+    @property
     def targets(self) -> Output | None:
         """The column `targets/<head>`, or `targets`: what is true of each row."""
         if TARGETS not in self._columns:  # an output of the model may be called so, too
@@ -117,15 +157,25 @@ class Head:
         return task if isinstance(task, str) else None
 
     @property
+    def threshold(self) -> Any:
+        """The probability above which a label of a binary or multi-label head is 1.
+
+        One number, or a list of one per label; `None` if the file does not say.
+        """
+        stored = setting_of(self._metadata, "threshold", self.name)
+        return stored if self._threshold is None else self._threshold
+
+    @property
     def is_multilabel(self) -> bool:
         """Whether each row has several labels: `labels` are an indicator for each.
 
-        They have the shape of `probabilities` then; if one of the two is missing, `task` decides.
+        They have the shape of `probabilities`, or of `prediction_set`, then; if there is nothing
+        to compare, `task` decides.
         """
-        labels, probabilities = self.labels, self.probabilities
-        if labels is None or probabilities is None:
+        labels, by_class = self.labels, self._by_class
+        if labels is None or by_class is None:
             return self.task == "multilabel" and (labels is None or len(labels.shape) > 1)
-        return len(labels.shape) > 1 and tuple(labels.shape) == tuple(probabilities.shape)
+        return len(labels.shape) > 1 and tuple(labels.shape) == tuple(by_class.shape)
 
     @property
     def is_regression(self) -> bool:
@@ -139,14 +189,19 @@ class Head:
         """Number of classes, or of labels; `None` if only the labels themselves show it."""
         if self.class_names is not None:
             return len(self.class_names)
-        labels, probabilities = self.labels, self.probabilities
+        labels, by_class = self.labels, self._by_class
         if self.is_multilabel and labels is not None:
             return labels.shape[-1]
-        if probabilities is not None and (
-            labels is None or tuple(probabilities.shape[:-1]) == tuple(labels.shape)
+        if by_class is not None and (
+            labels is None or tuple(by_class.shape[:-1]) == tuple(labels.shape)
         ):
-            return probabilities.shape[-1]
+            return by_class.shape[-1]
         return 2 if self.task == "binary" else None
+
+    @property
+    def _by_class(self) -> Output | None:
+        """An output with the classes, or labels, on the last axis."""
+        return self.prediction_set if self.probabilities is None else self.probabilities
 
     def get(self, output: str) -> Output | None:
         """An output of the head, such as `"entropy"`; `None` if the file does not have it."""
@@ -191,7 +246,10 @@ class Head:
         return labels
 
     def at_threshold(self, threshold: Any) -> Head:
-        """The head with labels and confidence by another threshold: see `labels_at`."""
+        """The head with labels and confidence by another threshold: see `labels_at`.
+
+        It has no `abstained`, which is stored for the other labels only.
+        """
         head = Head(
             self.name,
             self._outputs,
@@ -201,7 +259,8 @@ class Head:
             path=self._path,
         )
         labels, confidence = self._relabelled(threshold)
-        head._computed = {"labels": labels, "confidence": confidence}
+        head._threshold = threshold
+        head._computed = {"labels": labels, "confidence": confidence, "abstained": None}
         return head
 
     def _relabelled(self, threshold: Any) -> tuple[DenseOutput, DenseOutput]:
@@ -240,6 +299,13 @@ class Head:
             )
         )
         return labels, confidence
+
+    def _fitted(self, name: str) -> dict[str, Any] | None:
+        """An entry of the metadata that is a dict itself: a dict by head has dicts only."""
+        value = self._metadata.get(name)
+        if isinstance(value, Mapping) and all(isinstance(of, Mapping) for of in value.values()):
+            value = value.get(self.name)
+        return dict(value) if isinstance(value, Mapping) else None
 
     def __repr__(self) -> str:
         task = f", {self.task}" if self.task else ""

@@ -52,14 +52,30 @@ class RelabelledColumn:
         return self._computed(self.probabilities[index])
 
     def _computed(self, probabilities: np.ndarray) -> np.ndarray:
-        # At least float32, as the mixins do before they compare.
-        values = probabilities.astype(np.result_type(probabilities.dtype, np.float32), copy=False)
-        positive = values if self.is_multilabel else values[..., 1]
-        negative = 1 - values if self.is_multilabel else values[..., 0]
-        above = positive > self.threshold.astype(values.dtype)
-        if self.spec.dtype.kind == "f":
-            return np.where(above, positive, negative).astype(self.spec.dtype)
-        return np.where(np.isnan(positive), -1, above).astype(self.spec.dtype)
+        labels, confidence = relabelled(probabilities, self.threshold, self.is_multilabel)
+        return confidence if self.spec.dtype.kind == "f" else labels
+
+
+def relabelled(
+    probabilities: np.ndarray, threshold: np.ndarray, is_multilabel: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and confidence of a binary or multi-label head.
+
+    Args:
+        probabilities: Array of shape `(rows, ..., 2)`, or `(rows, ..., labels)`.
+        threshold: Array of shape `()`, or `(labels,)`.
+        is_multilabel: Bool. Whether each number on the last axis is a label of its own.
+
+    Returns:
+        Tuple of int32 labels, -1 for NaN, and of float32 confidences.
+    """
+    # At least float32, as the mixins do before they compare.
+    values = probabilities.astype(np.result_type(probabilities.dtype, np.float32), copy=False)
+    positive = values if is_multilabel else values[..., 1]
+    negative = 1 - values if is_multilabel else values[..., 0]
+    above = positive > threshold.astype(values.dtype)
+    labels = np.where(np.isnan(positive), -1, above).astype(np.int32)
+    return labels, np.where(above, positive, negative).astype(np.float32)
 
 
 def checked_threshold(threshold: Any, labels: int, name: str) -> np.ndarray:

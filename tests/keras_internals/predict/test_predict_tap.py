@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasext.callbacks.step_outputs import to_numpy
+from kerasext.keras_internals import to_numpy
 from kerasext.keras_internals.predict.predict_functions import PredictFunctions
 from kerasext.keras_internals.predict.predict_tap import PredictTap, StepTaps
 

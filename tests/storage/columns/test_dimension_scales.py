@@ -124,10 +124,19 @@ def check_values(path, opened):
         ("a/labels", {"a/labels": (3,), "a/probabilities": (3,)}, True),
         ("a/labels", {"a/labels": (3,), "probabilities": (3,)}, False),
         ("tokens/labels", {"tokens/probabilities": (3,)}, False),  # it is ragged itself
+        ("prediction_set", {"prediction_set": (3,)}, True),
+        ("prediction_set", {"prediction_set": (5, 3), "probabilities": (5, 3)}, True),
+        ("prediction_set", {"prediction_set": (3,), "probabilities": (4,)}, False),
+        ("prediction_set", {"prediction_set": ()}, False),
+        ("a/abstained", {"a/abstained": (3,), "a/prediction_set": (3,)}, True),
+        ("abstained", {"abstained": (5,), "probabilities": (5, 3)}, False),
+        ("abstained", {"abstained": (3,)}, False),
+        ("labels", {"labels": (3,), "prediction_set": (3,)}, True),
+        ("set_size", {"set_size": (3,), "probabilities": (3,)}, False),
     ],
 )
 def test_classes_last(name, shapes, expected):
-    """Probabilities, and labels and confidence of their shape, have classes on the last axis."""
+    """Probabilities and sets, and labels of the same shape, have classes on the last axis."""
     assert has_classes_last(name, shapes) is expected
 
 
@@ -376,6 +385,40 @@ def test_xarray_multi_label(path, opened):
     dims = check_values(path, opened)
     assert [dims[name] for name in CLASSES] == [("row", "class")] * 3
     assert dims["logits"] == ("row", "logits_axis_1")
+
+
+@pytest.mark.parametrize("with_probabilities", [True, False])
+def test_xarray_prediction_sets(path, opened, with_probabilities):
+    """Sets have the dimension and the names of the classes, also without probabilities."""
+    sets = PROBABILITIES > 0.5
+    size, abstained = sets.sum(1).astype("i4"), LABELS > 1
+    outputs = {**CLASSES, "prediction_set": sets, "set_size": size, "abstained": abstained}
+    if not with_probabilities:
+        del outputs["probabilities"]
+    write(path, outputs, class_names=NAMES)
+    dims = check_values(path, opened)
+    assert dims["prediction_set"] == ("row", "class")
+    assert dims["set_size"] == dims["abstained"] == ("row",)
+    chosen = opened(path)["prediction_set"].sel({"class": "größe"})
+    np.testing.assert_array_equal(chosen.values, sets[:, 1])
+    with PredictionFile(path) as predictions:
+        assert predictions.class_names == NAMES
+
+
+def test_xarray_sets_of_labels(path, opened):
+    """Of a multi-label head, whether the model abstains has the labels on its last axis."""
+    outputs = {
+        "tags/labels": (PROBABILITIES > 0.5).astype("i4"),
+        "tags/prediction_set": PROBABILITIES > 0.2,
+        "tags/set_size": LABELS,
+        "tags/abstained": PROBABILITIES < 0.4,
+    }
+    write(path, outputs, class_names={"tags": NAMES})
+    dims = check_values(path, opened)
+    for name in ("labels", "prediction_set", "abstained"):
+        assert dims[f"tags/{name}"] == ("row", "class")
+    assert dims["tags/set_size"] == ("row",)
+    assert opened(path, "tags")["class"].values.tolist() == NAMES
 
 
 def test_xarray_heads(path, opened):

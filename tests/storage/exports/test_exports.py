@@ -224,6 +224,27 @@ def test_several_labels_a_row(path):
     assert sorted(frame.columns) == sorted(expected)
 
 
+def test_prediction_sets(path, tmp_path):
+    """Sets have a column for each class, by name, in data frames, CSV files and Arrow tables."""
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    sets = DENSE["probabilities"] > 0.3
+    content = {"labels": LABELS, "prediction_set": sets, "set_size": sets.sum(1).astype("i4")}
+    content["abstained"] = sets[:, 0]
+    with opened(path, content, class_names=NAMES) as predictions:
+        frame, table = predictions.to_pandas(), predictions.to_arrow()
+        predictions.to_csv(tmp_path / "sets.csv")
+        predictions.to_parquet(tmp_path / "sets.parquet")
+    by_class = [f"prediction_set/{name}" for name in NAMES]
+    np.testing.assert_array_equal(frame[by_class].to_numpy(), sets, strict=True)
+    np.testing.assert_array_equal(frame["abstained"], sets[:, 0])
+    read = pandas.read_csv(tmp_path / "sets.csv")
+    np.testing.assert_array_equal(read[by_class].to_numpy(), sets)
+    assert json.loads(table.field("prediction_set").metadata[b"class_names"]) == NAMES
+    read = pandas.read_parquet(tmp_path / "sets.parquet")
+    assert read["prediction_set"].map(list).tolist() == sets.tolist()
+
+
 def test_labels_of_as_many_tokens_as_classes(path):
     """The labels of three tokens a row are no columns of three classes."""
     pytest.importorskip("pandas")

@@ -53,6 +53,11 @@ def write(path, columns, *, task=None, class_names=None, **attributes):
     return path
 
 
+def write_metadata(path, columns, **metadata):
+    """A complete file with these entries of the prediction metadata."""
+    return write(path, columns, prediction_metadata=json.dumps(metadata))
+
+
 @pytest.fixture
 def columns():
     """What is stored."""
@@ -156,6 +161,68 @@ def test_models_without_tasks(path):
         assert (head.task, head.labels, head.prediction, head.targets) == (None,) * 4
         with pytest.raises(ValueError, match=r"must have the output 'labels'.*\['encoder/mean'\]"):
             head.require("labels")
+
+
+FITTED = ("calibration", "prediction_sets", "abstention")
+
+
+def test_what_was_fitted(path):
+    """A file of one head has what was fitted in its metadata, as it is stored."""
+    outputs = {
+        "labels": np.zeros(3, "i4"),
+        "prediction_set": np.eye(3, dtype=bool),
+        "set_size": np.ones(3, "i4"),
+        "abstained": np.array([True, False, True]),
+    }
+    stored = {name: {"method": name, "rows": 7} for name in FITTED} | {"stale": ["calibration"]}
+    with PredictionFile(write_metadata(path, outputs, task="classifier", **stored)) as file:
+        head = file.head()
+        for name in FITTED:
+            assert getattr(head, name) == stored[name]
+        assert head.stale == ["calibration"]
+        for name in ("prediction_set", "set_size", "abstained"):
+            np.testing.assert_array_equal(getattr(head, name)[:], outputs[name], strict=True)
+        assert head.classes == 3
+
+
+def test_what_was_fitted_by_head(path, columns):
+    """A dict by head is told by its values, which all are dicts; other heads have nothing."""
+    stored = {"calibration": {"kind": {"scale": 2.0}, "tags": {"scale": [1.0, 2.0]}}}
+    stored |= {"prediction_sets": {"confidence_level": 0.9}, "stale": {"kind": ["calibration"]}}
+    with PredictionFile(write_metadata(path, columns, task=TASKS, **stored)) as file:
+        kind, sick, tags = map(file.head, ("kind", "sick", "tags"))
+        assert (kind.calibration, sick.calibration) == ({"scale": 2.0}, None)
+        assert tags.calibration == {"scale": [1.0, 2.0]}
+        assert kind.prediction_sets == sick.prediction_sets == {"confidence_level": 0.9}
+        assert kind.abstention is None
+        assert (kind.stale, sick.stale) == (["calibration"], [])
+
+
+@pytest.mark.parametrize("value", [3, "x", [], {}, {"": 3}, {"": {}}, {"other": {}}, None])
+def test_what_was_fitted_may_be_anything(path, value):
+    """What a file says instead of a dict, or of a list of names, is no error before it is used."""
+    stored = dict.fromkeys((*FITTED, "stale"), value)
+    with PredictionFile(write_metadata(path, {"labels": np.zeros(3, "i4")}, **stored)) as file:
+        head = file.head("")
+        assert all(isinstance(getattr(head, name), dict | None) for name in FITTED)
+        assert head.stale == []
+
+
+def test_several_labels_are_told_by_their_sets(path):
+    """Without probabilities, labels of the shape of the sets are indicators."""
+    sets, labels = np.ones((4, 3), bool), np.zeros((4, 3), "i4")
+    with PredictionFile(write(path, {"labels": labels, "prediction_set": sets})) as file:
+        assert (file.head().is_multilabel, file.head().classes) == (True, 3)
+    with PredictionFile(write(path, {"labels": labels[:, 0], "prediction_set": sets})) as file:
+        assert (file.head().is_multilabel, file.head().classes) == (False, 3)
+
+
+def test_another_threshold_has_no_abstained(path, columns):
+    """What is stored of the other labels is not shown with these."""
+    columns["sick/abstained"] = np.zeros(ROWS, bool)
+    with PredictionFile(write(path, columns, task=TASKS)) as file:
+        assert file.head("sick").abstained is not None
+        assert file.head("sick").at_threshold(0.2).abstained is None
 
 
 @pytest.mark.parametrize("task", [3, ["a"], {"": 3}, {"labels": {}}])

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kerasext.calibration import reliability_bins
+
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class CalibrationCurve:
     """Labels in bins of confidence: what a reliability diagram shows.
 
     A bin has the confidences above its lower edge up to its upper edge, the first one 0 too, as in
@@ -63,16 +65,13 @@ class CalibrationSums:
                 count.
             is_right: Boolean array of shape `(labels,)`.
         """
-        known = ~np.isnan(confidence)
-        confidence, is_right = confidence[known], is_right[known]
-        bins = len(self._counts)
-        places = np.maximum(np.searchsorted(self._edges, confidence, "left") - 1, 0)
-        self._counts += np.bincount(places, minlength=bins)
-        self._confidence += np.bincount(places, confidence, bins)
-        self._right += np.bincount(places[is_right], minlength=bins)
+        counts, confidences, right = reliability_bins(confidence, is_right, len(self._counts))
+        self._counts += counts
+        self._confidence += confidences
+        self._right += right
 
-    def result(self) -> Calibration:
-        """The calibration of all labels that were added."""
+    def result(self) -> CalibrationCurve:
+        """The curve of all labels that were added."""
         with np.errstate(invalid="ignore"):
             confidence, accuracy = self._confidence / self._counts, self._right / self._counts
-        return Calibration(self._edges, self._counts, confidence, accuracy)
+        return CalibrationCurve(self._edges, self._counts, confidence, accuracy)

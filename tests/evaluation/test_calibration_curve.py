@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from kerasext.evaluation.calibration import CalibrationSums
+from kerasext.evaluation.calibration_curve import CalibrationSums
 
 RNG = np.random.default_rng(0)
 
 
 def summed(confidence, is_right, bins, batches=1):
-    """The calibration of labels that are added in some batches."""
+    """The curve of labels that are added in some batches."""
     sums = CalibrationSums(bins)
     for some, right in zip(
         np.array_split(confidence, batches), np.array_split(is_right, batches), strict=True
@@ -38,26 +38,26 @@ def test_expected_error(bins, batches):
     confidence = np.sort(RNG.beta(5, 1, 400).astype("f4").astype("f8"))
     is_right = RNG.random(400) < confidence**2
     counts, error = by_definition(confidence, is_right, bins)
-    calibration = summed(confidence, is_right, bins, batches)
-    assert calibration.counts.tolist() == counts
-    assert calibration.expected_error == pytest.approx(error, rel=1e-12)
-    assert len(calibration.bin_edges) == bins + 1
+    curve = summed(confidence, is_right, bins, batches)
+    assert curve.counts.tolist() == counts
+    assert curve.expected_error == pytest.approx(error, rel=1e-12)
+    assert len(curve.bin_edges) == bins + 1
     assert error > 0.01
 
 
 def test_edges():
     """A bin has its upper edge and not its lower one; 0 is in the first bin, 1 in the last."""
-    calibration = summed(np.array([0, 0.25, 0.5, 0.75, 0.7500001, 1]), np.ones(6, bool), 4)
-    assert calibration.counts.tolist() == [2, 1, 1, 2]
+    curve = summed(np.array([0, 0.25, 0.5, 0.75, 0.7500001, 1]), np.ones(6, bool), 4)
+    assert curve.counts.tolist() == [2, 1, 1, 2]
 
 
 def test_empty_bins():
     """Bins without labels have NaN, and don't change the error."""
-    calibration = summed(np.array([0.9, 1.0, np.nan]), np.array([True, False, True]), 4)
-    np.testing.assert_array_equal(calibration.counts, [0, 0, 0, 2])
-    np.testing.assert_array_equal(calibration.confidence, [np.nan] * 3 + [0.95])
-    np.testing.assert_array_equal(calibration.accuracy, [np.nan] * 3 + [0.5])
-    assert calibration.expected_error == pytest.approx(0.45)
+    curve = summed(np.array([0.9, 1.0, np.nan]), np.array([True, False, True]), 4)
+    np.testing.assert_array_equal(curve.counts, [0, 0, 0, 2])
+    np.testing.assert_array_equal(curve.confidence, [np.nan] * 3 + [0.95])
+    np.testing.assert_array_equal(curve.accuracy, [np.nan] * 3 + [0.5])
+    assert curve.expected_error == pytest.approx(0.45)
 
 
 def test_no_labels():

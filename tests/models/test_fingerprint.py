@@ -1,7 +1,7 @@
 import keras
 import pytest
 
-from kerasext.callbacks.fingerprint import fingerprint
+from kerasext.models.fingerprint import fingerprint
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import hashlib
 import keras
 import numpy as np
 
-from kerasext.callbacks.step_outputs import to_numpy
+from kerasext.keras_internals import to_numpy
 
 
 def fingerprint(model: keras.Model, settings: str) -> str:
