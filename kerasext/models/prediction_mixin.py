@@ -202,8 +202,10 @@ class PredictionMixin(_Model):
             )
 
     def _passes_its_outputs(self) -> bool:
-        # A user's `postprocess` may pass on other tensors than those that the graph knows.
-        return type(self).postprocess is PredictionMixin.postprocess
+        # A user's `postprocess`, or a `predict_step` right of the mixin, may pass on other tensors
+        # than those that the graph knows.
+        is_kerass = super().predict_step.__func__ is keras.Model.predict_step
+        return is_kerass and type(self).postprocess is PredictionMixin.postprocess
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in self._settings:
