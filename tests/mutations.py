@@ -620,7 +620,7 @@ MUTATIONS = [
         "logits-not-centred",
         "Vector scaling of logits and of their softmax differ.",
         "kerasext/models/calibrated.py",
-        "        logits -= ops.sum(logits, axis=-1, keepdims=True) / len(calibration.scale)\n",
+        "        logits -= ops.sum(logits, axis=-1, keepdims=True) / np.size(calibration.scale)\n",
         "",
         ("tests/models/test_calibrated.py",),
     ),

@@ -46,7 +46,7 @@ def class_probabilities(y_pred: Any, setting: Setting) -> Any:
         logits = ops.log_softmax(y_pred, axis=-1) if from_logits else _log(y_pred)
         logits = _at_least(logits, float(np.log(SMALLEST)))
         # Not `mean`, which makes float32 of float64 on JAX.
-        logits -= ops.sum(logits, axis=-1, keepdims=True) / len(calibration.scale)
+        logits -= ops.sum(logits, axis=-1, keepdims=True) / np.size(calibration.scale)
     else:
         logits = y_pred if from_logits else _log(y_pred)
     return ops.softmax(_scaled(logits, calibration), axis=-1)

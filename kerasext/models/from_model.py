@@ -23,7 +23,7 @@ from kerasext.models import graph
 from kerasext.models.prediction_mixin import PredictionMixin
 from kerasext.models.settings import SETTINGS, checked
 from kerasext.models.suggest_tasks import reasons, suggest_tasks
-from kerasext.models.tasks import has_setting, task_of
+from kerasext.models.tasks import FITTED, has_setting, task_of
 
 if TYPE_CHECKING:
     from keras import Model as _Model
@@ -115,7 +115,8 @@ class FromModel(_Model):
         wrapped again.
 
         A model that has a mixin already gives its settings to the new one, except those that the
-        new mixin lacks, and `class_names` of heads that are binary in one of the two only.
+        new mixin lacks, `class_names` of heads that are binary in one of the two only, and what was
+        fitted for another task.
         `PredictionModel` also takes the tasks of its heads.
         Settings given here win, then those of the model that are not the default, then the class
         attributes of the new one. Not taken along: `compile`, which the new model may be given
@@ -268,6 +269,8 @@ class FromModel(_Model):
             kept = {head for head in heads if has_setting(after[head], name)}
             if name == "class_names":  # of two classes if binary, where others name each unit
                 kept = {h for h in kept if (before[h] == "binary") == (after[h] == "binary")}
+            if name in FITTED:  # which depend on what the probabilities are of
+                kept = {h for h in kept if before[h] == after[h]}
             if isinstance(value, Mapping):
                 value = {h: entry for h, entry in value.items() if h in kept or h not in before}
             elif not kept:
