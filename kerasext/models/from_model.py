@@ -19,11 +19,11 @@ from kerasext.keras_internals import (
     saving,
     sharing_state,
 )
-from kerasext.models import graph
+from kerasext.models.heads import graph
+from kerasext.models.heads.suggest_tasks import reasons, suggest_tasks
+from kerasext.models.heads.tasks import FITTED, has_setting, task_of
 from kerasext.models.prediction_mixin import PredictionMixin
 from kerasext.models.settings import SETTINGS, checked
-from kerasext.models.suggest_tasks import reasons, suggest_tasks
-from kerasext.models.tasks import FITTED, has_setting, task_of
 
 if TYPE_CHECKING:
     from keras import Model as _Model

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kerasext.keras_internals import cooperative
+from kerasext.models.heads.tasks import TASKS
 from kerasext.models.prediction_mixin import PredictionMixin
 from kerasext.models.settings import SETTINGS
-from kerasext.models.tasks import TASKS
 
 
 class ClassifierMixin(PredictionMixin):

@@ -14,12 +14,13 @@ import keras
 
 from kerasext.calibration import Abstention, Calibration, PredictionSets, ThresholdChoice
 from kerasext.keras_internals import cooperative, hides_next, is_for_xla, saving
-from kerasext.models import fitting, graph
-from kerasext.models.fitting_rows import fitting_rows
-from kerasext.models.head_checks import check_heads, check_same_heads, warn_of_activation
+from kerasext.models.confidence import fitting
+from kerasext.models.confidence.fitting_rows import fitting_rows
+from kerasext.models.confidence.stale import stale_settings, warn_if_stale
+from kerasext.models.heads import graph
+from kerasext.models.heads.checks import check_heads, check_same_heads, warn_of_activation
+from kerasext.models.heads.tasks import FITTED, TASKS, ModelHead, task_of
 from kerasext.models.settings import SETTINGS, as_json, checked
-from kerasext.models.stale import stale_settings, warn_if_stale
-from kerasext.models.tasks import FITTED, TASKS, ModelHead, task_of
 from kerasext.storage import PredictionFile
 
 if TYPE_CHECKING:
