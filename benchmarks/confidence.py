@@ -14,7 +14,11 @@ from measure import Figure, alternate, amount, machine, ratio, show
 from kerasext.callbacks import HDF5PredictionWriter
 from kerasext.models import ClassifierModel
 
-ROWS, CLASSES, RUNS = amount(20_480, smallest=512), amount(1000, smallest=10), amount(9, smallest=1)
+ROWS, CLASSES, RUNS = (
+    amount(20_480, smallest=512),
+    amount(1000, smallest=10),
+    amount(21, smallest=1),
+)
 
 
 def make_models() -> tuple[dict[str, ClassifierModel], np.ndarray]:

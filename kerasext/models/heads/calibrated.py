@@ -92,9 +92,9 @@ def acted_on(outputs: dict[str, Any], setting: Setting) -> dict[str, Any]:
     unknown = ops.isnan(confidence)
     if sets is not None:
         has_axis = len(probabilities.shape) > len(confidence.shape)
-        is_known = ops.logical_not(unknown[..., None] if has_axis else unknown)
-        reaches = ops.cast(probabilities, "float32") >= _threshold(sets)
-        chosen = ops.logical_and(reaches, is_known)
+        no_class = unknown[..., None] if has_axis else unknown
+        least = ops.where(no_class, float("inf"), _threshold(sets))
+        chosen = ops.cast(probabilities, "float32") >= least
         added["prediction_set"] = chosen
         added["set_size"] = ops.sum(ops.cast(chosen, "int32"), axis=-1)
     if abstention is not None:
