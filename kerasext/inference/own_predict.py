@@ -130,7 +130,8 @@ def own_predict(model: keras.Model) -> Callable[[Any], Any]:
 
 
 def _check_parameters(model: keras.Model, options: dict[str, Any]) -> None:
-    owner = own_methods(model, "predict")["predict"]  # past that of a mixin, which shows Keras's
+    # Past that of a mixin, which shows Keras's parameters.
+    owner = own_methods(model, "predict").get("predict")
     method = model.predict if owner is None else vars(owner)["predict"]
     parameters = inspect.signature(method).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):

@@ -701,6 +701,8 @@ def test_own_predict_without_verbose():
     own = type("Own", (keras.Model,), {"predict": lambda _, x: x})
     with pytest.raises(TypeError, match=r"add `\*\*kwargs` to it.*verbose.*`predict` of Own"):
         compile_predict(functional(own))
+    with pytest.raises(TypeError, match=r"verbose.*`predict` of Own"):
+        compile_predict(ClassifierModel.from_model(functional(own)))  # whose mixin shows Keras's
 
 
 def test_own_predict_on_batch(rows):
