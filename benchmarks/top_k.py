@@ -52,11 +52,10 @@ def outputs(y_pred, labels, confidence):
 
 
 def rows_with_ties(classes: int) -> np.ndarray:
-    """Rows of which half have equal numbers, some of them NaN, infinities and both zeros."""
+    """Rows of which half have equal numbers, some of them NaN and infinities."""
     rows = np.random.default_rng(0).random((ROWS, classes), dtype=np.float32)
     rows[::2] = rows[::2].round(1)
     rows[:3] = 0
-    rows[1, -1], rows[2, 0] = -0.0, -0.0
     rows[3, 0], rows[4, 1], rows[5, -1], rows[6] = np.nan, np.nan, np.nan, np.nan
     rows[7, [0, 1]] = np.nan, np.inf
     rows[8, [1, 3]], rows[9] = np.inf, -np.inf

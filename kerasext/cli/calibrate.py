@@ -10,7 +10,7 @@ import numpy as np
 
 from kerasext.cli import saved_model
 from kerasext.cli.messages import InputError, say, show
-from kerasext.cli.options import module_name, share
+from kerasext.cli.options import add_import, share
 from kerasext.cli.wrap_model import wrap_model
 from kerasext.common import atomic_path, export_target
 from kerasext.storage import PredictionFile
@@ -78,15 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "default: 0.5",
     )
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the split; default: 0")
-    parser.add_argument(
-        "--import",
-        dest="modules",
-        metavar="MODULE",
-        type=module_name,
-        action="append",
-        default=[],
-        help="a module that defines custom classes of the model",
-    )
+    add_import(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
 

@@ -6,6 +6,20 @@ import argparse
 from pathlib import Path
 
 
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """Adds the option for modules that a model needs."""
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        metavar="MODULE",
+        type=module_name,
+        action="append",
+        default=[],
+        help="import a module that defines custom classes or functions of the model, from the "
+        "current folder or an installed package; may be given several times",
+    )
+
+
 def names(text: str) -> list[str]:
     """Names with commas between them."""
     found = [name.strip() for name in text.split(",")]

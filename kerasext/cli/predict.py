@@ -17,7 +17,7 @@ from kerasext.cli import saved_model
 from kerasext.cli.file_state import FileState, file_state
 from kerasext.cli.inputs import in_memory, split_path
 from kerasext.cli.messages import InputError, command_line, printable, say
-from kerasext.cli.options import module_name, names, names_or_file, positive
+from kerasext.cli.options import add_import, names, names_or_file, positive
 from kerasext.cli.predict_input import PredictInput
 from kerasext.cli.wrap_model import KINDS, wrap_model
 
@@ -111,16 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out images that can't be read, and list them. Decodes every image once at "
         "the start; without it, the first image that can't be read ends the job",
     )
-    parser.add_argument(
-        "--import",
-        dest="modules",
-        metavar="MODULE",
-        type=module_name,
-        action="append",
-        default=[],
-        help="import a module that defines custom classes or functions of the model, from the "
-        "current folder or an installed package; may be given several times",
-    )
+    add_import(parser)
     parser.add_argument("--quiet", action="store_true", help="print only warnings and errors")
 
 

@@ -188,9 +188,7 @@ def _inputs(model: keras.Model) -> Any:
 
     found = graph.functional(model)
     if found is None:
-        # What `from_model` makes of a model without a graph holds it.
-        held = getattr(model, "model", None)
-        return None if held is None or not hasattr(held, "layers") else _inputs(held)
+        return None
     structure = found.input
     if isinstance(structure, dict):
         return structure

@@ -36,17 +36,11 @@ def wrap_model(
         Tuple of the model, and what to tell the user.
 
     Raises:
-        InputError: If the model has a mixin of another kind, or prediction methods of its own that
-            would be lost, or settings are given for none.
+        InputError: If the model has a mixin of another kind, or settings are given for none.
         TypeError: See `ClassifierModel.from_model`.
         ValueError: If the output is not what the mixin takes.
     """
     import kerasext.models as ready  # noqa: PLC0415 - needs Keras
-    from kerasext.keras_internals import (  # noqa: PLC0415 - needs Keras
-        PREDICTION_METHODS,
-        listed,
-        own_methods,
-    )
 
     settings: dict[str, Any] = {}
     if from_logits:
@@ -68,13 +62,6 @@ def wrap_model(
                 f"{options} can't be used with a model that is stored plain, {said}{choose}."
             )
         return model, f"model {model.name!r} is stored plain, {said}{choose}"
-    own = own_methods(model, *PREDICTION_METHODS)
-    if own:
-        raise InputError(
-            f"{listed(own)} would be lost in a {_shown(task)} model; --as plain stores what the "
-            "model's own `predict` returns. For labels, add a mixin to the model's class before it "
-            f"is saved, and --import its module. Received: {model.name!r}, {said}"
-        )
     dressed = _dress(model, task, settings)
     return dressed, f"model {model.name!r} is stored as {_shown(task)}, {said}{choose}"
 
@@ -120,7 +107,10 @@ def _suggested(
 ) -> tuple[str | dict[str, str | None] | None, Sequence[str], str]:
     """The tasks that the outputs suggest, the kinds that are possible for all heads, and why."""
     from kerasext import models  # noqa: PLC0415 - needs Keras
+    from kerasext.keras_internals import own_methods  # noqa: PLC0415 - needs Keras
 
+    if own_methods(model, "predict_step"):
+        return None, KINDS, "because its own `predict_step` may return anything"
     ends = models.endings(model)
     if not ends:
         return None, KINDS, "because its file does not tell its last layer"

@@ -3,24 +3,24 @@
 Knows NumPy and `kerasext.storage`, never Keras.
 """
 
-from kerasext.evaluation.calibration_curve import CalibrationCurve
-from kerasext.evaluation.comparison import Comparison, compare
 from kerasext.evaluation.counts import (
     MOST_ROWS as MOST_ROWS,
     TargetCounts as TargetCounts,
     read_blocks as read_blocks,
 )
-from kerasext.evaluation.evaluate import evaluate
-from kerasext.evaluation.evaluation import Evaluation
-from kerasext.evaluation.regression import RegressionEvaluation
-from kerasext.evaluation.risk_coverage import AbstentionReport, RiskCoverage
-from kerasext.evaluation.running_figures import (
+from kerasext.evaluation.drift.comparison import Comparison, compare
+from kerasext.evaluation.drift.running_figures import (
     RunningFigures as RunningFigures,
     histogram as histogram,
 )
-from kerasext.evaluation.set_report import SetReport
+from kerasext.evaluation.evaluate import evaluate
+from kerasext.evaluation.evaluation import Evaluation
+from kerasext.evaluation.figures.calibration_curve import CalibrationCurve
+from kerasext.evaluation.figures.regression import RegressionEvaluation
+from kerasext.evaluation.figures.risk_coverage import AbstentionReport, RiskCoverage
+from kerasext.evaluation.figures.set_report import SetReport
+from kerasext.evaluation.figures.uncalibrated import Uncalibrated
 from kerasext.evaluation.target_column import TargetColumn as TargetColumn
-from kerasext.evaluation.uncalibrated import Uncalibrated
 
 __all__ = [
     "AbstentionReport",

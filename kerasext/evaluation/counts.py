@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from kerasext.evaluation.calibration_curve import CalibrationSums
-from kerasext.evaluation.class_report import class_report
 from kerasext.evaluation.evaluation import Evaluation
-from kerasext.evaluation.label_counts import ClassCounts, IndicatorCounts
-from kerasext.evaluation.probability_counts import ProbabilityCounts
-from kerasext.evaluation.risk_coverage import RiskSums
+from kerasext.evaluation.figures.calibration_curve import CalibrationSums
+from kerasext.evaluation.figures.class_report import class_report
+from kerasext.evaluation.figures.label_counts import ClassCounts, IndicatorCounts
+from kerasext.evaluation.figures.probability_counts import ProbabilityCounts
+from kerasext.evaluation.figures.risk_coverage import RiskSums
 from kerasext.evaluation.target_column import MOST_LABEL, TargetColumn
 from kerasext.storage import (
     DenseOutput,

@@ -8,7 +8,7 @@ from typing import Any
 
 from kerasext.evaluation.counts import MOST_ROWS, TargetCounts, read_blocks
 from kerasext.evaluation.evaluation import Evaluation
-from kerasext.evaluation.regression import RegressionEvaluation, evaluate_regression
+from kerasext.evaluation.figures.regression import RegressionEvaluation, evaluate_regression
 from kerasext.storage import PredictionFile, opened
 
 

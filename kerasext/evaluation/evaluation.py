@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kerasext.evaluation.calibration_curve import CalibrationCurve
-from kerasext.evaluation.class_report import ClassReport
-from kerasext.evaluation.risk_coverage import AbstentionReport, RiskCoverage
-from kerasext.evaluation.set_report import SetReport
-from kerasext.evaluation.uncalibrated import Uncalibrated
+from kerasext.evaluation.figures.calibration_curve import CalibrationCurve
+from kerasext.evaluation.figures.class_report import ClassReport
+from kerasext.evaluation.figures.risk_coverage import AbstentionReport, RiskCoverage
+from kerasext.evaluation.figures.set_report import SetReport
+from kerasext.evaluation.figures.uncalibrated import Uncalibrated
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,11 @@ import keras
 import numpy as np
 
 from kerasext.inference.input_dtypes import as_text, is_other_float
+from kerasext.inference.own_predict import own_predict
 from kerasext.keras_internals import (
     check_model,
     filled,
     job_step,
-    listed,
     numbered,
     own_methods,
     step_of_arrays,
@@ -42,6 +42,9 @@ def compile_predict(model: keras.Model) -> Callable[[Any], Any]:
     or a new `dtype_policy` of a layer; and after you change a Python value of your own that `call`,
     `predict_step` or `postprocess` reads.
 
+    Of a model with a `predict` of its own, such as those of KerasHub, or a `make_predict_function`,
+    the function calls the model's `predict` with whatever `x` that takes, and is no faster.
+
     Threads may share the function. On JAX, do not call it while another thread is in `fit`,
     `evaluate` or `predict` of the same model, which take the weights out of it. On TensorFlow, if a
     model is random in `predict`, two threads may draw the same numbers, as in `predict` itself.
@@ -56,9 +59,9 @@ def compile_predict(model: keras.Model) -> Callable[[Any], Any]:
         settles the structure and the shape of a row.
 
     Raises:
-        TypeError: If `model` is not a `keras.Model`, or if it or its class has a `predict`,
-            `predict_on_batch` or `make_predict_function` of its own. By the function, if an
-            input is not an array, or text on another backend than TensorFlow.
+        TypeError: If `model` is not a `keras.Model`, or has a `predict` of its own that does not
+            take `verbose`. By the function, if an input is not an array, or text on another backend
+            than TensorFlow.
         ValueError: By the function, if arrays have no rows, not equally many, or other shapes than
             the first ones; if an output has no rows where they had to be filled up.
 
@@ -70,14 +73,9 @@ def compile_predict(model: keras.Model) -> Callable[[Any], Any]:
     ```
     """
     check_model(model)
-    own = own_methods(model, "predict", "predict_on_batch", "make_predict_function")
-    if own:
-        raise TypeError(
-            "The function would leave out the model's own methods, as it runs `predict_step`; do "
-            "their work in `call` or `predict_step`, or call them instead of the function. "
-            f"Received: model={model!r} with {listed(own)}"
-        )
     warn_if_stale(model)
+    if own_methods(model, "predict", "make_predict_function"):
+        return own_predict(model)
     return _CompiledPredict(model)
 
 

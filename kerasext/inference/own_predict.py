@@ -1,9 +1,11 @@
-"""Writing what a model's own `predict` lets Keras predict."""
+"""The `predict` of a model that has one of its own, and writing what it lets Keras predict."""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -104,8 +106,34 @@ def write_own_predict(
         writer.finish()
 
 
+def own_predict(model: keras.Model) -> Callable[[Any], Any]:
+    """Makes a function of the `predict` of a model that has one of its own.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Function from data, given as they are, to what `predict` returns. Threads may share it.
+
+    Raises:
+        TypeError: If the method does not take `verbose`.
+    """
+    _check_parameters(model, {"verbose": 0})
+    is_jax = keras.backend.backend() == "jax"  # where one thread at a time can predict
+    alone = threading.RLock() if is_jax else contextlib.nullcontext()
+
+    def predict(x: Any) -> Any:
+        with alone:
+            return model.predict(x, verbose=0)
+
+    return predict
+
+
 def _check_parameters(model: keras.Model, options: dict[str, Any]) -> None:
-    parameters = inspect.signature(model.predict).parameters
+    # Past that of a mixin, which shows Keras's parameters.
+    owner = own_methods(model, "predict").get("predict")
+    method = model.predict if owner is None else vars(owner)["predict"]
+    parameters = inspect.signature(method).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     missing = sorted(options.keys() - parameters.keys())

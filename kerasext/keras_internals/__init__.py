@@ -21,6 +21,8 @@ from kerasext.keras_internals.model_inputs import (
 from kerasext.keras_internals.own_methods import (
     PREDICTION_METHODS as PREDICTION_METHODS,
     cooperative as cooperative,
+    implementation as implementation,
+    is_cooperative as is_cooperative,
     listed as listed,
     own_methods as own_methods,
 )
@@ -52,6 +54,7 @@ from kerasext.keras_internals.private_classes import (
     has_automatic_name as has_automatic_name,
     made_by as made_by,
 )
+from kerasext.keras_internals.shared_state import sharing_state as sharing_state
 from kerasext.keras_internals.structures import (
     filled as filled,
     leaves_with_path as leaves_with_path,

@@ -101,3 +101,15 @@ def without_unknown(cls: type, config: dict[str, Any], names: tuple[str, ...]) -
     return {
         name: value for name, value in config.items() if name not in names or name in parameters
     }
+
+
+def share_registered_name(cls: type, known: type) -> None:
+    """Lets files have the name of a known class for one that is made of it.
+
+    The name goes on to lead to the known class.
+    """
+    name = keras.saving.get_registered_name(known)
+    package, is_registered, short = name.rpartition(">")
+    if is_registered:
+        keras.saving.register_keras_serializable(package, short)(cls)
+        keras.saving.register_keras_serializable(package, short)(known)

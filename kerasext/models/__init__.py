@@ -1,8 +1,14 @@
 """What a prediction says: mixins for `keras.Model`, and the same as ready-made models."""
 
-from kerasext.models import graph as graph
+from kerasext.models.confidence.stale import warn_if_stale as warn_if_stale
 from kerasext.models.fingerprint import fingerprint as fingerprint
 from kerasext.models.from_model import FromModel as FromModel
+from kerasext.models.heads import graph as graph
+from kerasext.models.heads.suggest_tasks import (
+    endings as endings,
+    reasons as reasons,
+    suggest_tasks,
+)
 from kerasext.models.load_model import load_model
 from kerasext.models.mixins import (
     BinaryClassifierMixin,
@@ -18,8 +24,6 @@ from kerasext.models.ready_made import (
     PredictionModel,
     RegressorModel,
 )
-from kerasext.models.stale import warn_if_stale as warn_if_stale
-from kerasext.models.suggest_tasks import endings as endings, reasons as reasons, suggest_tasks
 
 __all__ = [
     "BinaryClassifierMixin",

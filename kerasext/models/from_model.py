@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import keras
 
@@ -13,15 +13,17 @@ from kerasext.keras_internals import (
     PREDICTION_METHODS,
     Functional,
     check_model,
-    listed,
+    implementation,
+    is_cooperative,
     own_methods,
     saving,
+    sharing_state,
 )
-from kerasext.models import graph
+from kerasext.models.heads import graph
+from kerasext.models.heads.suggest_tasks import reasons, suggest_tasks
+from kerasext.models.heads.tasks import FITTED, has_setting, task_of
 from kerasext.models.prediction_mixin import PredictionMixin
 from kerasext.models.settings import SETTINGS, checked
-from kerasext.models.suggest_tasks import reasons, suggest_tasks
-from kerasext.models.tasks import has_setting, task_of
 
 if TYPE_CHECKING:
     from keras import Model as _Model
@@ -30,72 +32,49 @@ else:
 
 _logger = logging.getLogger("kerasext")
 
-Made = TypeVar("Made", bound="FromModel")
-
-# What a class of one's own is derived from instead of these.
-_KERAS_CLASSES = {
-    keras.Model: "keras.Model",
-    Functional: "keras.Model",
-    keras.Sequential: "keras.Sequential",
-}
+_KERAS_CLASSES = (keras.Model, keras.Sequential, Functional)
+_KERAS_BASES = set(keras.Sequential.__mro__).union(getattr(Functional, "__mro__", ()))
+_HOOKS = ("postprocess", "prediction_metadata")
+_CHAINED = ("get_config", "from_config", "get_build_config")  # which call `super()`
+_MODEL = "kerasext_model"  # the config of the model that was dressed
 
 
-class HeldModel(keras.Model):
-    """A model that holds another one as its only layer.
+class CarriedModel:
+    """What a ready-made model saves that is of the class of another model as well."""
 
-    Args:
-        model: The `keras.Model` that computes.
-    """
+    def get_config(self: Any) -> dict[str, Any]:
+        """The config, with that of the model that was dressed."""
+        model = keras.saving.serialize_keras_object(sharing_state(self._dressed, self))
+        return {"name": self.name, _MODEL: model, **self._settings_as_json()}
 
-    def __init__(self, model: keras.Model, **kwargs: Any) -> None:
-        # Of the model's dtype policy, or the holder would cast the inputs to its own.
-        super().__init__(**{"dtype": model.dtype_policy, **kwargs})
-        self.model = model
-        self.built = model.built
-        # Keras's trainer gives `training` only to models that take it: so must it be here.
-        self._call_has_training_arg = model._call_has_training_arg
-
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Calls the model held."""
-        if self._call_has_training_arg:
-            return self.model(inputs, training=training)
-        return self.model(inputs)
-
-    def get_config(self) -> dict[str, Any]:
-        """The config, with the model held."""
-        model = keras.saving.serialize_keras_object(self.model)
-        return {**super().get_config(), "model": model}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> HeldModel:
-        """Makes the model, and the one it holds, from a config."""
-        model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
-        return cls(**{**config, "model": model})
+    def get_build_config(self) -> None:
+        """Nothing: the model that was dressed builds itself."""
 
 
 class FromModel(_Model):
     """Adds `from_model` to the ready-made models, which list it after their mixin.
 
-    A ready-made model is of one of two subclasses of its class: with a graph, or holding a model.
-    The class itself is neither, so that objects of both are instances of it.
+    A ready-made model is of a class that is made of the ready-made class, or a subclass of it, and
+    the class of the model that it dresses; `Functional` if it has a graph and no other code. The
+    ready-made class itself has no objects, so that all of them are instances of it.
     """
 
-    _functional: ClassVar[Any]
-    _held: ClassVar[Any]
+    _form_of: Any = None  # the ready-made class, in a class that was made of it
+    _dressed: Any = None  # and the other class that it was made of
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "_form_of" in vars(cls):
+            return
         own = cls.__mro__[: cls.__mro__.index(FromModel)]
         if any("call" in base.__dict__ for base in own):
+            mixin = next(base.__name__ for base in own if not issubclass(base, keras.Model))
             raise TypeError(
                 "A ready-made model has no `call` of its own; subclass the mixin: "
-                f"`{cls._class_line(cls)}`. Received: call defined in {cls.__name__}"
+                f"`class {cls.__name__}({mixin}, keras.Model)`. "
+                f"Received: call defined in {cls.__name__}"
             )
-        is_ready_made = FromModel in cls.__bases__
-        is_held = issubclass(cls, HeldModel)
-        if isinstance(Functional, type) and not (
-            is_ready_made or is_held or issubclass(cls, Functional)
-        ):
+        if isinstance(Functional, type) and FromModel not in cls.__bases__:
             # As Keras does when it makes the first object, which it would do to the ready-made
             # class as well: keras-team/keras#17270
             cls.__bases__ = (*cls.__bases__, Functional)
@@ -103,40 +82,62 @@ class FromModel(_Model):
     if not TYPE_CHECKING:  # the arguments are those of `__init__`
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-            """Makes the form with a graph of the ready-made class itself."""
-            has_graph = saving.is_made_of_a_graph(cls, args, kwargs)
-            return super().__new__(
-                vars(cls).get("_functional", cls) if has_graph else cls, *args, **kwargs
-            )
+            """Makes an object with a graph of the class that has one."""
+            if FromModel in cls.__bases__ and saving.is_made_of_a_graph(cls, args, kwargs):
+                cls = cls._form(Functional)  # noqa: PLW0642 - as the arguments ask for
+            return super().__new__(cls, *args, **kwargs)
+
+    def __reduce__(self) -> Any:
+        """As Keras pickles models, by the name of the class that users know."""
+        load, arguments = super().__reduce__()
+        return getattr(self._form_of or type(self), load.__name__), arguments
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        """Makes the model that `get_config` described."""
+        options = {} if custom_objects is None else {"custom_objects": custom_objects}
+        if _MODEL not in config:
+            plain: Self = super().from_config(config, **options)
+            return plain
+        model = keras.saving.deserialize_keras_object(config[_MODEL], **options)
+        settings = {name: config[name] for name in ("name", *cls._settings) if name in config}
+        made: Self = cls.from_model(model, **settings)
+        return made
 
     @classmethod
     def from_model(cls, model: keras.Model, **settings: Any) -> Self:
         """Dresses a trained model, sharing its weights.
 
-        A functional or sequential model has its graph wrapped again, any other one is held as a
-        layer. A model that has a mixin already gives its settings to the new one, except those that
-        the new mixin lacks, and `class_names` of heads that are binary in one of the two only.
+        The model keeps the methods and attributes of its class, such as a `predict` that prepares
+        its data, `predict_step` and `train_step`. Its class stands right of the mixin: what its
+        `predict_step` returns goes to `postprocess`, and what its `predict` gets from Keras's has
+        the names of the mixin's outputs. A plain functional or sequential model has its graph
+        wrapped again.
+
+        A model that has a mixin already gives its settings to the new one, except those that the
+        new mixin lacks, `class_names` of heads that are binary in one of the two only, and what was
+        fitted for another task.
         `PredictionModel` also takes the tasks of its heads.
         Settings given here win, then those of the model that are not the default, then the class
         attributes of the new one. Not taken along: `compile`, which the new model may be given
         again.
 
         Args:
-            model: A built `keras.Model`.
+            model: A `keras.Model`, best one that is built.
             **settings: The settings of the mixin, such as `tasks` and `class_names`. `tasks="auto"`
                 takes what `suggest_tasks` suggests; the logger `kerasext` says what, at INFO.
 
         Returns:
-            A new model of this class with the variables of `model`.
+            A new model with the variables of `model`: an instance of this class, and of the model's
+            own class if that is not one of Keras's.
 
         Raises:
-            TypeError: If `model` is not a `keras.Model`. If it or its class has methods of its own
-                that would be lost: `predict`, `predict_on_batch`, `predict_step`,
-                `make_predict_function`, `__call__`, or a mixin's `postprocess` or
-                `prediction_metadata`; a class with the mixin keeps them. If a setting does not
-                exist.
-            ValueError: If `tasks="auto"` is given for a model without a graph, or a head is not
-                what its task takes.
+            TypeError: If `model` is not a `keras.Model`, or a setting does not exist. If a method
+                that makes its predictions was set on the model itself, or its class has an
+                attribute of the name of a setting or method of the mixin. If this class has a
+                constructor of its own, or no graph, and the model's class has one.
+            ValueError: If `tasks="auto"` is given for a model without a graph, if a head is not
+                what its task takes, or a class with a `build` of its own is not built.
 
         Example:
 
@@ -146,38 +147,100 @@ class FromModel(_Model):
         outputs = PredictionModel.from_model(model, tasks="auto").predict(images)
         ```
         """
+        cls = cls._form_of or cls  # noqa: PLW0642 - a form makes those of the class that it is of
         check_model(model)
-        own = own_methods(model, *PREDICTION_METHODS)
-        if own:
-            raise TypeError(
-                "The model's own methods would be lost; make the model of a class that has them "
-                f"and the mixin: `{cls._subclass_line(type(model))}`. "
-                f"Received: model={model!r} with {listed(own)}"
-            )
-        for name in ("postprocess", "prediction_metadata"):
-            method = getattr(type(model), name, None)
-            kept = [getattr(base, name, None) for base in (PredictionMixin, cls)]
-            if name in vars(model) or (method is not None and method not in kept):
-                raise TypeError(
-                    f"The model's own `{name}` would be lost; add the mixin to its class instead: "
-                    f"`{cls._class_line(type(model))}`. Received: model={model!r}"
-                )
         parameters = inspect.signature(cls).parameters.values()
         named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         cls._check_settings(settings, {*cls._settings, "name", *named})
         if settings.get("tasks") == "auto":
             settings["tasks"] = cls._suggested_tasks(model, settings)
         settings = {"name": model.name, **cls._settings_of(model, settings), **settings}
+        model_class = _own_class(model)
         functional = graph.functional(model)
-        if functional is not None:
+        cls._check_carried(model, model_class)
+        if functional is not None and model_class in _KERAS_CLASSES:
             return cls(functional.input, functional.output, **settings)
-        if "_held" not in cls.__dict__:
+        cls._check_form(model, model_class)
+        dressed: Self = sharing_state(cls._form(model_class), model)
+        if isinstance(model, PredictionMixin):
+            state: Any = vars(dressed)
+            for name in (*SETTINGS, "_heads", "_half_heads"):
+                state.pop(name, None)
+        dressed.name = settings["name"]
+        for name in cls._settings:
+            default = getattr(cls, name, SETTINGS[name].default)
+            value = settings.get(name)
+            setattr(dressed, name, default if value is None else value)
+        outputs = graph.outputs(dressed)
+        if outputs is not None and dressed._passes_its_outputs():
+            dressed._checked_heads(graph.heads(graph.by_name(dressed, outputs)))
+        return dressed
+
+    @classmethod
+    def _form(cls, model_class: Any) -> type[Self]:
+        """The class that is made of this one and a class of models."""
+        known = [made for made in model_class.__subclasses__() if vars(made).get("_form_of") is cls]
+        form: Any = model_class if issubclass(model_class, cls) else next(iter(known), None)
+        if form is None:
+            names = ("task", "_settings", "__module__", "__doc__")
+            space = {name: getattr(cls, name) for name in names}
+            saved = () if model_class is Functional else (CarriedModel,)
+            bases = (cls, *saved, model_class)
+            form = type(cls.__name__, bases, {**space, "_form_of": cls, "_dressed": model_class})
+            saving.share_registered_name(form, cls)
+        made_of_both: type[Self] = form
+        return made_of_both
+
+    @classmethod
+    def _check_carried(cls, model: keras.Model, model_class: type) -> None:
+        """Checks that nothing of the model would be lost, or hide what the mixin needs."""
+        own = [name for name, owner in own_methods(model, *PREDICTION_METHODS).items() if not owner]
+        own += [name for name in _HOOKS if name in vars(model)]
+        if own:
             raise TypeError(
-                f"A model without a graph would lose what {cls.__name__} adds; add the mixin to "
-                f"its class instead: `{cls._class_line(type(model))}`. Received: model={model!r}"
+                f"{_named(own)} was set on the model itself, and would go on to predict with that; "
+                "define it in a class, and make the model of it. "
+                f"Received: model={model!r} with {_named(own)} of its own"
             )
-        held: Self = cls._held(model, **settings)
-        return held
+        if isinstance(model, PredictionMixin):
+            return
+        theirs = set(vars(model)).union(*map(vars, set(model_class.__mro__) - _KERAS_BASES))
+        taken = sorted(theirs & cls._names())
+        if taken:
+            raise TypeError(
+                f"{_named(taken)} of the model would be hidden by the mixin; rename it in "
+                f"{model_class.__name__}, or wrap the model in a graph, which keeps no other "
+                f"method than `call`: `{cls.__name__}(inputs, model(inputs))`. "
+                f"Received: model={model!r} with {_named(taken)}"
+            )
+
+    @classmethod
+    def _check_form(cls, model: keras.Model, model_class: Any) -> None:
+        """Checks that a class can be made of this one and that of the model, and its object."""
+        has_graph = issubclass(model_class, Functional)
+        has_constructor = implementation(cls, "__init__")[0] not in _KERAS_CLASSES
+        if not issubclass(model_class, cls) and (
+            has_constructor or (issubclass(cls, Functional) and not has_graph)
+        ):
+            lost = "constructor" if has_constructor else "graph"
+            raise TypeError(
+                f"{cls.__name__} has a {lost} of its own, and can only dress a model with a graph "
+                "and no code of its own; list the mixin before the model's class, and write what "
+                f"{cls.__name__} adds in that class. Received: model={model!r}"
+            )
+        if not model.built and model_class.build not in [base.build for base in _KERAS_CLASSES]:
+            raise ValueError(
+                "A model with a `build` of its own must be built, or it and the new one would have "
+                f"different variables; call it on a batch first. Received: model={model!r}"
+            )
+
+    @classmethod
+    def _names(cls) -> set[str]:
+        """What this class and its mixin define, but for methods that call the next class's."""
+        found = set(cls._settings)
+        for base in cls.__mro__[: cls.__mro__.index(FromModel) + 1]:
+            found |= {name for name, value in vars(base).items() if not is_cooperative(value)}
+        return {name for name in found.difference(_CHAINED) if not name.startswith("__")}
 
     @classmethod
     def _suggested_tasks(cls, model: keras.Model, settings: Mapping[str, Any]) -> Any:
@@ -206,6 +269,8 @@ class FromModel(_Model):
             kept = {head for head in heads if has_setting(after[head], name)}
             if name == "class_names":  # of two classes if binary, where others name each unit
                 kept = {h for h in kept if (before[h] == "binary") == (after[h] == "binary")}
+            if name in FITTED:  # which depend on what the probabilities are of
+                kept = {h for h in kept if before[h] == after[h]}
             if isinstance(value, Mapping):
                 value = {h: entry for h, entry in value.items() if h in kept or h not in before}
             elif not kept:
@@ -227,50 +292,14 @@ class FromModel(_Model):
         tasks: dict[str, str | None] = dict.fromkeys(heads, model.task)
         return {**tasks, **(model.tasks or {})}
 
-    @classmethod
-    def _subclass_line(cls, model_class: type) -> str:
-        """A class that adds the mixin to the first class of the model that has none."""
-        mixin = cls._mixin().__name__
-        base = next(
-            base
-            for base in model_class.__mro__
-            if issubclass(base, keras.Model) and not issubclass(base, PredictionMixin)
-        )
-        if base in _KERAS_CLASSES:
-            return f"class MyModel({mixin}, {_KERAS_CLASSES[base]})"
-        return f"class {base.__name__}{mixin.removesuffix('Mixin')}({mixin}, {base.__name__})"
 
-    @classmethod
-    def _class_line(cls, model_class: type) -> str:
-        """The class with the mixin in place of another one, and its other bases."""
-        if model_class in _KERAS_CLASSES:
-            return cls._subclass_line(model_class)
-        mixin = cls._mixin().__name__
-        bases = [base for base in model_class.__bases__ if not issubclass(base, PredictionMixin)]
-        names = [_KERAS_CLASSES.get(base, base.__name__) for base in bases] or ["keras.Model"]
-        return f"class {model_class.__name__}({', '.join([mixin, *names])})"
-
-    @classmethod
-    def _mixin(cls) -> type:
-        """The mixin of the ready-made class."""
-        return next(
-            base
-            for base in cls.__mro__
-            if issubclass(base, PredictionMixin) and not issubclass(base, keras.Model)
-        )
+def _own_class(model: keras.Model) -> type:
+    """The class of a model, without the ready-made class that it was dressed in."""
+    found = type(model)
+    while vars(found).get("_form_of") and FromModel in vars(found)["_form_of"].__bases__:
+        found = vars(found)["_dressed"]
+    return found
 
 
-def ready_made(cls: type[Made]) -> type[Made]:
-    """Makes the forms of a ready-made class, and makes them known to Keras."""
-    register = keras.saving.register_keras_serializable
-    held = f"Held{cls.__name__.removesuffix('Model')}"
-    doc = f"A `{cls.__name__}` that `from_model` made of a model without a graph."
-    space: dict[str, Any] = {"__module__": cls.__module__, "__doc__": doc}
-    space["__qualname__"] = f"{cls.__name__}._held"  # by which pickle finds it
-    cls._held = register("kerasext")(type(held, (cls, HeldModel), space))
-    # Files have the name of the class that users write.
-    space = {**space, "__doc__": cls.__doc__, "_held": cls._held}
-    space["__qualname__"] = f"{cls.__name__}._functional"
-    if isinstance(Functional, type):  # else Keras is another one, and no model has a graph
-        cls._functional = register("kerasext")(type(cls.__name__, (cls, Functional), space))
-    return cls
+def _named(names: list[str]) -> str:
+    return " and ".join(f"`{name}`" for name in names)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kerasext.keras_internals import cooperative
+from kerasext.models.heads.tasks import TASKS
 from kerasext.models.prediction_mixin import PredictionMixin
 from kerasext.models.settings import SETTINGS
-from kerasext.models.tasks import TASKS
 
 
 class ClassifierMixin(PredictionMixin):
@@ -34,6 +34,9 @@ class ClassifierMixin(PredictionMixin):
       Communication" (1948), where `0 * log(0)` is 0; NaN where any is NaN.
     - `margin`: shape `(batch, ...)`, float32 in [0, 1]. The difference of the two largest
       probabilities; NaN where any is NaN.
+
+    What `calibrate`, `conformalize` and `abstain` fit changes and adds outputs as in
+    `PredictionMixin`.
 
     List the mixin before the Keras class. A class whose own `predict_step` calls neither
     `super().predict_step` nor `postprocess` hides the mixin, and a warning says so. Settings may
@@ -122,6 +125,9 @@ class BinaryClassifierMixin(PredictionMixin):
     - `margin`: shape `(batch, ...)`, float32 in [0, 1]. The difference of the two probabilities,
       whatever the `threshold`; NaN where the probability is.
 
+    What `calibrate`, `conformalize` and `abstain` fit changes and adds outputs as in
+    `PredictionMixin`.
+
     List the mixin before the Keras class. A class whose own `predict_step` calls neither
     `super().predict_step` nor `postprocess` hides the mixin, and a warning says so. Settings may
     also be class attributes, which `keras.models.clone_model` keeps where it keeps the class: of a
@@ -196,6 +202,9 @@ class MultiLabelClassifierMixin(PredictionMixin):
       `0 * log(0)` is 0; NaN where the probability is.
     - `margin`: same shape, float32 in [0, 1]. `|2 * p - 1|`, whatever the `threshold`; NaN where
       the probability is.
+
+    What `calibrate`, `conformalize` and `abstain` fit changes and adds outputs as in
+    `PredictionMixin`.
 
     List the mixin before the Keras class. A class whose own `predict_step` calls neither
     `super().predict_step` nor `postprocess` hides the mixin, and a warning says so. Settings may

@@ -14,12 +14,13 @@ import keras
 
 from kerasext.calibration import Abstention, Calibration, PredictionSets, ThresholdChoice
 from kerasext.keras_internals import cooperative, hides_next, is_for_xla, saving
-from kerasext.models import fitting, graph
-from kerasext.models.fitting_rows import fitting_rows
-from kerasext.models.head_checks import check_heads, check_same_heads, warn_of_activation
+from kerasext.models.confidence import fitting
+from kerasext.models.confidence.fitting_rows import fitting_rows
+from kerasext.models.confidence.stale import stale_settings, warn_if_stale
+from kerasext.models.heads import graph
+from kerasext.models.heads.checks import check_heads, check_same_heads, warn_of_activation
+from kerasext.models.heads.tasks import FITTED, TASKS, ModelHead, task_of
 from kerasext.models.settings import SETTINGS, as_json, checked
-from kerasext.models.stale import stale_settings, warn_if_stale
-from kerasext.models.tasks import FITTED, TASKS, ModelHead, task_of
 from kerasext.storage import PredictionFile
 
 if TYPE_CHECKING:
@@ -52,6 +53,16 @@ class PredictionMixin(_Model):
     the model has a graph and the name is unique and not one that Keras gives (`dense_3`); else
     their position, as `"0"`.
 
+    `calibrate`, `conformalize`, `abstain` and `tune_threshold` fit settings to rows with targets.
+    With a calibration `probabilities`, `labels` and `confidence` are calibrated. Prediction sets
+    and abstention add outputs to heads that yield probabilities:
+
+    - `prediction_set`: bool of the shape of `probabilities`. The classes, or labels, whose
+      probability reaches a threshold; none where `confidence` is NaN.
+    - `set_size`: shape `(batch, ...)`, int32. How many these are, possibly 0.
+    - `abstained`: bool of the shape of `confidence`. Whether that is below a threshold, or NaN;
+      `labels` are the same either way.
+
     `fit`, `evaluate`, `model(x)` and `export` are not touched: only what `predict` and
     `predict_on_batch` return changes.
 
@@ -71,6 +82,11 @@ class PredictionMixin(_Model):
         threshold: Setting of a binary or multilabel head.
         top_k: Setting of a classifier head.
         scale: Setting of a regressor head.
+        calibration: `kerasext.calibration.Calibration`, or a dict of them by head. What
+            `calibrate` has fitted. Defaults to `None`; so do the next two.
+        prediction_sets: `PredictionSets`, or a dict of them by head. What `conformalize` has
+            fitted.
+        abstention: `Abstention`, or a dict of them by head. What `abstain` has fitted.
 
     Raises:
         TypeError: If the mixin stands right of the Keras class, or a setting has the wrong type.
@@ -187,8 +203,10 @@ class PredictionMixin(_Model):
             )
 
     def _passes_its_outputs(self) -> bool:
-        # A user's `postprocess` may pass on other tensors than those that the graph knows.
-        return type(self).postprocess is PredictionMixin.postprocess
+        # A user's `postprocess`, or a `predict_step` right of the mixin, may pass on other tensors
+        # than those that the graph knows.
+        is_kerass = super().predict_step.__func__ is keras.Model.predict_step
+        return is_kerass and type(self).postprocess is PredictionMixin.postprocess
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in self._settings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from kerasext.models.from_model import FromModel, ready_made
+from kerasext.models.from_model import FromModel
 from kerasext.models.mixins import (
     BinaryClassifierMixin,
     ClassifierMixin,
@@ -14,7 +14,7 @@ from kerasext.models.mixins import (
 from kerasext.models.prediction_mixin import PredictionMixin
 
 
-@ready_made
+@keras.saving.register_keras_serializable("kerasext")
 class PredictionModel(PredictionMixin, FromModel, keras.Model):
     """`PredictionMixin` on `keras.Model`: a model with a task per head.
 
@@ -34,7 +34,7 @@ class PredictionModel(PredictionMixin, FromModel, keras.Model):
     """
 
 
-@ready_made
+@keras.saving.register_keras_serializable("kerasext")
 class ClassifierModel(ClassifierMixin, FromModel, keras.Model):
     """`ClassifierMixin` on `keras.Model`, for functional models and trained ones.
 
@@ -50,7 +50,7 @@ class ClassifierModel(ClassifierMixin, FromModel, keras.Model):
     """
 
 
-@ready_made
+@keras.saving.register_keras_serializable("kerasext")
 class BinaryClassifierModel(BinaryClassifierMixin, FromModel, keras.Model):
     """`BinaryClassifierMixin` on `keras.Model`, for functional models and trained ones.
 
@@ -65,7 +65,7 @@ class BinaryClassifierModel(BinaryClassifierMixin, FromModel, keras.Model):
     """
 
 
-@ready_made
+@keras.saving.register_keras_serializable("kerasext")
 class MultiLabelClassifierModel(MultiLabelClassifierMixin, FromModel, keras.Model):
     """`MultiLabelClassifierMixin` on `keras.Model`, for functional models and trained ones.
 
@@ -80,7 +80,7 @@ class MultiLabelClassifierModel(MultiLabelClassifierMixin, FromModel, keras.Mode
     """
 
 
-@ready_made
+@keras.saving.register_keras_serializable("kerasext")
 class RegressorModel(RegressorMixin, FromModel, keras.Model):
     """`RegressorMixin` on `keras.Model`, for functional models and trained ones.
 

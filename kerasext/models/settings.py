@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from kerasext.calibration import Abstention, Calibration, PredictionSets
-from kerasext.models.scores import SCORES
-from kerasext.models.tasks import TASKS
+from kerasext.models.heads.scores import SCORES
+from kerasext.models.heads.tasks import TASKS
 
 Fitted = TypeVar("Fitted", Calibration, PredictionSets, Abstention)
 

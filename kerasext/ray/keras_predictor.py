@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class KerasPredictor:
     """Predicts batches of a Ray dataset with a Keras model: a callable class for `map_batches`.
 
-    Each actor loads the model once. A batch goes through the model's `predict_on_batch`, its own if
-    it has one, and so through the `predict_step` of the model and of its mixin. Each output becomes
+    Each actor loads the model once. A batch goes through the model's own `predict` if it has one,
+    which may prepare it as those of KerasHub do, else through `predict_on_batch`; and so through
+    the `predict_step` of the model and of its mixin. Each output becomes
     a column of the dataset, under the name that its place in the structure gives it, `head/labels`
     in a nested one, and `predictions` for a single tensor; bfloat16 as float32. One more column,
     `_kerasext`, says which model it was, a byte per row as long as functions after it take batches
@@ -43,8 +44,8 @@ class KerasPredictor:
 
     Raises:
         TypeError: If `model` is neither path nor callable, or it returns no model, or one with a
-            `predict` of its own and no `predict_on_batch` of its own. At the first batch: if
-            Arrow or HDF5 has no type for an output, or its rows differ in shape.
+            `predict` of its own that does not take `verbose`. At the first batch: if Arrow or HDF5
+            has no type for an output, or its rows differ in shape.
         ValueError: If the file can't be loaded. At the first batch: if a column is missing, an
             output has the name of a kept column, or does not have a row for each row of the batch,
             or a model with a mixin yields no probabilities.
@@ -77,6 +78,7 @@ class KerasPredictor:
         self._keep_columns = check_name_list("keep_columns", keep_columns, may_be_empty=True)
         self._outputs = None if outputs is None else check_name_list("outputs", outputs)
         self._model = _load(model, custom_objects)
+        self._predict = _predict_of(self._model)
         self._description: str | None = None
 
     def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
@@ -100,7 +102,7 @@ class KerasPredictor:
         kept = {name: self._column(batch, name, "keep_columns") for name in self._keep_columns}
         x = self._inputs(batch)
         rows = len(next(iter(batch.values())))
-        named = choose(by_name(self._model.predict_on_batch(x)), self._outputs)
+        named = choose(by_name(self._predict(x)), self._outputs)
         arrays = {name: _dense(name, to_rows(name, tensor)) for name, tensor in named.items()}
         check_rows(arrays, rows)
         names = [*kept, *arrays, MODEL]
@@ -150,7 +152,7 @@ def _load(model: Any, custom_objects: Mapping[str, Any] | None) -> keras.Model:
     import keras  # noqa: PLC0415 - in the actor only
 
     import kerasext.models  # noqa: PLC0415 - by which Keras knows its classes
-    from kerasext.keras_internals import listed, own_methods, predict_loop  # noqa: PLC0415
+    from kerasext.keras_internals import predict_loop  # noqa: PLC0415
 
     is_path = isinstance(model, str | os.PathLike)
     if isinstance(model, keras.Model) or not (is_path or callable(model)):
@@ -165,16 +167,17 @@ def _load(model: Any, custom_objects: Mapping[str, Any] | None) -> keras.Model:
             "`model` must be a callable that returns a `keras.Model`, or the file of one. "
             f"Received: a {type(made).__name__}"
         )
-    own = own_methods(made, "predict", "predict_on_batch")
-    if set(own) == {"predict"}:
-        raise TypeError(
-            "`KerasPredictor` calls `predict_on_batch`, which leaves out the model's own "
-            "`predict`; give the model a `predict_on_batch` that does the same. "
-            f"Received: {listed(own)}"
-        )
     predict_loop.leave_training(made)
     kerasext.models.warn_if_stale(made)
     return made
+
+
+def _predict_of(model: keras.Model) -> Callable[[Any], Any]:
+    """What predicts a batch as `predict` does."""
+    from kerasext.inference import own_predict  # noqa: PLC0415 - in the actor only
+    from kerasext.keras_internals import own_methods  # noqa: PLC0415
+
+    return own_predict(model) if own_methods(model, "predict") else model.predict_on_batch
 
 
 def _from_file(path: str, custom_objects: Mapping[str, Any] | None) -> Any:

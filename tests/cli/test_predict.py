@@ -93,7 +93,7 @@ class Scaled(keras.Model):
 
 @pytest.mark.parametrize("source", ["npy", "hdf5", "images"])
 def test_own_predict(kerasext, rows, path, tmp_path, folder, source):
-    """A model with a `predict` of its own is not dressed, and stored plain what that returns."""
+    """A model with a `predict` of its own is stored as what that returns, with labels or plain."""
     inputs = keras.Input((20, 30, 3) if source == "images" else (8,))
     flat = keras.layers.Flatten()(inputs)
     model = Scaled(inputs, keras.layers.Dense(4, activation="softmax")(flat))
@@ -109,13 +109,15 @@ def test_own_predict(kerasext, rows, path, tmp_path, folder, source):
     else:
         x = ImageFolder(folder, image_size=(20, 30))[:]
     command = ["predict", tmp_path / "scaled.keras", given, "-o", path]
+    expected = model.predict(x, verbose=0)
     code, _, err = kerasext(*command)
-    assert code == 2
-    assert "`predict` of Scaled would be lost in a classifier model; --as plain stores" in err
-    assert not path.exists()
-    code, _, err = kerasext(*command, "--as", "plain")
     assert code == 0, err
-    np.testing.assert_array_equal(stored(path)["predictions"], model.predict(x, verbose=0))
+    assert "is stored as classifier" in err
+    np.testing.assert_array_equal(stored(path)["probabilities"], expected)
+    np.testing.assert_array_equal(stored(path)["labels"], expected.argmax(axis=-1))
+    code, _, err = kerasext(*command, "--as", "plain", "--overwrite")
+    assert code == 0, err
+    np.testing.assert_array_equal(stored(path)["predictions"], expected)
 
 
 def test_npz_for_an_own_predict(kerasext, rows, path, tmp_path):

@@ -660,23 +660,57 @@ def test_outputs_without_rows():
     [
         ("predict", True),
         ("predict", False),
-        ("predict_on_batch", True),
-        ("predict_on_batch", False),
         ("make_predict_function", True),
     ],
 )
-def test_own_methods(name, of_class):
-    """A model whose own method the function would leave out is refused by its name."""
+def test_own_methods(rows, name, of_class):
+    """A method of the model's own that `predict` goes through is called at each call."""
+    calls = []
 
     def own(self, *args, **kwargs):
+        calls.append(name)
         return getattr(keras.Model, name)(self, *args, **kwargs)
 
     model = functional(type("Own", (keras.Model,), {name: own}) if of_class else keras.Model)
     if not of_class:
-        setattr(model, name, lambda *args: own(model, *args))
-    where = "of Own" if of_class else "set on the model itself"
-    with pytest.raises(TypeError, match=f"do their work in `call` .* with `{name}` {where}"):
-        compile_predict(model)
+        setattr(model, name, lambda *args, **kwargs: own(model, *args, **kwargs))
+    expected = model.predict(rows, verbose=0)
+    predict, before = compile_predict(model), len(calls)
+    for _ in range(2):
+        np.testing.assert_array_equal(predict(rows), expected)
+    assert len(calls) == before + 2
+
+
+def test_own_predict(rows):
+    """What only the model's own `predict` takes reaches it as it is, from several threads too."""
+
+    class OfText(keras.Model):
+        def predict(self, x, **kwargs):
+            return super().predict(np.array([[len(text)] * 8 for text in x], "float32"), **kwargs)
+
+    model, texts = functional(OfText), ["a", "bc", "def"]
+    expected = model.predict(texts, verbose=0)
+    predict = compile_predict(model)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(predict, [texts] * 8):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_own_predict_without_verbose():
+    """An own `predict` that can't be made silent is refused before it is called."""
+    own = type("Own", (keras.Model,), {"predict": lambda _, x: x})
+    with pytest.raises(TypeError, match=r"add `\*\*kwargs` to it.*verbose.*`predict` of Own"):
+        compile_predict(functional(own))
+    with pytest.raises(TypeError, match=r"verbose.*`predict` of Own"):
+        compile_predict(ClassifierModel.from_model(functional(own)))  # whose mixin shows Keras's
+
+
+def test_own_predict_on_batch(rows):
+    """An own `predict_on_batch`, which `predict` does not go through, changes nothing."""
+    own = type("Own", (keras.Model,), {"predict_on_batch": lambda *_: 0})
+    model = functional(own)
+    expected = model.predict(rows, batch_size=70, verbose=0)
+    np.testing.assert_array_equal(compile_predict(model)(rows), expected)
 
 
 def test_step_set_on_the_model(rows):

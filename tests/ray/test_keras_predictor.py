@@ -313,9 +313,24 @@ def test_own_predict_on_batch(batch):
     assert np.abs(expected - keras.Model.predict_on_batch(model, batch["x"])).max() > 0.1
 
 
-def test_own_predict_only(batch):
-    """A model whose own `predict` would be left out is refused by name."""
-    with pytest.raises(TypeError, match=r"give the model a `predict_on_batch`.*of PreparedInPre"):
-        KerasPredictor(of(PreparedInPredict))
-    both = type("Both", (PreparedInPredict, Prepared), {})
-    assert "predictions" in KerasPredictor(of(both))(batch).column_names
+@pytest.mark.parametrize("bases", [(PreparedInPredict,), (PreparedInPredict, Prepared)])
+def test_own_predict(batch, bases):
+    """The model's own `predict` is called, also if it has a `predict_on_batch` beside it."""
+    model = of(type("Own", bases, {}))()
+    expected = model.predict(batch["x"], verbose=0)
+    table = KerasPredictor(lambda: model)(batch)
+    np.testing.assert_array_equal(columns(table)["predictions"], expected)
+    assert np.abs(expected - keras.Model.predict(model, batch["x"], verbose=0)).max() > 0.1
+
+
+def test_text_for_an_own_predict():
+    """Strings, of which Ray makes objects, reach the model's own `predict`."""
+
+    class OfText(keras.Model):
+        def predict(self, x, **kwargs):
+            return super().predict(np.array([[len(text)] * 8 for text in x], "float32"), **kwargs)
+
+    model, texts = of(OfText)(), np.array(["a", "bc", "def"], dtype=object)
+    table = KerasPredictor(lambda: model, keep_columns=())({"x": texts})
+    expected = model.predict(texts, verbose=0)
+    np.testing.assert_array_equal(columns(table)["predictions"], expected)

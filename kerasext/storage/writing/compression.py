@@ -15,7 +15,7 @@ from kerasext.storage.columns.output_names import find_outputs
 
 Compression = str | Mapping[str, Any] | None
 
-_GZIP = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+_GZIP = {"compression": "gzip", "compression_opts": 1}
 _SHUFFLE, _DEFLATE = h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE
 # The names of the filters in hdf5plugin, and the numbers that the HDF Group has given them.
 _PLUGINS = {"zstd": "Zstd", "blosc2": "Blosc2", "bitshuffle": "Bitshuffle"}
@@ -78,7 +78,7 @@ def dataset_options(spec: DenseSpec, compression: Compression) -> dict[str, Any]
         # Gzip saves an eighth of probabilities, and takes thirty times as long as writing them.
         return {}
     if compression in {"auto", "gzip"}:
-        return _GZIP
+        return {**_GZIP, "shuffle": spec.dtype.itemsize > 1}
     if isinstance(compression, str):
         options = dict(getattr(_load_hdf5plugin(), _PLUGINS[compression])())
         # Blosc2 and Bitshuffle shuffle on their own.

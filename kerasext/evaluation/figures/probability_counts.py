@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from kerasext.calibration import Abstention, Calibration, PredictionSets
-from kerasext.evaluation.probability_scores import ScoreSums
-from kerasext.evaluation.risk_coverage import AbstentionSums
-from kerasext.evaluation.set_report import SetSums
-from kerasext.evaluation.uncalibrated import UncalibratedSums
+from kerasext.evaluation.figures.probability_scores import ScoreSums
+from kerasext.evaluation.figures.risk_coverage import AbstentionSums
+from kerasext.evaluation.figures.set_report import SetSums
+from kerasext.evaluation.figures.uncalibrated import UncalibratedSums
 from kerasext.storage import DenseOutput, Head
 
 _EXACT = 4  # bytes of float32: the zeros of smaller floats have no logarithm

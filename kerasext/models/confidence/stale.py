@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from kerasext.models.fingerprint import fingerprint
-from kerasext.models.tasks import FITTED
+from kerasext.models.heads.tasks import FITTED
 
 if TYPE_CHECKING:
     from kerasext.models.prediction_mixin import PredictionMixin

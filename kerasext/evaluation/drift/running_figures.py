@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from kerasext.evaluation.class_report import distinct_names
+from kerasext.evaluation.figures.class_report import distinct_names
 from kerasext.storage import Head, RaggedRows
 
 _MOST_CLASSES = 2**24  # a label beyond it is no class, and would need an endless array of counts

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import keras
 
-from kerasext.models import graph
+from kerasext.models.heads import graph
 
 
 def suggest_tasks(

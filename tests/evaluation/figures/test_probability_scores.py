@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kerasext.evaluation.probability_scores import ScoreSums
+from kerasext.evaluation.figures.probability_scores import ScoreSums
 
 RNG = np.random.default_rng(0)
 

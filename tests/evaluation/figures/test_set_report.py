@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kerasext.calibration import PredictionSets, fit_prediction_sets
-from kerasext.evaluation.set_report import SetSums, expected_interval
+from kerasext.evaluation.figures.set_report import SetSums, expected_interval
 
 RNG = np.random.default_rng(0)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kerasext.evaluation.calibration_curve import CalibrationSums
+from kerasext.evaluation.figures.calibration_curve import CalibrationSums
 
 RNG = np.random.default_rng(0)
 

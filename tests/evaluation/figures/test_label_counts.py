@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
 
-from kerasext.evaluation.label_counts import ClassCounts, IndicatorCounts
+from kerasext.evaluation.figures.label_counts import ClassCounts, IndicatorCounts
 
 RNG = np.random.default_rng(0)
 

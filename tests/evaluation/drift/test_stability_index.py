@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from kerasext.evaluation.stability_index import index_by_chance, stability_index
+from kerasext.evaluation.drift.stability_index import index_by_chance, stability_index
 
 
 def test_the_formula():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kerasext.calibration import Calibration
-from kerasext.evaluation.uncalibrated import UncalibratedSums
+from kerasext.evaluation.figures.uncalibrated import UncalibratedSums
 
 RNG = np.random.default_rng(0)
 FIGURES = (1.0, 1.0, 0.1, 0.1)

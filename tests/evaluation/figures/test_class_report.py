@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import classification_report, confusion_matrix, multilabel_confusion_matrix
 
-from kerasext.evaluation.class_report import class_report
+from kerasext.evaluation.figures.class_report import class_report
 
 RNG = np.random.default_rng(0)
 

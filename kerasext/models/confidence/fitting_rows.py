@@ -12,8 +12,8 @@ import numpy as np
 from kerasext.calibration import SMALLEST_COMPLEMENT, Calibration
 from kerasext.common import to_json
 from kerasext.evaluation import TargetColumn
-from kerasext.models import graph
 from kerasext.models.fingerprint import fingerprint
+from kerasext.models.heads import graph
 from kerasext.storage import (
     FINGERPRINT,
     ROW,

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from kerasext.evaluation.counts import labels_and_confidence, read_blocks
-from kerasext.evaluation.running_figures import RunningFigures
-from kerasext.evaluation.stability_index import index_by_chance, stability_index
+from kerasext.evaluation.drift.running_figures import RunningFigures
+from kerasext.evaluation.drift.stability_index import index_by_chance, stability_index
 from kerasext.storage import PredictionFile, opened
 
 Shares = dict[str, float] | np.ndarray

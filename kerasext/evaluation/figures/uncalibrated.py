@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kerasext.calibration import Calibration
-from kerasext.evaluation.calibration_curve import CalibrationCurve, CalibrationSums
-from kerasext.evaluation.probability_scores import ScoreSums
+from kerasext.evaluation.figures.calibration_curve import CalibrationCurve, CalibrationSums
+from kerasext.evaluation.figures.probability_scores import ScoreSums
 from kerasext.storage import relabelled
 
 

@@ -11,7 +11,13 @@ from sklearn.metrics import f1_score
 
 from kerasext import HDF5PredictionWriter, PredictionFile, compile_predict, predict_to_hdf5
 from kerasext.calibration import Calibration, fit_calibration
-from kerasext.models import ClassifierModel, PredictionMixin, PredictionModel, RegressorModel
+from kerasext.models import (
+    ClassifierModel,
+    MultiLabelClassifierModel,
+    PredictionMixin,
+    PredictionModel,
+    RegressorModel,
+)
 
 CLASSES = 4
 NAMES = ["ant", "bee", "cow", "dog"]
@@ -173,6 +179,14 @@ def test_kept(data, tmp_path, path):
         pytest.warns(UserWarning, match="fit it again"),
     ):
         model.predict(x, batch_size=64, callbacks=[HDF5PredictionWriter(path, mode="resume")])
+
+
+def test_dressed_in_another_task(data):
+    """What was fitted for another task is left behind; the rest is kept."""
+    model = everything_fitted(data)
+    other = MultiLabelClassifierModel.from_model(model)
+    assert (other.calibration, other.prediction_sets, other.abstention) == (None, None, None)
+    assert other.class_names == model.class_names
 
 
 class Stop(keras.callbacks.Callback):

@@ -46,7 +46,7 @@ def class_probabilities(y_pred: Any, setting: Setting) -> Any:
         logits = ops.log_softmax(y_pred, axis=-1) if from_logits else _log(y_pred)
         logits = _at_least(logits, float(np.log(SMALLEST)))
         # Not `mean`, which makes float32 of float64 on JAX.
-        logits -= ops.sum(logits, axis=-1, keepdims=True) / len(calibration.scale)
+        logits -= ops.sum(logits, axis=-1, keepdims=True) / np.size(calibration.scale)
     else:
         logits = y_pred if from_logits else _log(y_pred)
     return ops.softmax(_scaled(logits, calibration), axis=-1)
@@ -92,9 +92,9 @@ def acted_on(outputs: dict[str, Any], setting: Setting) -> dict[str, Any]:
     unknown = ops.isnan(confidence)
     if sets is not None:
         has_axis = len(probabilities.shape) > len(confidence.shape)
-        is_known = ops.logical_not(unknown[..., None] if has_axis else unknown)
-        reaches = ops.cast(probabilities, "float32") >= _threshold(sets)
-        chosen = ops.logical_and(reaches, is_known)
+        no_class = unknown[..., None] if has_axis else unknown
+        least = ops.where(no_class, float("inf"), _threshold(sets))
+        chosen = ops.cast(probabilities, "float32") >= least
         added["prediction_set"] = chosen
         added["set_size"] = ops.sum(ops.cast(chosen, "int32"), axis=-1)
     if abstention is not None:

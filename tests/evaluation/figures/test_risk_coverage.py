@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kerasext.calibration import Abstention
-from kerasext.evaluation.risk_coverage import AbstentionSums, RiskSums
+from kerasext.evaluation.figures.risk_coverage import AbstentionSums, RiskSums
 
 RNG = np.random.default_rng(0)
 

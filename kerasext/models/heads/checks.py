@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from kerasext.models.tasks import FITTED, TASKS, ModelHead
+from kerasext.models.heads.tasks import FITTED, TASKS, ModelHead
 
 
 def check_same_heads(heads: Collection[str], before: Collection[str]) -> None:

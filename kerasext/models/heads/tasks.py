@@ -7,13 +7,13 @@ from typing import Any, NamedTuple, Protocol, final
 
 from keras import ops
 
-from kerasext.models.calibrated import (
+from kerasext.models.heads.calibrated import (
     acted_on,
     at_least_float32,
     binary_probabilities,
     class_probabilities,
 )
-from kerasext.models.scores import scores_of
+from kerasext.models.heads.scores import scores_of
 
 FITTED = ("calibration", "prediction_sets", "abstention")
 """Settings that the methods of a model fit to rows."""

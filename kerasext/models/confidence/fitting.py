@@ -19,8 +19,8 @@ from kerasext.calibration import (
     fit_threshold,
     rows_digest,
 )
-from kerasext.models.fitting_rows import FittingRows
-from kerasext.models.stale import fitted_on, weights_digest
+from kerasext.models.confidence.fitting_rows import FittingRows
+from kerasext.models.confidence.stale import fitted_on, weights_digest
 from kerasext.storage import relabelled
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kerasext.evaluation.running_figures import RunningFigures
+from kerasext.evaluation.drift.running_figures import RunningFigures
 from kerasext.storage import RaggedRows
 
 

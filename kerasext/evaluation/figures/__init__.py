@@ -1,0 +1,1 @@
+"""What is counted of rows and their targets, and the figures that follow."""

@@ -1,0 +1,1 @@
+"""Fitting calibration, prediction sets, abstention and thresholds to rows with targets."""

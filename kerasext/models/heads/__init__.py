@@ -1,0 +1,1 @@
+"""What the model says of one head: its task, and the outputs of the compiled step."""
