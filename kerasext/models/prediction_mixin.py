@@ -415,7 +415,8 @@ class PredictionMixin(_Model):
             confidence_level: Float in (0, 1). 0.95 needs 19 rows, 0.99 needs 99.
             method: String. `"lac"` is the only one.
             class_conditional: Bool. Whether the promise holds for the rows of each class, by a
-                threshold of its own (Vovk, 2012). A class with too few rows is in every set.
+                threshold of its own (Vovk, 2012). A class with too few rows is in every set. Only
+                for heads with one class for each row.
             head: As of `calibrate`.
             rows: As of `calibrate`.
             batch_size: As of `calibrate`.
