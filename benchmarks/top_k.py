@@ -52,7 +52,7 @@ def outputs(y_pred, labels, confidence):
 
 
 def rows_with_ties(classes: int) -> np.ndarray:
-    """Rows of which half have equal numbers, some of them NaN and infinities."""
+    """Rows with equal numbers in every other one, and with some NaN and infinities."""
     rows = np.random.default_rng(0).random((ROWS, classes), dtype=np.float32)
     rows[::2] = rows[::2].round(1)
     rows[:3] = 0

@@ -124,7 +124,7 @@ def fit_abstention(
 
     Args:
         labels: Integer array of shape `(rows,)`; of several labels `(rows, labels)` of 0 and 1. -1
-            where there is none.
+            stands for no label.
         confidence: Float array of the same shape, at least float32. NaN abstains.
         targets: Integer array of the same shape.
         task: String. `"classifier"`, `"binary"` or `"multilabel"`.

@@ -1,4 +1,4 @@
-"""Checks of what the fitting functions are given."""
+"""Checks of the arguments of the fitting functions."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def check_several_classes(targets: np.ndarray) -> None:
 
 
 def check_last_axis(name: str, array: np.ndarray, number: int) -> None:
-    """Raises `ValueError` if the last axis has not the length of what was fitted."""
+    """Raises `ValueError` if the last axis has another length than the fitted one."""
     if not array.ndim or array.shape[-1] != number:
         raise ValueError(
             f"`{name}` must have {number} values on the last axis, as the rows that were fitted. "

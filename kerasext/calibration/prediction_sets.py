@@ -203,7 +203,7 @@ def _probabilities_of_truth(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """What was given to each true class or label: -1 for NaN, the row of each, and how many rows.
 
-    Rows of several labels of which none is true do not count.
+    Rows without a true label do not count.
     """
     if values.shape == truth.shape:
         is_true = (truth == 1).reshape(len(truth), -1)

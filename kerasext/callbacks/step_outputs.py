@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kerasext.keras_internals import leaves_with_path, to_numpy
-from kerasext.storage import RaggedRows, find_outputs
+from kerasext.storage import RaggedRows, find_outputs, head_and_output
 
 Task = str | Mapping[str, str | None] | None
 
@@ -180,7 +180,7 @@ def check_probabilities(outputs: Mapping[str, np.ndarray | RaggedRows], task: Ta
         ValueError: If a row is no probability, which logits without `from_logits=True` are not.
     """
     for name, rows in outputs.items():
-        head, _, output = name.rpartition("/")
+        head, output = head_and_output(name)
         of_head = task_of(task, head)
         if output != "probabilities" or of_head in (None, "regressor"):
             continue

@@ -407,7 +407,8 @@ class PredictionMixin(_Model):
         - One class for each position, as in pixels and tokens: the share of the positions of a row
           whose class is in its set is `confidence_level` on average (conformal risk control;
           Angelopoulos et al., 2024).
-        - Several labels: so is the share of the true labels of a row that are in its set.
+        - Several labels: the share of the true labels of a row that are in its set is
+          `confidence_level` on average, by the same method.
 
         Args:
             x: As of `calibrate`. Vector scaling must have been fitted on other rows.

@@ -31,6 +31,7 @@ from kerasext.storage.format.layout import (
     ROW as ROW,
     TARGETS as TARGETS,
     check_not_reserved as check_not_reserved,
+    head_and_output as head_and_output,
     output_path as output_path,
 )
 from kerasext.storage.index.index_file import (

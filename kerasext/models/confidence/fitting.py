@@ -20,7 +20,7 @@ from kerasext.calibration import (
     rows_digest,
 )
 from kerasext.models.confidence.fitting_rows import FittingRows
-from kerasext.models.confidence.stale import fitted_on, weights_digest
+from kerasext.models.confidence.stale import METHODS, fitted_on, weights_digest
 from kerasext.storage import relabelled
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ def calibrate(model: PredictionMixin, rows: FittingRows, method: str | None) -> 
         fitted_on=fitted_on(model, rows.head, "calibration", weights),
     )
     _set(model, "calibration", rows.head, calibration)
-    for name, method_name in (("prediction_sets", "conformalize"), ("abstention", "abstain")):
+    for name in ("prediction_sets", "abstention"):
         if model._setting(name, rows.head) is not None:
             _set(model, name, rows.head, None)
             warnings.warn(
                 f"`{name}` is dropped, because it was fitted on other probabilities; call "
-                f"`model.{method_name}` again. Received: a new calibration"
+                f"`model.{METHODS[name]}` again. Received: a new calibration"
                 + (f" of head {rows.head!r}" if rows.head else ""),
                 stacklevel=3,
             )

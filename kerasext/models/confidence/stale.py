@@ -13,11 +13,12 @@ from kerasext.models.heads.tasks import FITTED
 if TYPE_CHECKING:
     from kerasext.models.prediction_mixin import PredictionMixin
 
-_METHODS = {
+METHODS = {
     "calibration": "calibrate",
     "prediction_sets": "conformalize",
     "abstention": "abstain",
 }
+"""The method of a model that fits each setting."""
 
 
 def weights_digest(model: PredictionMixin) -> str:
@@ -48,7 +49,7 @@ def stale_settings(model: PredictionMixin) -> dict[str, list[str]]:
     """What was fitted on other weights or settings than the model has now.
 
     Returns:
-        Dict from head to the names of settings, without heads of which nothing is stale.
+        Dict from head to the names of its stale settings. Heads without any are left out.
     """
     heads = model._known_heads() or ("",)
     fitted = {
@@ -62,7 +63,7 @@ def stale_settings(model: PredictionMixin) -> dict[str, list[str]]:
         return found
     weights = weights_digest(model)
     for (head, name), value in fitted.items():
-        # What was made by hand says nothing of what it was fitted on.
+        # A value that the user made by hand does not say what it was fitted on.
         if value.fitted_on and value.fitted_on != fitted_on(model, head, name, weights):
             found.setdefault(head, []).append(name)
     return found
@@ -72,7 +73,7 @@ def warn_if_stale(model: Any) -> None:
     """Warns if something was fitted on other weights or settings; takes any `keras.Model`."""
     stale = stale_settings(model) if hasattr(model, "prediction_sets") else {}
     for head, names in stale.items():
-        calls = " and ".join(f"`model.{_METHODS[name]}`" for name in names)
+        calls = " and ".join(f"`model.{METHODS[name]}`" for name in names)
         warnings.warn(
             "The weights and settings of a model must be those that its confidence was fitted on; "
             f"fit it again with {calls}, or set it to `None`. Received: model={model.name!r} with "

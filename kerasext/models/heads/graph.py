@@ -69,7 +69,7 @@ def _layer_name(tensor: Any) -> str | None:
 
 
 def heads(named: Any, path: str = "") -> dict[str, Any]:
-    """The tensors of what `by_name` returns, by name of the head: `"a"`, `"a/b"`; `""` if alone."""
+    """Flattens what `by_name` returns: a dict from head, as `"a/b"`, or `""` for a single one."""
     if not isinstance(named, Mapping):
         return {path: named}
     found: dict[str, Any] = {}
